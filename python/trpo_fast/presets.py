@@ -298,7 +298,7 @@ _PAPER = PresetInfo(
     },
     differences=(
         "the paper weights actions by observed returns without a baseline; ours subtracts a "
-        "fitted value function, which lowers the variance only",
+        "fitted value function, which lowers the variance",
         "activation, initial standard deviation, damping and line search ratio are not stated "
         "in the paper; ours are tanh and our defaults",
         "the vine procedure is not part of this preset",
