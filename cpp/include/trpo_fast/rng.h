@@ -1,0 +1,38 @@
+// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011).
+//
+// A stream is named by (seed, environment); its position by (step, draw). No state is kept, so the
+// numbers do not depend on who draws them, on how many threads, or in which order.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace trpo_fast {
+
+// One block of four 32-bit words: key = seed, counter = (draw, environment, step low, step high).
+std::array<std::uint32_t, 4> philox_block(std::uint64_t seed, std::uint32_t environment,
+                                          std::uint64_t step, std::uint32_t draw);
+
+class CounterStream {
+ public:
+  CounterStream(std::uint64_t seed, std::uint32_t environment, std::uint64_t step)
+      : seed_(seed), step_(step), environment_(environment) {}
+
+  double uniform();  // in [0, 1), 53 bits; two a block
+  double normal();   // Box-Muller on the two uniforms of a block; two a block
+  std::uint64_t below(std::uint64_t n);  // integer in [0, n), one uniform
+
+ private:
+  void refill();
+
+  std::uint64_t seed_;
+  std::uint64_t step_;
+  std::uint32_t environment_;
+  std::uint32_t draw_ = 0;
+  int uniforms_left_ = 0;
+  double uniforms_[2] = {};
+  bool has_normal_ = false;
+  double next_normal_ = 0.0;
+};
+
+}  // namespace trpo_fast

@@ -1,0 +1,25 @@
+// Instruction-set levels and threads: what this process runs on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace trpo_fast {
+
+// Levels that are compiled in and that this processor and operating system can run, lowest first.
+std::vector<std::string> available_simd_levels();
+
+// The level in use: the highest available one, or TRPO_FAST_SIMD_LEVEL. Decided at first use.
+// Throws std::runtime_error with a sentence if the variable names a level this machine lacks.
+const std::string& simd_level();
+
+// Threads of the core alone; other libraries' OpenMP settings are neither read later nor changed.
+// The default is the smallest of OMP_NUM_THREADS, the processor affinity and the cgroup's limit.
+int num_threads();
+void set_num_threads(int n);  // throws std::invalid_argument unless n >= 1
+int default_num_threads();
+
+std::string compiler_version();
+std::string eigen_version();
+
+}  // namespace trpo_fast

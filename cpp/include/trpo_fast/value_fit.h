@@ -1,0 +1,77 @@
+// The value function V(s): a network with one output, fitted by least squares.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trpo_fast/network.h"
+
+namespace trpo_fast {
+
+enum class ValueFitMethod { kAdam, kLbfgs };
+
+struct ValueFitOptions {
+  ValueFitMethod method = ValueFitMethod::kAdam;
+  // Adam (Kingma & Ba 2015; PyTorch's form)
+  int epochs = 10;            // >= 1
+  Index minibatch_size = 128;  // <= 0: the full batch
+  double learning_rate = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  std::uint64_t seed = 0;     // of the shuffling
+  // L-BFGS (Nocedal & Wright 2006, algorithm 7.5), full batch
+  int iterations = 25;
+  int memory = 10;
+};
+
+struct ValueFitSummary {
+  bool finite = true;  // false: a NaN or infinity appeared and the parameters were restored
+  std::string message;
+  double loss_before = 0, loss_after = 0;  // mean squared error on the full batch
+  std::int64_t steps = 0;                  // optimiser steps taken
+  double seconds = 0;
+};
+
+template <class Scalar>
+class ValueFunction {
+ public:
+  explicit ValueFunction(const NetworkShape& shape);
+  ~ValueFunction();
+  ValueFunction(const ValueFunction&) = delete;
+  ValueFunction& operator=(const ValueFunction&) = delete;
+
+  const NetworkShape& shape() const { return shape_; }
+  Index n_parameters() const { return static_cast<Index>(parameters_.size()); }
+  const Scalar* parameters() const { return parameters_.data(); }
+  void set_parameters(const Scalar* flat);
+
+  // values (N) of normalised observations (N x O)
+  void predict(const Scalar* observations, Index rows, Scalar* values) const;
+
+  // mean_n (V(s_n) - y_n)^2; `gradient` (double, may be null) receives its gradient
+  double loss(const Scalar* observations, const Scalar* targets, Index rows, double* gradient);
+
+  ValueFitSummary fit(const Scalar* observations, const Scalar* targets, Index rows,
+                      const ValueFitOptions& options);
+
+  // Adam's moments and step count, kept from fit to fit
+  std::vector<Scalar>& first_moment() { return m_; }
+  std::vector<Scalar>& second_moment() { return v_; }
+  std::int64_t& adam_steps() { return adam_steps_; }
+
+ private:
+  struct Workspace;
+  void fit_adam(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
+                ValueFitSummary& summary);
+  void fit_lbfgs(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
+                 ValueFitSummary& summary);
+
+  NetworkShape shape_;
+  std::vector<Scalar> parameters_;
+  std::vector<Scalar> m_, v_;
+  std::int64_t adam_steps_ = 0;
+  std::unique_ptr<Workspace> w_;
+};
+
+}  // namespace trpo_fast

@@ -1,0 +1,76 @@
+// The one boundary between instruction-set levels: a table of function pointers on raw memory.
+//
+// A "tile" is at most kTileRows samples, rows of features. Feature rows that the kernels write are
+// padded with zeros to a multiple of `lanes`; observations and discrete data are never padded.
+// All `packed`, `gradient`, `activations` and `scratch` memory is owned by the caller, sized by the
+// functions here and aligned to kAlignment bytes.
+#pragma once
+
+#include "trpo_fast/network.h"
+
+namespace trpo_fast {
+
+inline constexpr Index kTileRows = 96;
+inline constexpr std::size_t kAlignment = 64;
+
+template <class Scalar>
+struct KernelTable {
+  const char* level;
+  int lanes;  // scalars in one vector register
+
+  // Scalars needed for: the packed parameters, a packed gradient, the activations that one tile of
+  // `rows` rows caches, and the scratch of one thread. output_stride: padded row length of outputs.
+  Index (*packed_size)(const NetworkShape&);
+  Index (*gradient_size)(const NetworkShape&);
+  Index (*activation_size)(const NetworkShape&, Index rows);
+  Index (*scratch_size)(const NetworkShape&);
+  Index (*output_stride)(const NetworkShape&);
+
+  // Lays flat parameters (doubles or Scalars) out for the kernels. backward = false leaves out what
+  // only the adjoint needs (tangent directions).
+  void (*pack)(const NetworkShape&, const Scalar* flat, bool backward, Scalar* packed);
+  void (*pack_double)(const NetworkShape&, const double* flat, bool backward, Scalar* packed);
+
+  // outputs (rows x output_stride) = f(x); x has row stride `x_stride`.
+  // Caches activations when keep is true, otherwise uses `activations` as scratch of the same size.
+  void (*forward)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,
+                  Index rows, Scalar* activations, Scalar* outputs);
+
+  // tangent (rows x output_stride) = J v, with v packed by pack(backward = false).
+  void (*tangent)(const NetworkShape&, const Scalar* packed, const Scalar* packed_v,
+                  const Scalar* x, Index x_stride, Index rows, const Scalar* activations,
+                  Scalar* scratch, Scalar* tangent);
+
+  // gradient += J^T u, with cotangents u (rows x output_stride, pad lanes zero).
+  void (*adjoint)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,
+                  Index rows, const Scalar* activations, const Scalar* cotangent, Scalar* scratch,
+                  Scalar* gradient);
+
+  // partials[0] = sum of `count` packed gradients in a fixed binary tree; `begin`..`end` is the range
+  // of scalars to sum, so that threads can share the work without changing a bit.
+  void (*tree_sum)(Scalar* partials, Index count, Index stride, Index begin, Index end);
+  // flat = scale * gradient.
+  void (*unpack_gradient)(const NetworkShape&, const Scalar* gradient, double scale, double* flat);
+
+  // One Adam step on flat arrays:  m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2,
+  // theta -= step_size * m / (sqrt(v) * inverse_sqrt_bias2 + epsilon).
+  void (*adam)(Index n, double step_size, double beta1, double beta2, double inverse_sqrt_bias2,
+               double epsilon, const double* gradient, Scalar* m, Scalar* v, Scalar* theta);
+
+  // y = clip((x - mean) * inverse_std, -clip, clip), rows of `width` scalars.
+  void (*normalize)(Index rows, Index width, const Scalar* x, const Scalar* mean,
+                    const Scalar* inverse_std, Scalar clip, Scalar* y);
+};
+
+// One per level, defined in kernels.cpp compiled once for each.
+#define TRPO_FAST_DECLARE_LEVEL(name)                \
+  const KernelTable<float>& kernels_##name##_f32();  \
+  const KernelTable<double>& kernels_##name##_f64();
+
+TRPO_FAST_DECLARE_LEVEL(v2)
+TRPO_FAST_DECLARE_LEVEL(v3)
+TRPO_FAST_DECLARE_LEVEL(v4)
+TRPO_FAST_DECLARE_LEVEL(neon)
+#undef TRPO_FAST_DECLARE_LEVEL
+
+}  // namespace trpo_fast

@@ -1,0 +1,404 @@
+// Forward, tangent and adjoint passes of the network over one tile of samples.
+//
+// Compiled once per instruction-set level (TRPO_FAST_LEVEL names it). Everything but the two table
+// functions at the end has internal linkage, so that the linker can never mix levels.
+//
+// Layouts, with H' = H padded to the lanes:
+//   packed parameters   per layer: b (out'), W^T (in x out'), and, for the adjoint, W (out x in')
+//   packed gradient     per layer: db (out'), then dW^T (in x out') or dW (out x in'): see transposed()
+//   activations         per hidden layer: h (rows x H'), and phi'(z) (rows x H') unless tanh
+#include "activations.h"
+#include "kernel_table.h"
+#include "matmul.h"
+
+#include <algorithm>
+#include <cmath>
+
+#define TRPO_FAST_STRING_(x) #x
+#define TRPO_FAST_STRING(x) TRPO_FAST_STRING_(x)
+#define TRPO_FAST_CONCAT_(a, b, c) a##b##c
+#define TRPO_FAST_CONCAT(a, b, c) TRPO_FAST_CONCAT_(a, b, c)
+
+namespace trpo_fast {
+namespace {
+
+// Where one layer lies in the packed parameters and in the packed gradient.
+struct LayerOffsets {
+  Index bias;
+  Index forward;   // W^T (in x out')
+  Index backward;  // W (out x in'), unused in layer 0
+  Index end;
+};
+
+template <class Scalar>
+LayerOffsets packed_offsets(const NetworkShape& shape, int layer, bool backward = true) {
+  LayerOffsets o{};
+  Index at = 0;
+  for (int l = 0; l <= layer; ++l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    o.bias = at;
+    o.forward = o.bias + padded<Scalar>(out);
+    o.backward = o.forward + in * padded<Scalar>(out);
+    o.end = o.backward + (backward && l > 0 ? out * padded<Scalar>(in) : 0);
+    at = o.end;
+  }
+  return o;
+}
+
+// A narrow layer's gradient is kept as dW (out x in'): its lanes run along the inputs.
+template <class Scalar>
+bool transposed(const NetworkShape& shape, int layer) {
+  const Index in = shape.sizes[layer], out = shape.sizes[layer + 1];
+  return layer == 0 || in * padded<Scalar>(out) <= out * padded<Scalar>(in);
+}
+
+template <class Scalar>
+LayerOffsets gradient_offsets(const NetworkShape& shape, int layer) {
+  LayerOffsets o{};
+  Index at = 0;
+  for (int l = 0; l <= layer; ++l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    o.bias = at;
+    o.forward = o.backward = o.bias + padded<Scalar>(out);
+    o.end = o.forward +
+            (transposed<Scalar>(shape, l) ? in * padded<Scalar>(out) : out * padded<Scalar>(in));
+    at = o.end;
+  }
+  return o;
+}
+
+template <class Scalar>
+Index packed_size(const NetworkShape& shape) {
+  return packed_offsets<Scalar>(shape, shape.n_layers - 1).end;
+}
+
+template <class Scalar>
+Index gradient_size(const NetworkShape& shape) {
+  return gradient_offsets<Scalar>(shape, shape.n_layers - 1).end;
+}
+
+template <class Scalar>
+Index output_stride(const NetworkShape& shape) {
+  return padded<Scalar>(shape.sizes[shape.n_layers]);
+}
+
+// Cached activations of hidden layer l (1-based, as the output of linear layer l - 1).
+template <class Scalar>
+struct HiddenBlock {
+  Index values;
+  Index derivative;  // equals values for tanh, whose derivative is computed from them
+  Index stride;
+};
+
+template <class Scalar>
+HiddenBlock<Scalar> hidden_block(const NetworkShape& shape, int hidden, Index rows) {
+  const Index copies = stores_derivative(shape.activation) ? 2 : 1;
+  Index at = 0;
+  for (int l = 1; l < hidden; ++l) at += copies * rows * padded<Scalar>(shape.sizes[l]);
+  const Index stride = padded<Scalar>(shape.sizes[hidden]);
+  return {at, at + (copies - 1) * rows * stride, stride};
+}
+
+template <class Scalar>
+Index activation_size(const NetworkShape& shape, Index rows) {
+  const Index copies = stores_derivative(shape.activation) ? 2 : 1;
+  Index size = 0;
+  for (int l = 1; l < shape.n_layers; ++l) size += copies * rows * padded<Scalar>(shape.sizes[l]);
+  return size;
+}
+
+template <class Scalar>
+Index widest_hidden(const NetworkShape& shape) {
+  Index widest = kLanes<Scalar>;
+  for (int l = 1; l < shape.n_layers; ++l)
+    widest = std::max(widest, padded<Scalar>(shape.sizes[l]));
+  return widest;
+}
+
+template <class Scalar>
+Index scratch_size(const NetworkShape& shape) {
+  return 2 * kTileRows * widest_hidden<Scalar>(shape);
+}
+
+template <class Scalar>
+Epilogue derivative_epilogue(const NetworkShape& shape) {
+  return stores_derivative(shape.activation) ? Epilogue::kTimes : Epilogue::kTimesOneMinusSquare;
+}
+
+template <class Scalar, class Source>
+void pack_from(const NetworkShape& shape, const Source* flat, bool backward, Scalar* packed) {
+  for (int l = 0; l < shape.n_layers; ++l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    const Index in_padded = padded<Scalar>(in), out_padded = padded<Scalar>(out);
+    const LayerOffsets o = packed_offsets<Scalar>(shape, l, backward);
+    const Source* weight = flat;
+    const Source* bias = flat + out * in;
+
+    Scalar* b = packed + o.bias;
+    for (Index j = 0; j < out_padded; ++j) b[j] = j < out ? Scalar(bias[j]) : Scalar(0);
+
+    // W^T in blocks of 8 rows, so that reads and writes both stay in the cache
+    Scalar* wt = packed + o.forward;
+    for (Index i0 = 0; i0 < in; i0 += 8) {
+      const Index i1 = std::min(in, i0 + 8);
+      for (Index j = 0; j < out; ++j)
+        for (Index i = i0; i < i1; ++i) wt[i * out_padded + j] = Scalar(weight[j * in + i]);
+      for (Index i = i0; i < i1; ++i)
+        for (Index j = out; j < out_padded; ++j) wt[i * out_padded + j] = Scalar(0);
+    }
+
+    if (backward && l > 0) {
+      Scalar* w = packed + o.backward;
+      for (Index j = 0; j < out; ++j) {
+        for (Index i = 0; i < in; ++i) w[j * in_padded + i] = Scalar(weight[j * in + i]);
+        for (Index i = in; i < in_padded; ++i) w[j * in_padded + i] = Scalar(0);
+      }
+    }
+    flat = bias + out;
+  }
+}
+
+template <class Scalar>
+void pack(const NetworkShape& shape, const Scalar* flat, bool backward, Scalar* packed) {
+  pack_from<Scalar, Scalar>(shape, flat, backward, packed);
+}
+
+template <class Scalar>
+void pack_double(const NetworkShape& shape, const double* flat, bool backward, Scalar* packed) {
+  pack_from<Scalar, double>(shape, flat, backward, packed);
+}
+
+template <class Scalar>
+void forward(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
+             Index rows, Scalar* activations, Scalar* outputs) {
+  const Scalar* input = x;
+  Index input_stride = x_stride;
+  for (int l = 0; l < shape.n_layers; ++l) {
+    const bool last = l + 1 == shape.n_layers;
+    const LayerOffsets o = packed_offsets<Scalar>(shape, l);
+    const Index out_padded = padded<Scalar>(shape.sizes[l + 1]);
+    const HiddenBlock<Scalar> block =
+        last ? HiddenBlock<Scalar>{} : hidden_block<Scalar>(shape, l + 1, rows);
+    Scalar* z = last ? outputs : activations + block.values;
+
+    // z = b + W h
+    MatmulTask<Scalar> task{};
+    task.rows = rows;
+    task.columns = out_padded;
+    task.products[0] = {input, input_stride, packed + o.forward, out_padded, shape.sizes[l]};
+    task.initial = Initial::kRow;
+    task.initial_row = packed + o.bias;
+    task.c = z;
+    task.c_stride = out_padded;
+    multiply<Scalar, Order::kRows>(task);
+
+    // h = phi(z)
+    if (!last) activate(shape.activation, rows * out_padded, z, activations + block.derivative);
+    input = z;
+    input_stride = out_padded;
+  }
+}
+
+template <class Scalar>
+void tangent(const NetworkShape& shape, const Scalar* packed, const Scalar* packed_v,
+             const Scalar* x, Index x_stride, Index rows, const Scalar* activations,
+             Scalar* scratch, Scalar* tangent_out) {
+  Scalar* dh[2] = {scratch, scratch + kTileRows * widest_hidden<Scalar>(shape)};
+  const Scalar* input = x;
+  Index input_stride = x_stride;
+  for (int l = 0; l < shape.n_layers; ++l) {
+    const bool last = l + 1 == shape.n_layers;
+    const LayerOffsets o = packed_offsets<Scalar>(shape, l);
+    const LayerOffsets ov = packed_offsets<Scalar>(shape, l, /*backward=*/false);
+    const Index out_padded = padded<Scalar>(shape.sizes[l + 1]);
+
+    // dz = db + dW h + W dh, then dh' = phi'(z) dz
+    MatmulTask<Scalar> task{};
+    task.rows = rows;
+    task.columns = out_padded;
+    task.products[0] = {input, input_stride, packed_v + ov.forward, out_padded, shape.sizes[l]};
+    if (l > 0) {
+      task.products[1] = {dh[(l - 1) % 2], input_stride, packed + o.forward, out_padded,
+                          shape.sizes[l]};
+      task.n_products = 2;
+    }
+    task.initial = Initial::kRow;
+    task.initial_row = packed_v + ov.bias;
+    task.c = last ? tangent_out : dh[l % 2];
+    task.c_stride = out_padded;
+    if (!last) {
+      const HiddenBlock<Scalar> block = hidden_block<Scalar>(shape, l + 1, rows);
+      task.epilogue = derivative_epilogue<Scalar>(shape);
+      task.factor = activations + block.derivative;
+      task.factor_stride = block.stride;
+      input = activations + block.values;
+      input_stride = block.stride;
+    }
+    multiply<Scalar, Order::kRows>(task);
+  }
+}
+
+// row += sum over rows of u
+template <class Scalar>
+void add_column_sums(Index rows, Index columns, const Scalar* u, Scalar* row) {
+  using Packet = PacketOf<Scalar>;
+  constexpr Index W = kLanes<Scalar>;
+  for (Index j = 0; j < columns; j += W) {
+    Packet sum = ei::pload<Packet>(row + j);
+    for (Index n = 0; n < rows; ++n)
+      sum = ei::padd(sum, ei::pload<Packet>(u + n * columns + j));
+    ei::pstore(row + j, sum);
+  }
+}
+
+template <class Scalar>
+void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
+             Index rows, const Scalar* activations, const Scalar* cotangent, Scalar* scratch,
+             Scalar* gradient) {
+  Scalar* delta_buffer[2] = {scratch, scratch + kTileRows * widest_hidden<Scalar>(shape)};
+  const Scalar* delta = cotangent;
+  for (int l = shape.n_layers - 1; l >= 0; --l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    const Index out_padded = padded<Scalar>(out), in_padded = padded<Scalar>(in);
+    const LayerOffsets og = gradient_offsets<Scalar>(shape, l);
+    const HiddenBlock<Scalar> block =
+        l > 0 ? hidden_block<Scalar>(shape, l, rows) : HiddenBlock<Scalar>{};
+    const Scalar* h = l > 0 ? activations + block.values : x;
+    const Index h_stride = l > 0 ? block.stride : x_stride;
+
+    // db += sum_n delta_n,  dW += sum_n delta_n h_n^T
+    add_column_sums(rows, out_padded, delta, gradient + og.bias);
+    MatmulTask<Scalar> outer{};
+    outer.initial = Initial::kAccumulate;
+    outer.c = gradient + og.forward;
+    if (transposed<Scalar>(shape, l)) {
+      outer.rows = in;
+      outer.columns = outer.c_stride = out_padded;
+      outer.products[0] = {h, h_stride, delta, out_padded, rows};
+    } else {
+      outer.rows = out;
+      outer.columns = outer.c_stride = in_padded;
+      outer.products[0] = {delta, out_padded, h, h_stride, rows};
+    }
+    multiply<Scalar, Order::kColumns>(outer);
+
+    // delta_{l-1} = phi'(z) (W^T delta)
+    if (l == 0) break;
+    MatmulTask<Scalar> back{};
+    back.rows = rows;
+    back.columns = in_padded;
+    back.products[0] = {delta, out_padded,
+                        packed + packed_offsets<Scalar>(shape, l).backward, in_padded, out};
+    back.epilogue = derivative_epilogue<Scalar>(shape);
+    back.factor = activations + block.derivative;
+    back.factor_stride = block.stride;
+    back.c = delta_buffer[l % 2];
+    back.c_stride = in_padded;
+    multiply<Scalar, Order::kRows>(back);
+    delta = back.c;
+  }
+}
+
+template <class Scalar>
+void tree_sum(Scalar* partials, Index count, Index stride, Index begin, Index end) {
+  // level by level: 0 += 1, 2 += 3, ...; 0 += 2, 4 += 6, ...
+  constexpr Index kBlock = 1024;
+  for (Index i0 = begin; i0 < end; i0 += kBlock) {
+    const Index n = std::min(kBlock, end - i0);
+    for (Index step = 1; step < count; step *= 2) {
+      for (Index k = 0; k + step < count; k += 2 * step) {
+        Scalar* to = partials + k * stride + i0;
+        const Scalar* from = to + step * stride;
+        for (Index i = 0; i < n; ++i) to[i] += from[i];
+      }
+    }
+  }
+}
+
+template <class Scalar>
+void unpack_gradient(const NetworkShape& shape, const Scalar* gradient, double scale,
+                     double* flat) {
+  for (int l = 0; l < shape.n_layers; ++l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    const LayerOffsets o = gradient_offsets<Scalar>(shape, l);
+    const Scalar* g = gradient + o.forward;
+    if (transposed<Scalar>(shape, l)) {
+      const Index out_padded = padded<Scalar>(out);
+      for (Index i0 = 0; i0 < in; i0 += 8) {
+        const Index i1 = std::min(in, i0 + 8);
+        for (Index j = 0; j < out; ++j)
+          for (Index i = i0; i < i1; ++i)
+            flat[j * in + i] = scale * double(g[i * out_padded + j]);
+      }
+    } else {
+      const Index in_padded = padded<Scalar>(in);
+      for (Index j = 0; j < out; ++j)
+        for (Index i = 0; i < in; ++i) flat[j * in + i] = scale * double(g[j * in_padded + i]);
+    }
+    flat += out * in;
+    for (Index j = 0; j < out; ++j) flat[j] = scale * double(gradient[o.bias + j]);
+    flat += out;
+  }
+}
+
+template <class Scalar>
+void adam(Index n, double step_size, double beta1, double beta2, double inverse_sqrt_bias2,
+          double epsilon, const double* gradient, Scalar* m, Scalar* v, Scalar* theta) {
+  const Scalar b1 = Scalar(beta1), c1 = Scalar(1 - beta1);
+  const Scalar b2 = Scalar(beta2), c2 = Scalar(1 - beta2);
+  const Scalar rate = Scalar(step_size), root = Scalar(inverse_sqrt_bias2), eps = Scalar(epsilon);
+  for (Index i = 0; i < n; ++i) {
+    const Scalar g = Scalar(gradient[i]);
+    m[i] = b1 * m[i] + c1 * g;
+    v[i] = b2 * v[i] + c2 * g * g;
+    theta[i] -= rate * m[i] / (std::sqrt(v[i]) * root + eps);
+  }
+}
+
+template <class Scalar>
+void normalize(Index rows, Index width, const Scalar* x, const Scalar* mean,
+               const Scalar* inverse_std, Scalar clip, Scalar* y) {
+  for (Index n = 0; n < rows; ++n) {
+    for (Index i = 0; i < width; ++i) {
+      const Scalar z = (x[n * width + i] - mean[i]) * inverse_std[i];
+      // written so that a NaN stays a NaN
+      y[n * width + i] = z > clip ? clip : (z < -clip ? -clip : z);
+    }
+  }
+}
+
+template <class Scalar>
+KernelTable<Scalar> make_table() {
+  KernelTable<Scalar> table{};
+  table.level = TRPO_FAST_STRING(TRPO_FAST_LEVEL);
+  table.lanes = static_cast<int>(kLanes<Scalar>);
+  table.packed_size = packed_size<Scalar>;
+  table.gradient_size = gradient_size<Scalar>;
+  table.activation_size = activation_size<Scalar>;
+  table.scratch_size = scratch_size<Scalar>;
+  table.output_stride = output_stride<Scalar>;
+  table.pack = pack<Scalar>;
+  table.pack_double = pack_double<Scalar>;
+  table.forward = forward<Scalar>;
+  table.tangent = tangent<Scalar>;
+  table.adjoint = adjoint<Scalar>;
+  table.tree_sum = tree_sum<Scalar>;
+  table.unpack_gradient = unpack_gradient<Scalar>;
+  table.adam = adam<Scalar>;
+  table.normalize = normalize<Scalar>;
+  return table;
+}
+
+}  // namespace
+
+const KernelTable<float>& TRPO_FAST_CONCAT(kernels_, TRPO_FAST_LEVEL, _f32)() {
+  static const KernelTable<float> table = make_table<float>();
+  return table;
+}
+
+const KernelTable<double>& TRPO_FAST_CONCAT(kernels_, TRPO_FAST_LEVEL, _f64)() {
+  static const KernelTable<double> table = make_table<double>();
+  return table;
+}
+
+}  // namespace trpo_fast

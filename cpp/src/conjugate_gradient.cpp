@@ -1,0 +1,119 @@
+#include "trpo_fast/conjugate_gradient.h"
+
+#include <cmath>
+#include <cstdio>
+
+namespace trpo_fast {
+namespace {
+
+double dot(Index n, const double* a, const double* b) {
+  double sum = 0.0;
+  for (Index i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+std::string format(const char* text, double a, double b) {
+  char line[160];
+  std::snprintf(line, sizeof(line), text, a, b);
+  return line;
+}
+
+}  // namespace
+
+const char* to_string(ConjugateGradientStatus status) {
+  switch (status) {
+    case ConjugateGradientStatus::kConverged: return "converged";
+    case ConjugateGradientStatus::kMaxIterations: return "max_iterations";
+    case ConjugateGradientStatus::kNonPositiveCurvature: return "non_positive_curvature";
+    case ConjugateGradientStatus::kNonFinite: return "non_finite";
+    case ConjugateGradientStatus::kZeroRightHandSide: return "zero_rhs";
+  }
+  return "unknown";
+}
+
+void ConjugateGradientWorkspace::reserve(Index n) {
+  const std::size_t size = static_cast<std::size_t>(n);
+  residual.resize(size);
+  direction.resize(size);
+  product.resize(size);
+}
+
+// Hestenes & Stiefel 1952; the symbols are those of Shewchuk 1994, section 8.
+ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index n, const double* b,
+                                            const ConjugateGradientOptions& options,
+                                            ConjugateGradientWorkspace& workspace, double* x) {
+  ConjugateGradientSummary summary;
+  workspace.reserve(n);
+  double* r = workspace.residual.data();   // r = b - A x
+  double* p = workspace.direction.data();  // p, search direction
+  double* q = workspace.product.data();    // q = A p
+
+  // x = 0,  r = p = b
+  for (Index i = 0; i < n; ++i) {
+    x[i] = 0.0;
+    r[i] = p[i] = b[i];
+  }
+  const double b_norm_squared = dot(n, b, b);
+  double r_norm_squared = b_norm_squared;
+  if (b_norm_squared == 0.0) {
+    summary.status = ConjugateGradientStatus::kZeroRightHandSide;
+    summary.relative_residual = 0.0;
+    summary.message = "the right-hand side is zero, so the solution is zero";
+    return summary;
+  }
+  if (!std::isfinite(b_norm_squared)) {
+    summary.status = ConjugateGradientStatus::kNonFinite;
+    summary.message = "the right-hand side holds a NaN, an infinity, or numbers too large to square";
+    return summary;
+  }
+  const double target = options.relative_tolerance * options.relative_tolerance * b_norm_squared;
+
+  while (summary.iterations < options.max_iterations) {
+    if (r_norm_squared <= target || r_norm_squared == 0.0) {
+      summary.status = ConjugateGradientStatus::kConverged;
+      break;
+    }
+
+    // q = A p, curvature p^T A p
+    product(p, q);
+    ++summary.iterations;
+    const double curvature = dot(n, p, q);
+    if (!std::isfinite(curvature)) {
+      summary.status = ConjugateGradientStatus::kNonFinite;
+      summary.message = "a product with the matrix was not finite; x is the last finite iterate";
+      break;
+    }
+    if (!(curvature > 0.0)) {
+      summary.status = ConjugateGradientStatus::kNonPositiveCurvature;
+      summary.message = format(
+          "the curvature along direction %.0f was %.3e, so the matrix is not positive definite; "
+          "x is the last iterate",
+          summary.iterations, curvature);
+      break;
+    }
+
+    // alpha = r^T r / p^T A p,  x += alpha p,  r -= alpha q
+    const double alpha = r_norm_squared / curvature;
+    for (Index i = 0; i < n; ++i) {
+      x[i] += alpha * p[i];
+      r[i] -= alpha * q[i];
+    }
+
+    // beta = r'^T r' / r^T r,  p = r + beta p
+    const double next = dot(n, r, r);
+    const double beta = next / r_norm_squared;
+    for (Index i = 0; i < n; ++i) p[i] = r[i] + beta * p[i];
+    r_norm_squared = next;
+  }
+  if (summary.status == ConjugateGradientStatus::kMaxIterations && r_norm_squared <= target)
+    summary.status = ConjugateGradientStatus::kConverged;
+
+  summary.relative_residual = std::sqrt(r_norm_squared / b_norm_squared);
+  summary.b_dot_x = dot(n, b, x);
+  if (summary.message.empty())
+    summary.message = format("relative residual %.3e after %.0f products",
+                             summary.relative_residual, summary.iterations);
+  return summary;
+}
+
+}  // namespace trpo_fast

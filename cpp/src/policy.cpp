@@ -1,0 +1,157 @@
+#include "trpo_fast/policy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "aligned.h"
+#include "dispatch.h"
+#include "tiling.h"
+
+namespace trpo_fast {
+
+template <class Scalar>
+struct Policy<Scalar>::Packed {
+  AlignedBuffer<Scalar> network;
+};
+
+template <class Scalar>
+Policy<Scalar>::Policy(const NetworkShape& shape, const DistributionSpec& spec)
+    : shape_(shape),
+      distribution_(spec, std::vector<Scalar>(static_cast<std::size_t>(spec.free_parameters())).data()),
+      n_network_(parameter_count(shape)),
+      parameters_(static_cast<std::size_t>(n_network_ + spec.free_parameters())),
+      packed_(std::make_unique<Packed>()) {
+  if (shape.outputs() != spec.n_outputs())
+    throw std::invalid_argument("network outputs: expected " + std::to_string(spec.n_outputs()) +
+                                " for this distribution, got " + std::to_string(shape.outputs()) + ".");
+  packed_->network.reserve(kernels<Scalar>().packed_size(shape_));
+  set_parameters(std::vector<Scalar>(parameters_.size()).data());
+}
+
+template <class Scalar>
+Policy<Scalar>::~Policy() = default;
+
+template <class Scalar>
+const Scalar* Policy<Scalar>::packed() const {
+  return packed_->network.data();
+}
+
+template <class Scalar>
+void Policy<Scalar>::set_parameters(const Scalar* flat) {
+  if (flat != parameters_.data()) std::copy(flat, flat + parameters_.size(), parameters_.begin());
+  kernels<Scalar>().pack(shape_, parameters_.data(), /*backward=*/true, packed_->network.data());
+  distribution_.set_log_std(parameters_.data() + n_network_);
+}
+
+template <class Scalar>
+void Policy<Scalar>::set_normalizer(const double* mean, const double* inverse_std, double clip) {
+  mean_.assign(mean, mean + shape_.inputs());
+  inverse_std_.assign(inverse_std, inverse_std + shape_.inputs());
+  clip_ = static_cast<Scalar>(clip);
+}
+
+template <class Scalar>
+void Policy<Scalar>::clear_normalizer() {
+  mean_.clear();
+  inverse_std_.clear();
+}
+
+template <class Scalar>
+void Policy<Scalar>::normalize(const Scalar* x, Index rows, Scalar* y) const {
+  const Index width = shape_.inputs();
+  if (!has_normalizer()) {
+    std::copy(x, x + rows * width, y);
+    return;
+  }
+  kernels<Scalar>().normalize(rows, width, x, mean_.data(), inverse_std_.data(), clip_, y);
+}
+
+template <class Scalar>
+void Policy<Scalar>::outputs(const Scalar* x, Index rows, Scalar* y) const {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const Tiling tiling(rows);
+  const int threads = threads_for(rows, n_network_);
+  const Index activations = k.activation_size(shape_, kTileRows);
+  const Index stride = k.output_stride(shape_);
+  const Index per_thread = activations + kTileRows * stride;
+  AlignedBuffer<Scalar> scratch(per_thread * threads);
+  tiling.for_each_tile(threads, [&](Index tile, Index, int thread) {
+    Scalar* hidden = scratch.data() + thread * per_thread;
+    Scalar* padded = hidden + activations;
+    const Index begin = tiling.tile_begin(tile), n = tiling.tile_rows(tile);
+    k.forward(shape_, packed(), x + begin * shape_.inputs(), shape_.inputs(), n, hidden, padded);
+    for (Index i = 0; i < n; ++i)
+      std::copy(padded + i * stride, padded + i * stride + shape_.outputs(),
+                y + (begin + i) * shape_.outputs());
+  });
+}
+
+template <class Scalar>
+struct Actor<Scalar>::Workspace {
+  AlignedBuffer<Scalar> observations, activations, outputs;
+};
+
+template <class Scalar>
+Actor<Scalar>::Actor(const Policy<Scalar>& policy, Index environments)
+    : policy_(policy), environments_(environments), workspace_(std::make_unique<Workspace>()) {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const Index rows = std::min(environments, kTileRows);
+  workspace_->observations.reserve(rows * policy.shape().inputs());
+  workspace_->activations.reserve(k.activation_size(policy.shape(), rows));
+  workspace_->outputs.reserve(rows * k.output_stride(policy.shape()));
+}
+
+template <class Scalar>
+Actor<Scalar>::~Actor() = default;
+
+template <class Scalar>
+const Scalar* Actor<Scalar>::evaluate(const Scalar* observations, Index rows) {
+  policy_.normalize(observations, rows, workspace_->observations.data());
+  kernels<Scalar>().forward(policy_.shape(), policy_.packed(), workspace_->observations.data(),
+                            policy_.shape().inputs(), rows, workspace_->activations.data(),
+                            workspace_->outputs.data());
+  return workspace_->outputs.data();
+}
+
+template <class Scalar>
+void Actor<Scalar>::step(const Scalar* observations, std::uint64_t seed,
+                         const std::uint32_t* environment_ids, std::uint64_t* counters,
+                         Scalar* continuous, std::int32_t* discrete) {
+  const Index width = policy_.shape().inputs();
+  const Index stride = kernels<Scalar>().output_stride(policy_.shape());
+  const Index dim = policy_.spec().action_dim();
+  for (Index begin = 0; begin < environments_; begin += kTileRows) {
+    const Index rows = std::min(kTileRows, environments_ - begin);
+    const Scalar* outputs = evaluate(observations + begin * width, rows);
+    for (Index i = 0; i < rows; ++i) {
+      const Index e = begin + i;
+      CounterStream stream(seed, environment_ids[e], counters[e]++);
+      policy_.distribution().sample(outputs + i * stride, stream,
+                                    continuous ? continuous + e * dim : nullptr,
+                                    discrete ? discrete + e * dim : nullptr);
+    }
+  }
+}
+
+template <class Scalar>
+void Actor<Scalar>::mode(const Scalar* observations, Scalar* continuous, std::int32_t* discrete) {
+  const Index width = policy_.shape().inputs();
+  const Index stride = kernels<Scalar>().output_stride(policy_.shape());
+  const Index dim = policy_.spec().action_dim();
+  for (Index begin = 0; begin < environments_; begin += kTileRows) {
+    const Index rows = std::min(kTileRows, environments_ - begin);
+    const Scalar* outputs = evaluate(observations + begin * width, rows);
+    for (Index i = 0; i < rows; ++i)
+      policy_.distribution().mode(outputs + i * stride,
+                                  continuous ? continuous + (begin + i) * dim : nullptr,
+                                  discrete ? discrete + (begin + i) * dim : nullptr);
+  }
+}
+
+template class Policy<float>;
+template class Policy<double>;
+template class Actor<float>;
+template class Actor<double>;
+
+}  // namespace trpo_fast

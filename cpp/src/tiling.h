@@ -1,0 +1,49 @@
+// How a batch is cut: tiles of kTileRows samples, and chunks of tiles that share one partial sum.
+// The cut depends on the number of samples alone, never on the machine or the number of threads, so
+// every sum has one fixed order.
+#pragma once
+
+#include <algorithm>
+
+#include "kernel_table.h"
+#include "parallel.h"
+
+namespace trpo_fast {
+
+struct Tiling {
+  static constexpr Index kMaxChunks = 64;
+
+  explicit Tiling(Index rows = 0)
+      : rows(rows),
+        tiles((rows + kTileRows - 1) / kTileRows),
+        tiles_per_chunk(std::max<Index>(1, (tiles + kMaxChunks - 1) / kMaxChunks)),
+        chunks((tiles + tiles_per_chunk - 1) / tiles_per_chunk) {}
+
+  Index tile_begin(Index tile) const { return tile * kTileRows; }
+  Index tile_rows(Index tile) const { return std::min(kTileRows, rows - tile * kTileRows); }
+  Index chunk_begin(Index chunk) const { return chunk * tiles_per_chunk; }
+  Index chunk_end(Index chunk) const { return std::min(tiles, (chunk + 1) * tiles_per_chunk); }
+
+  // body(tile, chunk, thread): chunks run concurrently, the tiles of a chunk in order.
+  template <class Body>
+  void for_each_tile(int threads, const Body& body) const {
+    parallel_for(chunks, threads, [&](Index chunk, int thread) {
+      for (Index tile = chunk_begin(chunk); tile < chunk_end(chunk); ++tile)
+        body(tile, chunk, thread);
+    });
+  }
+
+  Index rows;
+  Index tiles;
+  Index tiles_per_chunk;
+  Index chunks;
+};
+
+// Threads worth waking for `rows` samples through a network of `parameters` weights. Below some 2
+// million multiply-adds a region costs more than it saves.
+inline int threads_for(Index rows, Index parameters) {
+  constexpr Index kWorthwhile = 2'000'000;
+  return rows * parameters < kWorthwhile ? 1 : usable_threads();
+}
+
+}  // namespace trpo_fast

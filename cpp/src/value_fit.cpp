@@ -1,0 +1,308 @@
+// N samples, O observation width, Theta parameters
+#include "trpo_fast/value_fit.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <stdexcept>
+
+#include "aligned.h"
+#include "dispatch.h"
+#include "gradient_sum.h"
+#include "tiling.h"
+#include "trpo_fast/rng.h"
+
+namespace trpo_fast {
+namespace {
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+}  // namespace
+
+template <class Scalar>
+struct ValueFunction<Scalar>::Workspace {
+  AlignedBuffer<Scalar> packed;
+  AlignedBuffer<Scalar> per_thread;  // activations, outputs, cotangents, scratch
+  GradientSum<Scalar> gradient;
+  std::vector<double> loss_sums;  // chunks
+  std::vector<double> flat_gradient;
+  AlignedBuffer<Scalar> minibatch_x, minibatch_y;
+  std::vector<Index> order;
+  Index activations = 0, stride = 0, thread_size = 0;
+
+  void reserve(const NetworkShape& shape, const Tiling& tiling, int threads) {
+    const KernelTable<Scalar>& k = kernels<Scalar>();
+    activations = k.activation_size(shape, kTileRows);
+    stride = k.output_stride(shape);
+    thread_size = activations + 2 * kTileRows * stride + k.scratch_size(shape);
+    per_thread.reserve(thread_size * threads);
+    gradient.reserve(shape, tiling);
+    if (static_cast<Index>(loss_sums.size()) < tiling.chunks)
+      loss_sums.resize(static_cast<std::size_t>(tiling.chunks));
+  }
+};
+
+template <class Scalar>
+ValueFunction<Scalar>::ValueFunction(const NetworkShape& shape)
+    : shape_(shape),
+      parameters_(static_cast<std::size_t>(parameter_count(shape))),
+      m_(parameters_.size()),
+      v_(parameters_.size()),
+      w_(std::make_unique<Workspace>()) {
+  if (shape.outputs() != 1)
+    throw std::invalid_argument("value network: expected 1 output, got " +
+                                std::to_string(shape.outputs()) + ".");
+  w_->packed.reserve(kernels<Scalar>().packed_size(shape_));
+  w_->flat_gradient.resize(parameters_.size());
+  set_parameters(parameters_.data());
+}
+
+template <class Scalar>
+ValueFunction<Scalar>::~ValueFunction() = default;
+
+template <class Scalar>
+void ValueFunction<Scalar>::set_parameters(const Scalar* flat) {
+  if (flat != parameters_.data()) std::copy(flat, flat + parameters_.size(), parameters_.begin());
+  kernels<Scalar>().pack(shape_, parameters_.data(), /*backward=*/true, w_->packed.data());
+}
+
+template <class Scalar>
+void ValueFunction<Scalar>::predict(const Scalar* observations, Index rows, Scalar* values) const {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const Tiling tiling(rows);
+  const int threads = threads_for(rows, n_parameters());
+  w_->reserve(shape_, tiling, threads);
+  const Index O = shape_.inputs();
+  tiling.for_each_tile(threads, [&](Index tile, Index, int thread) {
+    Scalar* hidden = w_->per_thread.data() + thread * w_->thread_size;
+    Scalar* outputs = hidden + w_->activations;
+    const Index begin = tiling.tile_begin(tile), n = tiling.tile_rows(tile);
+    k.forward(shape_, w_->packed.data(), observations + begin * O, O, n, hidden, outputs);
+    for (Index i = 0; i < n; ++i) values[begin + i] = outputs[i * w_->stride];
+  });
+}
+
+template <class Scalar>
+double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* targets, Index rows,
+                                   double* gradient) {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const Tiling tiling(rows);
+  const int threads = threads_for(rows, n_parameters());
+  w_->reserve(shape_, tiling, threads);
+  const Index O = shape_.inputs();
+  const double inverse_n = 1.0 / static_cast<double>(rows);
+
+  parallel_for(tiling.chunks, threads, [&](Index chunk, int thread) {
+    Scalar* hidden = w_->per_thread.data() + thread * w_->thread_size;
+    Scalar* outputs = hidden + w_->activations;
+    Scalar* u = outputs + kTileRows * w_->stride;
+    Scalar* scratch = u + kTileRows * w_->stride;
+    if (gradient) w_->gradient.clear(chunk);
+    double sum = 0.0;
+    for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
+      const Index begin = tiling.tile_begin(tile), n = tiling.tile_rows(tile);
+      const Scalar* x = observations + begin * O;
+      k.forward(shape_, w_->packed.data(), x, O, n, hidden, outputs);
+
+      // e_n = V(s_n) - y_n,  u_n = 2 e_n
+      std::fill_n(u, n * w_->stride, Scalar(0));
+      for (Index i = 0; i < n; ++i) {
+        const Scalar error = outputs[i * w_->stride] - targets[begin + i];
+        sum += static_cast<double>(error) * static_cast<double>(error);
+        u[i * w_->stride] = Scalar(2) * error;
+      }
+      if (gradient)
+        k.adjoint(shape_, w_->packed.data(), x, O, n, hidden, u, scratch,
+                  w_->gradient.partial(chunk));
+    }
+    w_->loss_sums[static_cast<std::size_t>(chunk)] = sum;
+  });
+  if (gradient) w_->gradient.collect(shape_, tiling, threads, inverse_n, gradient);
+  double total = 0.0;
+  for (Index c = 0; c < tiling.chunks; ++c) total += w_->loss_sums[static_cast<std::size_t>(c)];
+  return total * inverse_n;
+}
+
+template <class Scalar>
+void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index rows,
+                                     const ValueFitOptions& options, ValueFitSummary& summary) {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const Index O = shape_.inputs();
+  const bool full_batch = options.minibatch_size <= 0 || options.minibatch_size >= rows;
+  const Index size = full_batch ? rows : options.minibatch_size;
+  if (!full_batch) {
+    w_->minibatch_x.reserve(size * O);
+    w_->minibatch_y.reserve(size);
+    w_->order.resize(static_cast<std::size_t>(rows));
+    for (Index i = 0; i < rows; ++i) w_->order[static_cast<std::size_t>(i)] = i;
+  }
+
+  for (int epoch = 0; epoch < options.epochs; ++epoch) {
+    // shuffle: Fisher-Yates on the stream (seed, epoch)
+    if (!full_batch) {
+      CounterStream stream(options.seed, static_cast<std::uint32_t>(epoch), 0);
+      for (Index i = rows - 1; i > 0; --i)
+        std::swap(w_->order[static_cast<std::size_t>(i)],
+                  w_->order[stream.below(static_cast<std::uint64_t>(i) + 1)]);
+    }
+    for (Index begin = 0; begin < rows; begin += size) {
+      const Index n = std::min(size, rows - begin);
+      const Scalar* batch_x = x;
+      const Scalar* batch_y = y;
+      if (!full_batch) {
+        for (Index i = 0; i < n; ++i) {
+          const Index row = w_->order[static_cast<std::size_t>(begin + i)];
+          std::copy(x + row * O, x + (row + 1) * O, w_->minibatch_x.data() + i * O);
+          w_->minibatch_y.data()[i] = y[row];
+        }
+        batch_x = w_->minibatch_x.data();
+        batch_y = w_->minibatch_y.data();
+      }
+
+      // theta -= lr m^ / (sqrt(v^) + eps)
+      loss(batch_x, batch_y, n, w_->flat_gradient.data());
+      ++adam_steps_;
+      ++summary.steps;
+      const double t = static_cast<double>(adam_steps_);
+      const double step = options.learning_rate / (1.0 - std::pow(options.beta1, t));
+      const double root = 1.0 / std::sqrt(1.0 - std::pow(options.beta2, t));
+      k.adam(n_parameters(), step, options.beta1, options.beta2, root, options.epsilon,
+             w_->flat_gradient.data(), m_.data(), v_.data(), parameters_.data());
+      set_parameters(parameters_.data());
+    }
+  }
+}
+
+template <class Scalar>
+void ValueFunction<Scalar>::fit_lbfgs(const Scalar* x, const Scalar* y, Index rows,
+                                      const ValueFitOptions& options, ValueFitSummary& summary) {
+  const std::size_t size = parameters_.size();
+  struct Pair {
+    std::vector<double> s, y;
+    double rho;
+  };
+  std::vector<Pair> pairs;
+  std::vector<double> theta(parameters_.begin(), parameters_.end());
+  std::vector<double> gradient(size), next_gradient(size), direction(size), next_theta(size);
+  std::vector<Scalar> rounded(size);
+  const auto evaluate = [&](const std::vector<double>& at, std::vector<double>& g) {
+    for (std::size_t i = 0; i < size; ++i) rounded[i] = static_cast<Scalar>(at[i]);
+    set_parameters(rounded.data());
+    return loss(x, y, rows, g.data());
+  };
+  double value = evaluate(theta, gradient);
+
+  for (int iteration = 0; iteration < options.iterations; ++iteration) {
+    if (!(dot(gradient, gradient) > 0.0)) break;
+
+    // direction = -H g by the two-loop recursion
+    direction = gradient;
+    std::vector<double> alpha(pairs.size());
+    for (std::size_t i = pairs.size(); i-- > 0;) {
+      alpha[i] = pairs[i].rho * dot(pairs[i].s, direction);
+      for (std::size_t j = 0; j < size; ++j) direction[j] -= alpha[i] * pairs[i].y[j];
+    }
+    const double scale = pairs.empty() ? 1.0 / std::max(1.0, std::sqrt(dot(gradient, gradient)))
+                                       : 1.0 / (pairs.back().rho * dot(pairs.back().y, pairs.back().y));
+    for (double& d : direction) d *= scale;
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+      const double beta = pairs[i].rho * dot(pairs[i].y, direction);
+      for (std::size_t j = 0; j < size; ++j) direction[j] += (alpha[i] - beta) * pairs[i].s[j];
+    }
+    for (double& d : direction) d = -d;
+    double slope = dot(gradient, direction);
+    if (!(slope < 0.0)) {  // lost to rounding: start again from steepest descent
+      pairs.clear();
+      for (std::size_t j = 0; j < size; ++j) direction[j] = -gradient[j];
+      slope = dot(gradient, direction);
+    }
+
+    // weak Wolfe conditions by bisection (Lewis & Overton 2013): f <= f0 + c1 t s, slope >= c2 s
+    constexpr double kC1 = 1e-4, kC2 = 0.9;
+    double low = 0.0, high = 0.0, t = 1.0;
+    bool moved = false;
+    double next_value = value;
+    for (int trial = 0; trial < 25; ++trial) {
+      for (std::size_t j = 0; j < size; ++j) next_theta[j] = theta[j] + t * direction[j];
+      next_value = evaluate(next_theta, next_gradient);
+      if (!(next_value <= value + kC1 * t * slope)) {
+        high = t;
+      } else if (dot(next_gradient, direction) < kC2 * slope) {
+        low = t;
+        moved = true;
+      } else {
+        moved = true;
+        break;
+      }
+      t = high > 0.0 ? 0.5 * (low + high) : 2.0 * t;
+    }
+    ++summary.steps;
+    if (!moved || !(next_value < value)) break;
+
+    Pair pair{std::vector<double>(size), std::vector<double>(size), 0.0};
+    for (std::size_t j = 0; j < size; ++j) {
+      pair.s[j] = next_theta[j] - theta[j];
+      pair.y[j] = next_gradient[j] - gradient[j];
+    }
+    const double curvature = dot(pair.s, pair.y);
+    if (curvature > 1e-10 * dot(pair.y, pair.y)) {
+      pair.rho = 1.0 / curvature;
+      if (static_cast<int>(pairs.size()) == options.memory) pairs.erase(pairs.begin());
+      pairs.push_back(std::move(pair));
+    }
+    theta.swap(next_theta);
+    gradient.swap(next_gradient);
+    value = next_value;
+  }
+  for (std::size_t i = 0; i < size; ++i) rounded[i] = static_cast<Scalar>(theta[i]);
+  set_parameters(rounded.data());
+}
+
+template <class Scalar>
+ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Scalar* targets,
+                                           Index rows, const ValueFitOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  ValueFitSummary summary;
+  const std::vector<Scalar> parameters = parameters_, m = m_, v = v_;
+  const std::int64_t adam_steps = adam_steps_;
+
+  summary.loss_before = loss(observations, targets, rows, nullptr);
+  if (std::isfinite(summary.loss_before)) {
+    if (options.method == ValueFitMethod::kAdam)
+      fit_adam(observations, targets, rows, options, summary);
+    else
+      fit_lbfgs(observations, targets, rows, options, summary);
+    summary.loss_after = loss(observations, targets, rows, nullptr);
+  } else {
+    summary.loss_after = summary.loss_before;
+  }
+
+  char text[200];
+  if (std::isfinite(summary.loss_after)) {
+    std::snprintf(text, sizeof(text), "mean squared error %.4g before, %.4g after %lld steps",
+                  summary.loss_before, summary.loss_after, static_cast<long long>(summary.steps));
+  } else {
+    set_parameters(parameters.data());
+    m_ = m;
+    v_ = v;
+    adam_steps_ = adam_steps;
+    summary.finite = false;
+    std::snprintf(text, sizeof(text),
+                  "the loss was not finite (%g before, %g after); the parameters are those before; "
+                  "look at the observations and targets, or lower the learning rate",
+                  summary.loss_before, summary.loss_after);
+  }
+  summary.message = text;
+  summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return summary;
+}
+
+template class ValueFunction<float>;
+template class ValueFunction<double>;
+
+}  // namespace trpo_fast

@@ -1,0 +1,31 @@
+"""trpo_fast: Trust Region Policy Optimization on a C++ core."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .agent import TRPO
+    from .config import TRPOConfig
+    from .presets import preset
+
+__all__ = ["TRPO", "TRPOConfig", "__version__", "preset"]
+
+_HOMES = {"TRPO": "agent", "TRPOConfig": "config", "preset": "presets"}
+
+
+def __getattr__(name: str) -> Any:
+    # loaded on first use, so that importing the package costs no more than NumPy
+    if name in _HOMES:
+        import importlib
+
+        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,880 @@
+"""The numerics of TRPO on NumPy arrays: every piece usable by itself.
+
+Letters: N samples, T steps, E environments, O observation width, A action width, P network outputs,
+D parameters. ``S`` is the dtype of a network, ``float32`` or ``float64``.
+
+Arguments are array-likes: they are converted to the dtype and layout that the compiled core needs,
+never silently reshaped. Wrong shapes raise ``ValueError``, wrong types ``TypeError``. The GIL is
+released while the core works; one object must not be used by two threads at once.
+
+>>> policy = Policy(17, Distribution("gaussian", (6,)))
+>>> F = policy.fisher_operator(observations, damping=0.1)
+>>> x = conjugate_gradient(F, gradient, max_iterations=10).x
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _core
+
+Float = NDArray[np.floating[Any]]
+Float64 = NDArray[np.float64]
+
+ACTIVATIONS = ("tanh", "relu", "elu", "silu", "gelu", "identity")
+DEFAULT_ACTIVATION_BUDGET = 512 << 20  # bytes
+
+__all__ = [
+    "Actor",
+    "ConjugateGradientResult",
+    "Distribution",
+    "FisherOperator",
+    "FitSummary",
+    "Policy",
+    "RunningStatistics",
+    "UpdateSummary",
+    "ValueFunction",
+    "conjugate_gradient",
+    "gae",
+    "random_normals",
+    "random_uniforms",
+]
+
+
+# --------------------------------------------------------------------------------------- conversion
+
+
+def _array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
+    """C-contiguous array of ``dtype``; a sentence if the value is not numeric."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected a rectangular array of numbers ({error}).") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}.")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _shaped(name: str, value: ArrayLike, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    array = _array(name, value, dtype)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}.")
+    return array
+
+
+def _flags(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected an array of booleans, got dtype {array.dtype}.")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}.")
+    return np.ascontiguousarray(array != 0).astype(np.uint8)
+
+
+def _finite(name: str, value: float, low: float, high: float, text: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}.")
+    number = float(value)
+    if not (math.isfinite(number) and low <= number <= high):
+        raise ValueError(f"{name}: expected {text}, got {value}.")
+    return number
+
+
+def _integer(name: str, value: int, low: int, high: int = 2**63 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}.")
+    if not low <= int(value) <= high:
+        limit = f"at least {low}" if high >= 2**63 - 1 else f"between {low} and {high}"
+        raise ValueError(f"{name}: expected an integer of {limit}, got {value}.")
+    return int(value)
+
+
+def _seed(value: int) -> int:
+    return _integer("seed", value, 0, 2**64 - 1)
+
+
+# ------------------------------------------------------------------------------------------ algorithms
+
+
+def gae(
+    rewards: ArrayLike,
+    values: ArrayLike,
+    next_values: ArrayLike,
+    terminated: ArrayLike,
+    truncated: ArrayLike,
+    *,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Float64, Float64]:
+    """Generalised advantage estimation (Schulman et al. 2016, equations 16 and 18).
+
+    ::
+
+        delta_t = r_t + gamma V(s_{t+1}) - V(s_t)       V(s_{t+1}) = 0 where terminated
+        A_t     = delta_t + gamma lambda A_{t+1}        A_{t+1} = 0 where terminated or truncated
+        R_t     = A_t + V(s_t)
+
+    All arrays are (T, E), time first. ``next_values[t, e]`` is V of the *true* successor of step t:
+    at a truncation that of the final observation, not of the first one after the reset; where
+    terminated it is ignored. lambda = 1 gives Monte Carlo returns, lambda = 0 one-step TD errors.
+
+    Returns (advantages, returns), float64 (T, E).
+    """
+    r = _array("rewards", rewards, np.float64)
+    if r.ndim != 2:
+        raise ValueError(f"rewards: expected shape (T, E), got {r.shape}.")
+    return _core.gae(
+        r,
+        _shaped("values", values, np.float64, r.shape),
+        _shaped("next_values", next_values, np.float64, r.shape),
+        _flags("terminated", terminated, r.shape),
+        _flags("truncated", truncated, r.shape),
+        _finite("gamma", gamma, 0.0, 1.0, "a number in [0, 1]"),
+        _finite("gae_lambda", gae_lambda, 0.0, 1.0, "a number in [0, 1]"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConjugateGradientResult:
+    """What :func:`conjugate_gradient` found."""
+
+    x: Float64
+    status: Literal[
+        "converged", "max_iterations", "non_positive_curvature", "non_finite", "zero_rhs"
+    ]
+    iterations: int  # products with the operator
+    relative_residual: float  # ||b - A x|| / ||b||, by the recursion
+    message: str
+
+
+def conjugate_gradient(
+    operator: Callable[[Float64], ArrayLike],
+    b: ArrayLike,
+    *,
+    max_iterations: int = 10,
+    tolerance: float = 1e-10,
+) -> ConjugateGradientResult:
+    """Solve A x = b for a symmetric positive definite A given as ``operator(v) = A v``.
+
+    Starts from zero, in float64 (Hestenes & Stiefel 1952). Stops when ||b - A x|| <= tolerance ||b||
+    or after ``max_iterations`` products. Non-positive curvature or a non-finite number ends it with
+    that status and the last good iterate: numerical trouble is data, not an exception.
+    """
+    if not callable(operator):
+        raise TypeError(f"operator: expected a callable v -> A v, got {type(operator).__name__}.")
+    rhs = _array("b", b, np.float64)
+    if rhs.ndim != 1:
+        raise ValueError(f"b: expected shape (n,), got {rhs.shape}.")
+    result = _core.conjugate_gradient(
+        operator,
+        rhs,
+        _integer("max_iterations", max_iterations, 0, 2**31 - 1),
+        _finite("tolerance", tolerance, 0.0, math.inf, "a finite number of at least 0"),
+    )
+    return ConjugateGradientResult(**result)
+
+
+def random_normals(seed: int, env: int, step: int, n: int) -> Float64:
+    """First ``n`` standard normals of the stream (seed, env, step). Philox4x32-10, Box-Muller."""
+    return _core.normals(_seed(seed), _integer("env", env, 0, 2**32 - 1), _seed(step), _integer("n", n, 0, 2**31 - 1))
+
+
+def random_uniforms(seed: int, env: int, step: int, n: int) -> Float64:
+    """First ``n`` uniforms in [0, 1) of the stream (seed, env, step), 53 bits each."""
+    return _core.uniforms(_seed(seed), _integer("env", env, 0, 2**32 - 1), _seed(step), _integer("n", n, 0, 2**31 - 1))
+
+
+class RunningStatistics:
+    """Mean and variance of vectors seen so far, merged in a fixed order (Chan et al. 1979).
+
+    ``update`` with the same rows in the same batches gives the same bits on any machine load.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._stats = _core.RunningStats(_integer("dim", dim, 1, 2**31 - 1))
+
+    @property
+    def dim(self) -> int:
+        return self._stats.dim
+
+    @property
+    def count(self) -> float:
+        """Rows seen."""
+        return self._stats.count
+
+    @property
+    def mean(self) -> Float64:
+        """(dim,) float64; zeros before the first row."""
+        return self._stats.mean
+
+    @property
+    def variance(self) -> Float64:
+        """(dim,) float64, population variance; ones before the first row."""
+        if self.count == 0:
+            return np.ones(self.dim)
+        return self._stats.m2 / self.count
+
+    def update(self, batch: ArrayLike) -> None:
+        """Merge ``batch`` (N, dim)."""
+        kind = np.asarray(batch).dtype
+        array = _array("batch", batch, np.float32 if kind == np.float32 else np.float64)
+        if array.ndim != 2 or array.shape[1] != self.dim:
+            raise ValueError(f"batch: expected shape (N, {self.dim}), got {array.shape}.")
+        if not np.isfinite(array).all():
+            raise ValueError("batch: expected finite numbers, got NaN or infinity.")
+        self._stats.update(array)
+
+    def state_dict(self) -> dict[str, Float64]:
+        """Exact state: count (1,), mean (dim,), m2 (dim,)."""
+        return {
+            "count": np.array([self.count]),
+            "mean": self._stats.mean,
+            "m2": self._stats.m2,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, bit for bit."""
+        self._stats.restore(
+            float(np.asarray(state["count"]).reshape(-1)[0]),
+            _shaped("mean", state["mean"], np.float64, (self.dim,)),
+            _shaped("m2", state["m2"], np.float64, (self.dim,)),
+        )
+
+
+# ------------------------------------------------------------------------------------------ distributions
+
+DistributionKind = Literal[
+    "gaussian", "state_dependent_gaussian", "categorical", "multi_categorical", "bernoulli"
+]
+_KINDS = ("gaussian", "state_dependent_gaussian", "categorical", "multi_categorical", "bernoulli")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What the policy network's outputs mean.
+
+    ============================  ================  ==============================  ===================
+    kind                          sizes             network outputs                 action row
+    ============================  ================  ==============================  ===================
+    ``gaussian``                  (A,)              mean (A); log_std is free       A numbers
+    ``state_dependent_gaussian``  (A,)              mean (A), log_std (A)           A numbers
+    ``categorical``               (n,)              logits (n)                      1 integer
+    ``multi_categorical``         (n1, n2, ...)     logits (n1 + n2 + ...)          one integer a group
+    ``bernoulli``                 (n,)              logits (n)                      n bits
+    ============================  ================  ==============================  ===================
+
+    State-dependent log-stds are clamped to [-20, 2], with zero derivative outside.
+    """
+
+    kind: DistributionKind
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(
+                f"kind: expected one of {', '.join(_KINDS)}, got {self.kind!r}."
+            )
+        sizes = tuple(_integer("sizes", n, 1, 2**20) for n in self.sizes)
+        if not sizes or (len(sizes) > 1 and self.kind != "multi_categorical"):
+            raise ValueError(
+                f"sizes: expected one size for {self.kind!r} (several only for "
+                f"multi_categorical), got {sizes}."
+            )
+        object.__setattr__(self, "sizes", sizes)
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.kind not in ("gaussian", "state_dependent_gaussian")
+
+    @property
+    def action_dim(self) -> int:
+        """Columns of an action array."""
+        if self.kind == "categorical":
+            return 1
+        return len(self.sizes) if self.kind == "multi_categorical" else self.sizes[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """P, outputs of the network."""
+        if self.kind == "multi_categorical":
+            return sum(self.sizes)
+        return 2 * self.sizes[0] if self.kind == "state_dependent_gaussian" else self.sizes[0]
+
+    @property
+    def n_free_parameters(self) -> int:
+        """Parameters beside the network: log_std (A) of ``gaussian``."""
+        return self.sizes[0] if self.kind == "gaussian" else 0
+
+
+# ------------------------------------------------------------------------------------------ networks
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    resolved = np.dtype(dtype)
+    if resolved not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype: expected float32 or float64, got {resolved}.")
+    return resolved
+
+
+def _hidden_sizes(hidden_sizes: Sequence[int]) -> list[int]:
+    return [_integer("hidden_sizes", n, 1, 2**20) for n in hidden_sizes]
+
+
+def _activation(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}.")
+    return name
+
+
+def _layout(sizes: Sequence[int]) -> dict[str, tuple[slice, tuple[int, ...]]]:
+    layout: dict[str, tuple[slice, tuple[int, ...]]] = {}
+    at = 0
+    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        layout[f"{i}.weight"] = (slice(at, at + n_in * n_out), (n_out, n_in))
+        at += n_in * n_out
+        layout[f"{i}.bias"] = (slice(at, at + n_out), (n_out,))
+        at += n_out
+    return layout
+
+
+class _Network:
+    """What policies and value functions share: a compiled network behind a flat parameter vector."""
+
+    _impl: Any
+
+    def __init__(
+        self,
+        obs_dim: int,
+        n_outputs: int,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        dtype: DTypeLike,
+    ) -> None:
+        self.obs_dim = _integer("obs_dim", obs_dim, 1, 2**24)
+        self.hidden_sizes = tuple(_hidden_sizes(hidden_sizes))
+        self.activation = _activation(activation)
+        self.dtype = _dtype(dtype)
+        self._sizes = (self.obs_dim, *self.hidden_sizes, n_outputs)
+
+    @property
+    def _suffix(self) -> str:
+        return "F32" if self.dtype == np.float32 else "F64"
+
+    @property
+    def n_parameters(self) -> int:
+        """D, length of the flat parameter vector."""
+        return int(self._impl.n_parameters)
+
+    @property
+    def parameters(self) -> Float:
+        """(D,) copy of the parameters, dtype S; assign to replace them.
+
+        Order: W_0 (out x in, row-major), b_0, W_1, b_1, ..., and for a Gaussian policy log_std last:
+        the order of PyTorch's ``nn.Sequential(Linear, act, ..., Linear)``.
+        """
+        parameters: Float = self._impl.get_parameters()
+        return parameters
+
+    @parameters.setter
+    def parameters(self, flat: ArrayLike) -> None:
+        array = _shaped("parameters", flat, self.dtype, (self.n_parameters,))
+        if not np.isfinite(array).all():
+            raise ValueError("parameters: expected finite numbers, got NaN or infinity.")
+        self._impl.set_parameters(array)
+
+    @property
+    def parameter_layout(self) -> dict[str, tuple[slice, tuple[int, ...]]]:
+        """Name -> (slice of the flat vector, shape): "0.weight", "0.bias", "1.weight", ..."""
+        return _layout(self._sizes)
+
+    def _initial(self, hidden_gain: float, output_gain: float, seed: int) -> Float64:
+        return _core.initialize_orthogonal(
+            self._sizes[0],
+            list(self.hidden_sizes),
+            self._sizes[-1],
+            _finite("hidden_gain", hidden_gain, 0.0, math.inf, "a finite number of at least 0"),
+            _finite("output_gain", output_gain, 0.0, math.inf, "a finite number of at least 0"),
+            _seed(seed),
+        )
+
+    def _observations(self, observations: ArrayLike) -> NDArray[Any]:
+        x = _array("observations", observations, self.dtype)
+        if x.ndim != 2 or x.shape[1] != self.obs_dim:
+            raise ValueError(f"observations: expected shape (N, {self.obs_dim}), got {x.shape}.")
+        if x.shape[0] == 0:
+            raise ValueError("observations: expected at least one row, got none.")
+        return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSummary:
+    """Everything one policy update has to say. ``s`` is the accepted (or last tried) step.
+
+    Unless ``status`` is ``"accepted"`` the parameters are, bit for bit, those before the update.
+    """
+
+    status: Literal[
+        "accepted", "line_search_failed", "zero_gradient", "non_positive_curvature", "non_finite"
+    ]
+    message: str  # one sentence with the numbers
+    kl: float  # mean KL(old || new) over the batch, nats; 0 when refused
+    kl_predicted: float  # 1/2 s^T F s
+    kl_max: float  # largest KL over the samples
+    max_kl: float  # delta
+    surrogate_gain: float  # L(theta) - L(theta_k), in standardised advantages; 0 when refused
+    surrogate_gain_predicted: float  # g^T s
+    gradient_norm: float
+    step_norm: float
+    step_scale: float  # alpha^j
+    cg_iterations: int
+    cg_status: str
+    cg_relative_residual: float
+    backtracks: int  # j
+    entropy: float  # mean over the batch, nats, after the update
+    entropy_before: float
+    seconds_gradient: float
+    seconds_cg: float
+    seconds_line_search: float
+    seconds_total: float
+
+    @property
+    def accepted(self) -> bool:
+        return self.status == "accepted"
+
+
+class FisherOperator:
+    """v -> (F + damping I) v on a fixed batch at fixed parameters.
+
+    F = mean_n J_n^T M_n J_n, the Gauss-Newton form of the Hessian of the mean KL, exact at the
+    parameters where it was made. Activations are computed once; each call is one tangent and one
+    adjoint pass (Pearlmutter 1994; Schulman et al. 2015, appendix C). Calls take and return (D,)
+    float64.
+    """
+
+    def __init__(self, batch: Any, n_parameters: int, damping: float) -> None:
+        self._batch = batch
+        self.damping = damping
+        self.shape = (n_parameters, n_parameters)
+
+    def __call__(self, vector: ArrayLike) -> Float64:
+        v = _shaped("vector", vector, np.float64, self.shape[:1])
+        product: Float64 = self._batch.fisher_vector_product(v)
+        if self.damping:
+            product += self.damping * v
+        return product
+
+
+class Actor:
+    """Samples actions for the rows of preallocated rollout arrays, one native call a step."""
+
+    def __init__(self, impl: Any) -> None:
+        #: ``step(t)``: read observations[t] (raw), write actions[t] (unclipped), counters += 1.
+        self.step: Callable[[int], None] = impl.step
+
+
+class Policy(_Network):
+    """A stochastic policy: network, action distribution, optional frozen observation normaliser.
+
+    Parameters start orthogonal (gain ``hidden_gain``, last layer ``output_gain``), biases zero,
+    log_std at ``initial_log_std``; deterministic in ``seed``.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        distribution: Distribution,
+        *,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        dtype: DTypeLike = "float32",
+        initial_log_std: float = -0.5,
+        hidden_gain: float = math.sqrt(2.0),
+        output_gain: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(obs_dim, distribution.n_outputs, hidden_sizes, activation, dtype)
+        self.distribution = distribution
+        self._impl = getattr(_core, f"Policy{self._suffix}")(
+            self.obs_dim,
+            list(self.hidden_sizes),
+            self.activation,
+            distribution.kind,
+            list(distribution.sizes),
+        )
+        self._updater: Any = None
+        log_std = _finite("initial_log_std", initial_log_std, -20.0, 20.0, "a number in [-20, 20]")
+        flat = np.concatenate(
+            [
+                self._initial(hidden_gain, output_gain, seed),
+                np.full(distribution.n_free_parameters, log_std),
+            ]
+        )
+        if distribution.kind == "state_dependent_gaussian":
+            A = distribution.sizes[0]
+            flat[-A:] = log_std  # the bias of the log_std outputs
+        self.parameters = flat
+
+    @property
+    def action_dtype(self) -> np.dtype[Any]:
+        """dtype of stored actions: S for Gaussians, int32 for discrete distributions."""
+        return np.dtype(np.int32) if self.distribution.is_discrete else self.dtype
+
+    @property
+    def parameter_layout(self) -> dict[str, tuple[slice, tuple[int, ...]]]:
+        layout = super().parameter_layout
+        n = self.distribution.n_free_parameters
+        if n:
+            layout["log_std"] = (slice(self.n_parameters - n, self.n_parameters), (n,))
+        return layout
+
+    # -- raw observations ---------------------------------------------------------------------------
+
+    def set_normalizer(
+        self, mean: ArrayLike, variance: ArrayLike, *, clip: float = 10.0, epsilon: float = 1e-8
+    ) -> None:
+        """Freeze y = clip((x - mean) / sqrt(variance + epsilon), -clip, clip) in front of the network."""
+        m = _shaped("mean", mean, np.float64, (self.obs_dim,))
+        v = _shaped("variance", variance, np.float64, (self.obs_dim,))
+        if not (np.isfinite(m).all() and np.isfinite(v).all() and (v >= 0).all()):
+            raise ValueError("mean, variance: expected finite numbers and variance >= 0.")
+        _finite("clip", clip, 1e-6, math.inf, "a positive number")
+        self._impl.set_normalizer(m, 1.0 / np.sqrt(v + epsilon), float(clip))
+
+    def clear_normalizer(self) -> None:
+        """Let observations through as they are."""
+        self._impl.clear_normalizer()
+
+    def normalize(self, observations: ArrayLike) -> Float:
+        """(N, O) raw -> (N, O) as the network sees them, dtype S."""
+        normalized: Float = self._impl.normalize(self._observations(observations))
+        return normalized
+
+    def act(
+        self,
+        observations: ArrayLike,
+        *,
+        deterministic: bool = False,
+        seed: int = 0,
+        envs: ArrayLike | None = None,
+        steps: ArrayLike | None = None,
+    ) -> NDArray[Any]:
+        """Actions (N, A) for raw observations (N, O), unclipped.
+
+        Row n draws from the stream (seed, envs[n], steps[n]); by default envs = 0 ... N-1, steps = 0.
+        ``deterministic`` gives the mode.
+        """
+        x = self._observations(observations)
+        n = x.shape[0]
+        ids = np.arange(n) if envs is None else envs
+        counters = np.zeros(n, np.uint64) if steps is None else steps
+        actions: NDArray[Any] = self._impl.sample(
+            x,
+            _seed(seed),
+            _shaped("envs", ids, np.uint32, (n,)),
+            _shaped("steps", counters, np.uint64, (n,)),
+            bool(deterministic),
+        )
+        return actions
+
+    def actor(
+        self,
+        observations: NDArray[Any],
+        actions: NDArray[Any],
+        counters: NDArray[np.uint64],
+        envs: NDArray[np.uint32],
+        *,
+        seed: int,
+    ) -> Actor:
+        """Bind rollout arrays: observations (T, E, O) S, actions (T, E, A), counters and envs (E,).
+
+        The arrays are borrowed and kept alive, so they must be C-contiguous and of the exact dtype;
+        ``actor.step(t)`` reads and writes their row t with no other Python in between.
+        """
+        if actions.dtype != self.action_dtype:
+            raise TypeError(f"actions: expected dtype {self.action_dtype}, got {actions.dtype}.")
+        if observations.dtype != self.dtype:
+            raise TypeError(f"observations: expected dtype {self.dtype}, got {observations.dtype}.")
+        return Actor(
+            getattr(_core, f"Actor{self._suffix}")(
+                self._impl, observations, actions, counters, envs, _seed(seed)
+            )
+        )
+
+    # -- normalised observations --------------------------------------------------------------------
+
+    def _actions(self, actions: ArrayLike, n: int) -> NDArray[Any]:
+        shape = (n, self.distribution.action_dim)
+        array = np.asarray(actions)
+        if self.distribution.kind == "categorical" and array.shape == (n,):
+            array = array.reshape(n, 1)
+        if array.shape != shape:
+            raise ValueError(
+                f"actions: expected shape {shape}, got {array.shape}; does the policy's "
+                f"distribution {self.distribution.kind}{self.distribution.sizes} fit the action space?"
+            )
+        if self.distribution.is_discrete and array.dtype.kind not in "iub":
+            raise TypeError(f"actions: expected integers, got dtype {array.dtype}.")
+        return _array("actions", array, self.action_dtype)
+
+    def outputs(self, observations: ArrayLike) -> Float:
+        """Network outputs (N, P), dtype S."""
+        outputs: Float = self._impl.outputs(self._observations(observations))
+        return outputs
+
+    def log_prob(self, observations: ArrayLike, actions: ArrayLike) -> Float64:
+        """log pi(a_n|s_n), (N,) float64, summed over action components."""
+        x = self._observations(observations)
+        result: Float64 = self._impl.log_prob(x, self._actions(actions, x.shape[0]))
+        return result
+
+    def entropy(self, observations: ArrayLike) -> Float64:
+        """Entropy of pi(.|s_n) in nats, (N,) float64."""
+        result: Float64 = self._impl.entropy(self._observations(observations))
+        return result
+
+    def _at(self, parameters: ArrayLike) -> Any:
+        other = type(self._impl)(
+            self.obs_dim,
+            list(self.hidden_sizes),
+            self.activation,
+            self.distribution.kind,
+            list(self.distribution.sizes),
+        )
+        other.set_parameters(_shaped("old_parameters", parameters, self.dtype, (self.n_parameters,)))
+        return other
+
+    def kl(self, observations: ArrayLike, old_parameters: ArrayLike) -> Float64:
+        """KL(pi_old(.|s_n) || pi(.|s_n)) in nats, (N,) float64, summed over action components."""
+        result: Float64 = self._impl.kl(self._observations(observations), self._at(old_parameters))
+        return result
+
+    def _batch(self, x: NDArray[Any], actions: NDArray[Any] | None) -> Any:
+        return getattr(_core, f"PolicyBatch{self._suffix}")(self._impl, x, actions)
+
+    def surrogate(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        advantages: ArrayLike,
+        *,
+        old_parameters: ArrayLike | None = None,
+    ) -> float:
+        """L(theta) = mean_n pi_theta(a_n|s_n) / pi_old(a_n|s_n) A_n (equation 14 of the TRPO paper).
+
+        Without ``old_parameters`` the ratio is exactly 1. Advantages (N,) are used as they are.
+        """
+        x = self._observations(observations)
+        a = self._actions(actions, x.shape[0])
+        weights = _shaped("advantages", advantages, np.float64, (x.shape[0],))
+        if old_parameters is None:
+            return float(weights.mean())
+        ratio = np.exp(self._impl.log_prob(x, a) - self._at(old_parameters).log_prob(x, a))
+        return float(np.mean(ratio * weights))
+
+    def surrogate_gradient(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        advantages: ArrayLike,
+        *,
+        old_parameters: ArrayLike | None = None,
+    ) -> Float64:
+        """Gradient of :meth:`surrogate`, (D,) float64; at ``old_parameters=None`` the policy gradient."""
+        x = self._observations(observations)
+        a = self._actions(actions, x.shape[0])
+        weights = _shaped("advantages", advantages, np.float64, (x.shape[0],))
+        old = None if old_parameters is None else self._at(old_parameters).log_prob(x, a)
+        gradient: Float64 = self._batch(x, a).surrogate_gradient(weights, old)
+        return gradient
+
+    def fisher_operator(
+        self,
+        observations: ArrayLike,
+        *,
+        damping: float = 0.0,
+        activation_budget: int = DEFAULT_ACTIVATION_BUDGET,
+    ) -> FisherOperator:
+        """The Fisher matrix on a batch of normalised observations (N, O), as a callable.
+
+        ``activation_budget`` bytes of activations are kept; beyond it they are recomputed in every
+        product, to the same bits.
+        """
+        x = self._observations(observations)
+        batch = getattr(_core, f"PolicyBatch{self._suffix}")(
+            self._impl, x, None, _integer("activation_budget", activation_budget, 0)
+        )
+        return FisherOperator(
+            batch,
+            self.n_parameters,
+            _finite("damping", damping, 0.0, math.inf, "a finite number of at least 0"),
+        )
+
+    def fisher_vector_product(
+        self, observations: ArrayLike, vector: ArrayLike, *, damping: float = 0.0
+    ) -> Float64:
+        """(F + damping I) v once; make a :meth:`fisher_operator` for several products."""
+        return self.fisher_operator(observations, damping=damping)(vector)
+
+    def update(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        advantages: ArrayLike,
+        *,
+        max_kl: float = 0.01,
+        cg_iterations: int = 10,
+        cg_tolerance: float = 1e-10,
+        cg_damping: float = 0.1,
+        backtrack_ratio: float = 0.8,
+        max_backtracks: int = 10,
+        fisher_fraction: float = 1.0,
+        standardize_advantages: bool = True,
+        seed: int = 0,
+        activation_budget: int = DEFAULT_ACTIVATION_BUDGET,
+    ) -> UpdateSummary:
+        """One TRPO update in place (Schulman et al. 2015, section 6).
+
+        ::
+
+            g = grad L(theta_k)                      (F + damping I) x = g   by conjugate gradient
+            beta = sqrt(2 max_kl / x^T (F + damping I) x)
+            theta = theta_k + backtrack_ratio^j beta x,   smallest j with KL <= max_kl and L improved
+
+        observations (N, O) normalised, actions (N, A) as sampled (unclipped), advantages (N,).
+        ``max_kl`` is in nats, averaged over samples and summed over action components;
+        ``fisher_fraction`` of the samples, drawn once with ``seed``, estimate F.
+        """
+        x = self._observations(observations)
+        if self._updater is None:
+            self._updater = getattr(_core, f"PolicyUpdater{self._suffix}")()
+        positive = 5e-324
+        summary = self._updater.update(
+            self._impl,
+            x,
+            self._actions(actions, x.shape[0]),
+            _shaped("advantages", advantages, self.dtype, (x.shape[0],)),
+            _finite("max_kl", max_kl, positive, math.inf, "a positive number"),
+            _integer("cg_iterations", cg_iterations, 1, 2**31 - 1),
+            _finite("cg_tolerance", cg_tolerance, 0.0, math.inf, "a finite number of at least 0"),
+            _finite("cg_damping", cg_damping, 0.0, math.inf, "a finite number of at least 0"),
+            _finite("backtrack_ratio", backtrack_ratio, positive, 1.0 - 1e-16, "a number in (0, 1)"),
+            _integer("max_backtracks", max_backtracks, 0, 2**31 - 1),
+            _finite("fisher_fraction", fisher_fraction, positive, 1.0, "a number in (0, 1]"),
+            bool(standardize_advantages),
+            _seed(seed),
+            _integer("activation_budget", activation_budget, 0),
+        )
+        return UpdateSummary(**summary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSummary:
+    """What one value fit did. With status ``"non_finite"`` the parameters are those before."""
+
+    status: Literal["ok", "non_finite"]
+    message: str
+    loss_before: float  # mean squared error on the whole batch
+    loss_after: float
+    steps: int  # optimiser steps
+    seconds: float
+
+
+class ValueFunction(_Network):
+    """V(s): a network with one output, fitted by least squares. Observations are normalised ones."""
+
+    def __init__(
+        self,
+        obs_dim: int,
+        *,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        dtype: DTypeLike = "float32",
+        hidden_gain: float = math.sqrt(2.0),
+        output_gain: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(obs_dim, 1, hidden_sizes, activation, dtype)
+        self._impl = getattr(_core, f"ValueFunction{self._suffix}")(
+            self.obs_dim, list(self.hidden_sizes), self.activation
+        )
+        self.parameters = self._initial(hidden_gain, output_gain, seed)
+
+    def predict(self, observations: ArrayLike) -> Float:
+        """V(s_n), (N,) dtype S."""
+        values: Float = self._impl.predict(self._observations(observations))
+        return values
+
+    def loss(self, observations: ArrayLike, targets: ArrayLike) -> float:
+        """mean_n (V(s_n) - targets_n)^2."""
+        x = self._observations(observations)
+        return float(self._impl.loss(x, _shaped("targets", targets, self.dtype, (x.shape[0],))))
+
+    def loss_gradient(self, observations: ArrayLike, targets: ArrayLike) -> Float64:
+        """Gradient of :meth:`loss`, (D,) float64."""
+        x = self._observations(observations)
+        y = _shaped("targets", targets, self.dtype, (x.shape[0],))
+        gradient: Float64 = self._impl.loss_gradient(x, y)
+        return gradient
+
+    def fit(
+        self,
+        observations: ArrayLike,
+        targets: ArrayLike,
+        *,
+        method: Literal["adam", "lbfgs"] = "adam",
+        epochs: int = 10,
+        minibatch_size: int | None = 128,
+        learning_rate: float = 1e-3,
+        iterations: int = 25,
+        seed: int = 0,
+    ) -> FitSummary:
+        """Fit V to ``targets`` (N,) in place.
+
+        ``"adam"`` (Kingma & Ba 2015, PyTorch's form) makes ``epochs`` passes over shuffled
+        minibatches, the order drawn with ``seed``; ``minibatch_size=None`` is the full batch. Moments
+        and step count carry over to the next fit. ``"lbfgs"`` makes ``iterations`` full-batch steps.
+        """
+        if method not in ("adam", "lbfgs"):
+            raise ValueError(f"method: expected 'adam' or 'lbfgs', got {method!r}.")
+        x = self._observations(observations)
+        size = 0 if minibatch_size is None else _integer("minibatch_size", minibatch_size, 1)
+        summary = self._impl.fit(
+            x,
+            _shaped("targets", targets, self.dtype, (x.shape[0],)),
+            method,
+            _integer("epochs", epochs, 1, 2**31 - 1),
+            size,
+            _finite("learning_rate", learning_rate, 0.0, math.inf, "a finite number of at least 0"),
+            _integer("iterations", iterations, 1, 2**31 - 1),
+            _seed(seed),
+        )
+        return FitSummary(**summary)
+
+    def optimizer_state(self) -> dict[str, NDArray[Any]]:
+        """Adam's moments (D,) dtype S and step count (1,) int64."""
+        first, second, steps = self._impl.get_adam()
+        return {
+            "first_moment": first,
+            "second_moment": second,
+            "steps": np.array([steps], np.int64),
+        }
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`optimizer_state` returned, bit for bit."""
+        shape = (self.n_parameters,)
+        self._impl.set_adam(
+            _shaped("first_moment", state["first_moment"], self.dtype, shape),
+            _shaped("second_moment", state["second_moment"], self.dtype, shape),
+            int(np.asarray(state["steps"]).reshape(-1)[0]),
+        )
+
+
+def summary_dict(summary: UpdateSummary | FitSummary) -> dict[str, Any]:
+    """The fields of a summary by name."""
+    return {field.name: getattr(summary, field.name) for field in fields(summary)}
