@@ -1,0 +1,448 @@
+"""What the user sees while training: a compact table now and then, and a progress bar.
+
+Both write to standard error unless told otherwise, so that standard output stays free for
+results. rich is imported when something is first drawn; without it, plain lines take its place.
+No thread is started.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from .base import Record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from typing_extensions import Self
+
+Style = Literal["auto", "table", "plain", "quiet"]
+Row = tuple[str, list[tuple[str, str]]]
+
+_NO_VALUE = "-"
+
+
+class ConsoleLogger:
+    """Show a compact table of the latest record every few seconds.
+
+    A record with an evaluation is shown at once, and so is the last one at :meth:`close`. Refused
+    updates are counted in between, so that none goes unseen.
+
+    Parameters
+    ----------
+    stream:
+        Where to; None is standard error, shared with a :class:`ProgressBar` that may be there.
+    style:
+        "table" (rich), "plain" (one line per record shown), "quiet", or "auto": a table on a
+        terminal, nothing elsewhere.
+    interval_seconds:
+        Least time between two records shown, in seconds; 0 shows all of them.
+    clock:
+        Seconds that only grow; for tests.
+
+    Raises
+    ------
+    ValueError
+        if ``style`` or ``interval_seconds`` is not one of these.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        style: Style = "auto",
+        interval_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if style not in ("auto", "table", "plain", "quiet"):
+            raise ValueError(f"style: expected auto, table, plain or quiet, got {style!r}")
+        if not interval_seconds >= 0.0:
+            raise ValueError(
+                f"interval_seconds: expected a number >= 0, got {interval_seconds}; 0 shows "
+                "every record"
+            )
+        if style == "auto":
+            style = "table" if _is_terminal(stream) else "quiet"
+        if style == "table" and not _has_rich():
+            style = "plain"
+        self.style: Style = style
+        self._stream = stream
+        self._interval = interval_seconds
+        self._clock = clock
+        self._next_time = -math.inf
+        self._pending: dict[str, float | int | str] | None = None
+        self._updates = 0
+        self._refused = 0
+
+    def write(self, record: Record) -> None:
+        """Take one record and show it if it is time."""
+        if self.style == "quiet":
+            return
+        self._pending = dict(record)
+        self._updates += 1
+        self._refused += _is_refused(record)
+        if self._clock() >= self._next_time or "eval/return" in record:
+            self._show()
+
+    def close(self) -> None:
+        """Show the latest record, unless that has happened."""
+        self._show()
+
+    def _show(self) -> None:
+        if self._pending is None:
+            return
+        record, self._pending = self._pending, None
+        self._next_time = self._clock() + self._interval
+        console = _console(self._stream) if self.style == "table" else None
+        if console is None:
+            _print_line(self._stream, _plain_line(record, self._refused, self._updates))
+        else:
+            console.print(_table(record, self._refused, self._updates))
+        self._updates = self._refused = 0
+
+
+class ProgressBar:
+    """Steps taken, steps per second and the time left.
+
+    Parameters
+    ----------
+    total_timesteps:
+        Environment steps at the end.
+    start:
+        Environment steps already taken when the bar begins (a resumed run).
+    stream:
+        Where to; None is standard error.
+    enabled:
+        None: on a terminal only. True: elsewhere too, then as a plain line every ten seconds.
+    clock:
+        Seconds that only grow; for tests.
+
+    Raises
+    ------
+    ValueError
+        if ``total_timesteps`` is not positive.
+
+    Notes
+    -----
+    A context manager. Tables of a :class:`ConsoleLogger` on standard error, and what is printed
+    meanwhile, appear above the bar.
+    """
+
+    redraw_seconds = 0.1
+    line_seconds = 10.0
+    rate_seconds = 30.0  # the rate is that of this last stretch of time
+
+    def __init__(
+        self,
+        total_timesteps: int,
+        *,
+        start: int = 0,
+        stream: TextIO | None = None,
+        enabled: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if total_timesteps <= 0:
+            raise ValueError(
+                f"total_timesteps: expected a positive number of steps, got {total_timesteps}"
+            )
+        terminal = _is_terminal(stream)
+        self.enabled = terminal if enabled is None else enabled
+        self.total_timesteps = total_timesteps
+        self.timesteps = start
+        self._stream = stream
+        self._clock = clock
+        self._history: deque[tuple[float, int]] = deque([(clock(), start)])
+        self._live: Any = None
+        self._wait = self.line_seconds
+        if self.enabled and terminal and _has_rich():
+            self._wait = self.redraw_seconds
+            self._live = _live_bar(_console(stream))
+            self._task = self._live.add_task("", total=total_timesteps, completed=start, **_NO_RATE)
+            self._live.start()
+        self._next_time = clock() + self._wait
+
+    def update(self, timesteps: int) -> None:
+        """Tell how many environment steps have been taken in all; cheap, call it at will."""
+        self.timesteps = timesteps
+        if self.enabled and self._clock() >= self._next_time:
+            self._draw()
+
+    def close(self) -> None:
+        """Draw the last state and leave the terminal as it was."""
+        if self.enabled:
+            self._draw()
+            self.enabled = False
+            if self._live is not None:
+                self._live.stop()
+
+    def steps_per_second(self) -> float:
+        """Rate over the last half minute; NaN before any time has passed."""
+        (t0, n0), t1 = self._history[0], self._clock()
+        return (self.timesteps - n0) / (t1 - t0) if t1 > t0 else math.nan
+
+    def seconds_left(self) -> float:
+        """Time to the end at that rate, in seconds; NaN while the rate is unknown or zero."""
+        rate = self.steps_per_second()
+        return max(self.total_timesteps - self.timesteps, 0) / rate if rate > 0.0 else math.nan
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _draw(self) -> None:
+        now = self._clock()
+        self._next_time = now + self._wait
+        rate, left = f"{_number(self.steps_per_second())} steps/s", _clock_time(self.seconds_left())
+        if self._live is not None:
+            self._live.update(
+                self._task, completed=self.timesteps, rate=rate, left=left, refresh=True
+            )
+        else:
+            percent = 100.0 * self.timesteps / self.total_timesteps
+            _print_line(
+                self._stream,
+                f"{self.timesteps:,} of {self.total_timesteps:,} steps ({percent:.0f}%), "
+                f"{rate}, {left} left",
+            )
+        # forget what is older than the stretch of time, but keep one entry beyond its start
+        self._history.append((now, self.timesteps))
+        while len(self._history) > 2 and now - self._history[1][0] >= self.rate_seconds:
+            self._history.popleft()
+
+
+# ---- what is shown
+
+
+def _rows(record: Record) -> list[Row]:
+    def number(key: str, digits: int = 3) -> str:
+        return _number(record.get(key, math.nan), digits)
+
+    rows: list[Row] = [
+        (
+            "episode",
+            [
+                ("return", number("rollout/episode_return", 5)),
+                ("length", number("rollout/episode_length", 4)),
+                ("finished", number("rollout/episodes", 9)),
+            ],
+        ),
+        (
+            "KL",
+            [
+                ("actual", number("policy/kl")),
+                ("predicted", number("policy/kl_predicted")),
+                ("bound", number("policy/max_kl")),
+            ],
+        ),
+        (
+            "surrogate gain",
+            [
+                ("actual", number("policy/surrogate_gain")),
+                ("predicted", number("policy/surrogate_gain_predicted")),
+            ],
+        ),
+        (
+            "conj. gradient",
+            [
+                ("iterations", number("policy/cg_iterations", 9)),
+                ("residual", number("policy/cg_residual", 2)),
+                ("backtracks", number("policy/backtracks", 9)),
+            ],
+        ),
+        (
+            "policy, value",
+            [
+                ("entropy", number("policy/entropy")),
+                ("std", number("policy/std")),
+                ("expl. var.", number("value/explained_variance")),
+            ],
+        ),
+        (
+            "seconds",
+            [
+                ("rollout", number("time/rollout_seconds")),
+                ("update", number("time/update_seconds")),
+                ("value fit", number("time/value_fit_seconds")),
+            ],
+        ),
+    ]
+    if "eval/return" in record:
+        evaluation = [
+            ("return", number("eval/return", 5)),
+            ("length", number("eval/length", 4)),
+            ("spread", number("eval/return_std")),
+        ]
+        rows.insert(1, ("evaluation", evaluation))
+    return rows
+
+
+def _headline(record: Record) -> str:
+    return (
+        f"iteration {_number(record.get('time/iteration', math.nan), 9)} · "
+        f"{_number(record.get('time/timesteps', math.nan), 12)} steps · "
+        f"{_number(record.get('time/steps_per_second', math.nan), 3)} steps/s · "
+        f"{_clock_time(record.get('time/elapsed_seconds', math.nan))}"
+    )
+
+
+def _refusal(record: Record, refused: int, updates: int) -> str:
+    """Why the update shown was refused, and how many were since the last time; or nothing."""
+    reason = ""
+    if _is_refused(record):
+        reason = str(record.get("policy/message") or record["policy/status"])
+    if refused > 1 or (refused == 1 and not reason):
+        reason += f"{' ' if reason else ''}({refused} of the last {updates} updates refused)"
+    return reason
+
+
+def _table(record: Record, refused: int, updates: int) -> Any:
+    from rich import box
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="bold cyan", min_width=14)
+    for width in (10, 9, 10):  # with 9 for each value 80 columns in all
+        grid.add_column(style="dim", min_width=width)
+        grid.add_column(justify="right", min_width=9)
+    for name, cells in _rows(record):
+        # Text, not str: values are never read as rich's markup
+        grid.add_row(Text(name), *(Text(text) for cell in cells for text in cell))
+    refusal = _refusal(record, refused, updates)
+    body = Group(grid, Text(f"refused: {refusal}", style="yellow")) if refusal else grid
+    return Panel(
+        body,
+        title=Text(_headline(record), style="bold"),
+        title_align="left",
+        box=box.ROUNDED,
+        border_style="dim",
+        expand=False,
+    )
+
+
+def _plain_line(record: Record, refused: int, updates: int) -> str:
+    def number(key: str, digits: int = 3) -> str:
+        return _number(record.get(key, math.nan), digits)
+
+    parts = [
+        _headline(record).replace(" · ", ", "),
+        f"return {number('rollout/episode_return', 5)}",
+        f"length {number('rollout/episode_length', 4)}",
+        f"KL {number('policy/kl')} (predicted {number('policy/kl_predicted')}, "
+        f"bound {number('policy/max_kl')})",
+        f"gain {number('policy/surrogate_gain')} "
+        f"(predicted {number('policy/surrogate_gain_predicted')})",
+        f"CG {number('policy/cg_iterations', 9)} (residual {number('policy/cg_residual', 2)})",
+        f"backtracks {number('policy/backtracks', 9)}",
+        f"explained variance {number('value/explained_variance')}",
+        f"entropy {number('policy/entropy')}",
+        f"std {number('policy/std')}",
+        f"seconds {number('time/rollout_seconds')} rollout, {number('time/update_seconds')} "
+        f"update, {number('time/value_fit_seconds')} value fit",
+    ]
+    if "eval/return" in record:
+        parts.insert(1, f"evaluation {number('eval/return', 5)} ± {number('eval/return_std')}")
+    refusal = _refusal(record, refused, updates)
+    if refusal:
+        parts.append(f"refused: {refusal}")
+    return "; ".join(parts)
+
+
+def _is_refused(record: Record) -> bool:
+    return record.get("policy/status", "accepted") != "accepted"
+
+
+def _number(value: float | int | str, digits: int = 3) -> str:
+    """``digits`` significant digits, thousands separated, exponents only for what is tiny."""
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        return _NO_VALUE if math.isnan(number) else str(number)
+    if number == 0.0 or number.is_integer():
+        return f"{number:,.0f}" if abs(number) < 1e15 else f"{number:.{digits}g}"
+    if abs(number) < 1e-4:
+        return f"{number:.{digits - 1}e}"
+    decimals = max(digits - 1 - math.floor(math.log10(abs(number))), 0)
+    return f"{number:,.{decimals}f}"
+
+
+def _clock_time(seconds: float | int | str) -> str:
+    """Hours, minutes and seconds: ``1:02:03``."""
+    if isinstance(seconds, str) or not math.isfinite(seconds):
+        return "-:--:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+# ---- where it is shown
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    stream = sys.stderr if stream is None else stream
+    # sys.stderr is None in a program without a console
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def _print_line(stream: TextIO | None, line: str) -> None:
+    stream = sys.stderr if stream is None else stream
+    if stream is not None:
+        stream.write(line + "\n")
+        stream.flush()
+
+
+@functools.cache
+def _has_rich() -> bool:
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@functools.cache
+def _standard_error() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)  # follows sys.stderr when that is replaced
+
+
+def _console(stream: TextIO | None) -> Console:
+    from rich.console import Console
+
+    # One console for standard error: only so does a table know of the bar it must not overwrite.
+    return _standard_error() if stream is None else Console(file=stream, highlight=False)
+
+
+_NO_RATE = {"rate": f"{_NO_VALUE} steps/s", "left": "-:--:--"}
+
+
+def _live_bar(console: Console) -> Any:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("[progress.percentage]{task.percentage:>3.0f}%"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,} of {task.total:,} steps"),
+        TextColumn("[cyan]{task.fields[rate]}"),
+        TextColumn("[progress.remaining]{task.fields[left]} left"),
+        console=console,
+        auto_refresh=False,  # no thread: it is redrawn by update()
+        expand=True,
+    )
