@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trpo_fast import checkpoint
 from trpo_fast.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -41,7 +42,8 @@ def make_tensors(seed: int = 0) -> dict[str, np.ndarray]:
 def assert_bitwise(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
     assert left.keys() == right.keys()
     for name, tensor in left.items():
-        assert tensor.dtype == right[name].dtype and tensor.shape == right[name].shape, name
+        assert tensor.dtype == right[name].dtype, name
+        assert tensor.shape == right[name].shape, name
         assert tensor.tobytes() == right[name].tobytes(), name
 
 
@@ -119,7 +121,8 @@ def assert_refused(path: Path, data: bytes) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     message = str(caught.value)
-    assert str(path) in message and "expected" in message and "got" in message
+    for part in (str(path), "expected", "got"):
+        assert part in message
     assert "\n" not in message
 
 

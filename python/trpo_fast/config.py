@@ -47,8 +47,8 @@ class TRPOConfig:
     """Precision of networks, observations and updates (scalars accumulate in double anyway)."""
 
     n_threads: int | None = None
-    """Threads of the C++ core; None takes the cores that affinity, cgroup and OMP_NUM_THREADS
-    allow. The result does not depend on it."""
+    """Threads of the C++ core, None for all that are allowed; results do not depend on it."""
+    # allowed: by processor affinity, cgroup limits and OMP_NUM_THREADS
 
     # ---- sampling
 
@@ -99,8 +99,8 @@ class TRPOConfig:
     """Trust region δ: bound on KL(old‖new) in nats, mean over the states of the batch."""
 
     kl_convention: KLConvention = "sum"
-    """How max_kl and cg_damping count the A dimensions of a continuous action: "sum" is the
-    true KL; "mean_over_action_dimensions" is sb3-contrib's, equal to both multiplied by A."""
+    """How the KL counts action dimensions: summed (the true KL) or averaged, as by sb3-contrib."""
+    # the mean over A dimensions of a Gaussian is the sum with max_kl and cg_damping times A
 
     cg_iterations: int = 10
     """Most conjugate gradient iterations per update."""
