@@ -1,0 +1,10 @@
+"""``python -m trpo_fast`` is ``trpo-fast``."""
+
+from __future__ import annotations
+
+import sys
+
+from trpo_fast.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,565 @@
+"""The command line: ``trpo-fast train | evaluate | record | plot | info``.
+
+Flags are generated from the dataclasses below and from :class:`TRPOConfig`. Environments, the
+compiled core and plotting are imported by the command that needs them, so that ``--help`` is
+quick.
+
+Exit status: 0 done, 1 an error (one sentence on standard error), 2 wrong usage, 130 interrupted.
+``TRPO_FAST_DEBUG=1`` shows the traceback of an error.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast
+
+import tyro
+
+from .config import ConfigError, TRPOConfig
+from .presets import PRESETS, find_preset
+from .run_folder import RunFolder, RunFolderError
+
+if TYPE_CHECKING:
+    from .agent import TRPO
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# flags of train, besides the configuration, that config.json keeps for --resume
+_STORED = (
+    "env",
+    "total_timesteps",
+    "tensorboard",
+    "evaluate_every",
+    "evaluation_episodes",
+    "checkpoint_every",
+)
+
+_LIBRARIES = ("numpy", "gymnasium", "safetensors", "tyro", "mujoco", "ale-py", "tensorboard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFlags(TRPOConfig):
+    """Settings of the algorithm; a preset changes their defaults."""
+
+    def __post_init__(self) -> None:
+        """Leave the validation to TRPOConfig, once preset and flags have been put together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a policy and keep everything in a run folder."""
+
+    env: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="ENV")] = None
+    """Gymnasium id such as HalfCheetah-v5, or module:Id; left out with --resume."""
+
+    total_timesteps: int = 1_000_000
+    """Environment steps of the whole run, over all environments; 1e6 is understood."""
+
+    preset: Annotated[str | None, tyro.conf.arg(metavar="|".join(PRESETS))] = None
+    """Take the settings of another implementation; flags given explicitly win."""
+
+    run_dir: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """New folder of the run; without it, runs/ENV-seedSEED."""
+
+    resume: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """Continue the run of this folder from its latest checkpoint."""
+
+    tensorboard: bool = False
+    """Write TensorBoard events too."""
+
+    evaluate_every: int = 50_000
+    """Environment steps between evaluations, which decide the best checkpoint; 0 for none."""
+
+    evaluation_episodes: int = 10
+    """Episodes per evaluation, with the policy's most likely actions."""
+
+    checkpoint_every: int = 50_000
+    """Environment steps between saves of the latest checkpoint; it is saved at the end anyway."""
+
+    config: ConfigFlags = field(default_factory=ConfigFlags)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluate the policy of a run."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run folder, or one checkpoint file."""
+
+    episodes: int = 100
+    """Episodes to play."""
+
+    checkpoint: Literal["best", "latest"] | None = None
+    """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""
+
+    stochastic: bool = False
+    """Sample actions instead of taking the most likely ones."""
+
+    seed: int = 0
+    """Seed of the evaluation environments and actions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Record one episode of a run's policy to a video file."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run folder, or one checkpoint file."""
+
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Video file; without it, video.mp4 in the run folder."""
+
+    checkpoint: Literal["best", "latest"] | None = None
+    """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""
+
+    seed: int = 0
+    """Seed of the environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Plot the learning curves of runs to a PNG file."""
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)"),
+    ]
+    """Run folders; runs of one environment share a panel."""
+
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")] = "curves.png"
+    """Picture to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Show version, instruction-set level, threads and libraries."""
+
+
+Command = Train | Evaluate | Record | Plot | Info
+
+
+class UsageError(ValueError):
+    """Flags that contradict each other or miss a value."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line with these arguments (those of the process if None)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        _say(_version())
+        return DONE
+    try:
+        return _run(_parse(arguments))
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except (ConfigError, UsageError) as error:
+        return _fail(error, USAGE)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        return _fail(error, FAILED)
+    except Exception as error:
+        if _is_gymnasium_error(error):
+            return _fail(error, FAILED)
+        hint = "set TRPO_FAST_DEBUG=1 to see where, and please report it"
+        return _fail(f"unexpected {type(error).__name__}: {error}; {hint}", FAILED)
+
+
+# ---- parsing
+
+
+def _parse(arguments: list[str]) -> Command:
+    """Parse the arguments; preset and resumed run change the defaults that flags override."""
+    command = _parse_with(Train(), arguments)
+    if not isinstance(command, Train):
+        return command
+    if command.preset is not None and command.resume is not None:
+        raise UsageError("--preset: expected none with --resume, got both; leave out --preset")
+    if command.preset is not None:
+        settings = find_preset(command.preset).settings_for(command.env)
+        return _parse_with(Train(config=ConfigFlags(**cast(Any, settings))), arguments)
+    if command.resume is None:
+        return command
+    record = RunFolder.open(command.resume).read_record()
+    stored = {name: record[name] for name in _STORED if name in record}
+    config = ConfigFlags(**TRPOConfig.from_dict(record["config"]).to_dict())
+    return _parse_with(Train(**stored, config=config), arguments)
+
+
+def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
+    subcommand = tyro.conf.subcommand
+    commands = Union[  # noqa: UP007  (annotated members need a typing.Union at run time)
+        Annotated[Train, subcommand("train", default=train_defaults)],
+        Annotated[Evaluate, subcommand("evaluate")],
+        Annotated[Record, subcommand("record")],
+        Annotated[Plot, subcommand("plot")],
+        Annotated[Info, subcommand("info")],
+    ]
+    return cast(
+        Command,
+        tyro.cli(
+            cast(Any, commands),
+            prog="trpo-fast",
+            description="Trust Region Policy Optimization on a C++ core.",
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes,),
+            registry=_integers_registry(),
+        ),
+    )
+
+
+def _integers_registry() -> tyro.constructors.ConstructorRegistry:
+    """Return tyro's rules with one of ours: an integer may be written 1e6."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def integer(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+        if info.type is not int:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda texts: _integer(texts[0]),
+            is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+        if number.is_integer():
+            return int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"expected an integer such as 2048 or 1e6, got {text!r}")
+
+
+def _run(command: Command) -> int:
+    match command:
+        case Train():
+            return train(command)
+        case Evaluate():
+            return evaluate(command)
+        case Record():
+            return record(command)
+        case Plot():
+            return plot(command)
+        case Info():
+            return info()
+
+
+# ---- commands
+
+
+def train(command: Train) -> int:
+    """Train, or continue training, until the total of steps or a signal."""
+    config = TRPOConfig.from_dict(command.config.to_dict())
+    _check_counts(command)
+    if command.resume is None:
+        run, agent = _started(command, config)
+    else:
+        run, agent = _resumed(command, config, RunFolder.open(command.resume))
+
+    with StopOnSignal() as stop:
+        try:
+            _learn(agent, run, command, stop)
+        except KeyboardInterrupt:
+            return _fail(f"interrupted at once; {_where_to_continue(run)}", INTERRUPTED)
+        except Exception:
+            _say(_where_to_continue(run))
+            raise
+    _say(f"saved {run.latest} at {agent.timesteps} steps")
+    if stop.requested:
+        return _fail(f"interrupted; {_where_to_continue(run)}", INTERRUPTED)
+    return DONE
+
+
+def evaluate(command: Evaluate) -> int:
+    """Play episodes with a run's policy and print mean and deviation."""
+    _at_least("--episodes", command.episodes, 1)
+    file, agent = _loaded(command.run, command.checkpoint)
+    result = agent.evaluate(
+        episodes=command.episodes, deterministic=not command.stochastic, seed=command.seed
+    )
+    _say(
+        f"{agent.env_name}: return {result.mean_return:.2f} ± {result.std_return:.2f}, "
+        f"length {result.mean_length:.1f}, {command.episodes} episodes, "
+        f"{file.name} at {agent.timesteps} steps"
+    )
+    return DONE
+
+
+def record(command: Record) -> int:
+    """Write a video of one episode."""
+    file, agent = _loaded(command.run, command.checkpoint)
+
+    from .evaluation import record_video
+
+    out = Path(command.out) if command.out else file.with_name("video.mp4")
+    record_video(agent, out, seed=command.seed)
+    _say(f"saved {out}")
+    return DONE
+
+
+def plot(command: Plot) -> int:
+    """Write the learning curves of runs."""
+    if not command.runs:
+        raise UsageError("plot: expected at least one run folder, got none; name one")
+    folders = [RunFolder.open(run).path for run in command.runs]
+
+    from .plotting import plot_runs
+
+    plot_runs(folders, Path(command.out))
+    _say(f"saved {command.out}")
+    return DONE
+
+
+def info() -> int:
+    """Print versions and what the core found on this machine."""
+    from . import runtime
+
+    facts: dict[str, object] = {
+        "trpo_fast": _version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **runtime.info(),
+        **_library_versions(),
+        "presets": ", ".join(PRESETS),
+    }
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        _say(f"{name:<{width}}  {value}")
+    return DONE
+
+
+# ---- training
+
+
+def _started(command: Train, config: TRPOConfig) -> tuple[RunFolder, TRPO]:
+    if not command.env:
+        raise UsageError("train: expected an environment, got none; name one, as CartPole-v1")
+    name = re.sub(r"[^\w.-]+", "-", command.env)
+    folder = command.run_dir or os.path.join("runs", f"{name}-seed{config.seed}")
+    # the folder is made last: a wrong environment leaves nothing behind
+    RunFolder(folder).refuse_if_present()
+
+    from .agent import TRPO
+
+    agent = TRPO(command.env, **config.to_dict())
+    return RunFolder.create(folder, _describe(command, config)), agent
+
+
+def _resumed(command: Train, config: TRPOConfig, run: RunFolder) -> tuple[RunFolder, TRPO]:
+    stored = run.read_record()
+    if command.run_dir is not None:
+        raise UsageError("--run-dir: expected none with --resume, got both; leave out --run-dir")
+    if command.env != stored["env"]:
+        raise UsageError(
+            f"train: expected the run's environment {stored['env']}, got {command.env}; "
+            f"leave it out with --resume"
+        )
+    for name, value in TRPOConfig.from_dict(stored["config"]).to_dict().items():
+        given = config.to_dict()[name]
+        if given != value and name != "n_threads":
+            raise UsageError(
+                f"--{name.replace('_', '-')}: expected the run's {value}, got {given}; "
+                f"leave it out with --resume, or start a new run"
+            )
+
+    from .agent import TRPO
+    from .runtime import set_num_threads
+
+    agent = TRPO.load(run.checkpoint("latest"), env=stored["env"])
+    if agent.timesteps >= command.total_timesteps:
+        raise UsageError(
+            f"--total-timesteps: expected more than the {agent.timesteps} steps already done, "
+            f"got {command.total_timesteps}; raise it"
+        )
+    if config.n_threads != stored["config"].get("n_threads"):
+        set_num_threads(cast(int, config.n_threads))
+    run.forget_after(agent.timesteps)
+    run.write_record({**stored, "total_timesteps": command.total_timesteps})
+    return run, agent
+
+
+def _learn(agent: TRPO, run: RunFolder, command: Train, stop: StopOnSignal) -> None:
+    from .callbacks import Callback, CheckpointEvery, EvaluateEvery
+    from .logging import ConsoleLogger, CsvLogger, Logger, TensorBoardLogger
+
+    callbacks: list[Callback | Callable[..., bool | None]] = [
+        CheckpointEvery(command.checkpoint_every, run.latest)
+    ]
+    if command.evaluate_every > 0:
+        evaluate_every = EvaluateEvery(
+            command.evaluate_every, command.evaluation_episodes, best_path=run.best
+        )
+        callbacks.append(evaluate_every)
+    callbacks.append(stop.on_iteration)
+
+    # a run that goes on loses the rows beyond its checkpoint: they will be written again
+    csv_logger = CsvLogger(
+        run.progress_file, resume_timesteps=None if command.resume is None else agent.timesteps
+    )
+    loggers: list[Logger] = [ConsoleLogger(), csv_logger]
+    if command.tensorboard:
+        loggers.append(TensorBoardLogger(run.tensorboard))
+
+    # learn counts the steps of this call, the flag those of the whole run
+    agent.learn(command.total_timesteps - agent.timesteps, callback=callbacks, loggers=loggers)
+    agent.save(run.latest)
+
+
+class StopOnSignal:
+    """While entered, SIGINT and SIGTERM end training after the current iteration.
+
+    The checkpoint saved then is that of a whole iteration, so that the run continues exactly. A
+    second signal interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        """Take over the two signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def on_iteration(self, agent: TRPO, record: Mapping[str, object]) -> bool | None:
+        """Stop training (return False) once a signal has come; a callback of learn()."""
+        return False if self.requested else None
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        # print may be what the signal has interrupted; os.write cannot be entered twice
+        os.write(2, b"trpo-fast: stopping after this iteration; a second signal stops at once\n")
+
+
+def _describe(command: Train, config: TRPOConfig) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        **{name: getattr(command, name) for name in _STORED},
+        "seed": config.seed,
+        "config": config.to_dict(),
+        "versions": {
+            "trpo_fast": _version(),
+            "python": platform.python_version(),
+            **_library_versions(),
+        },
+        "platform": platform.platform(),
+    }
+    if command.preset:
+        used = find_preset(command.preset)
+        differences = list(used.differences)
+        record["preset"] = {"name": used.name, "source": used.source, "differences": differences}
+    return record
+
+
+def _check_counts(command: Train) -> None:
+    _at_least("--total-timesteps", command.total_timesteps, 1)
+    _at_least("--evaluate-every", command.evaluate_every, 0)
+    _at_least("--evaluation-episodes", command.evaluation_episodes, 1)
+    _at_least("--checkpoint-every", command.checkpoint_every, 1)
+
+
+def _at_least(flag: str, value: int, low: int) -> None:
+    if value < low:
+        raise UsageError(f"{flag}: expected an integer of at least {low}, got {value}; raise it")
+
+
+def _loaded(run: str, which: str | None) -> tuple[Path, TRPO]:
+    path = Path(run)
+    if path.is_file():
+        if which is not None:
+            raise UsageError("--checkpoint: expected none with a file, got one; leave it out")
+        file, env = path, None
+    else:
+        folder = RunFolder.open(path)
+        file, env = folder.checkpoint(which), folder.read_record()["env"]
+
+    from .agent import TRPO
+
+    return file, TRPO.load(file, env=env)
+
+
+def _where_to_continue(run: RunFolder) -> str:
+    if run.latest.is_file():
+        return f"continue with `trpo-fast train --resume {run.path}` from {run.latest}"
+    return f"no checkpoint had been saved yet in {run.path}"
+
+
+# ---- the outside
+
+
+def _version() -> str:
+    from ._version import __version__
+
+    return str(__version__)
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _is_gymnasium_error(error: Exception) -> bool:
+    # without importing it: an error of gymnasium's means that it is imported
+    gymnasium = sys.modules.get("gymnasium")
+    return gymnasium is not None and isinstance(error, gymnasium.error.Error)
+
+
+def _fail(problem: object, status: int) -> int:
+    if os.environ.get("TRPO_FAST_DEBUG") == "1" and isinstance(problem, Exception):
+        traceback.print_exception(problem)
+    _tell(problem)
+    return status
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _tell(problem: object) -> None:
+    sentence = " ".join(str(problem).split()) or type(problem).__name__
+    print(f"trpo-fast: {sentence}", file=sys.stderr, flush=True)
+
+
+__all__ = ["Evaluate", "Info", "Plot", "Record", "RunFolderError", "Train", "main"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
