@@ -1,0 +1,595 @@
+"""The agent: Trust Region Policy Optimization, environments in, a better policy out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import core, runtime
+from ._version import __version__
+from .callbacks import Callback, CallbackList
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .config import TRPOConfig
+from .envs import describe_spaces, spaces_mismatch
+from .presets import preset as preset_config
+from .rollout import Rollout, Sampler, make_sampler
+
+if TYPE_CHECKING:
+    from .envs import EnvSource
+    from .evaluation import EvaluationResult
+    from .logging import Logger
+
+__all__ = ["TRPO"]
+
+EPISODE_WINDOW = 100  # episodes behind rollout/episode_return
+
+# purposes of random streams that are derived from the one seed of a run
+_POLICY, _VALUE, _FISHER, _SHUFFLE, _PREDICT = range(5)
+
+
+def _derived_seed(seed: int, purpose: int, iteration: int = 0) -> int:
+    sequence = np.random.SeedSequence([seed, purpose, iteration])
+    return int(sequence.generate_state(1, np.uint64)[0])
+
+
+class TRPO:
+    """Trust Region Policy Optimization (Schulman et al. 2015) with generalised advantages.
+
+    >>> agent = TRPO("HalfCheetah-v5", seed=0)
+    >>> agent.learn(1_000_000)
+    >>> agent.evaluate(episodes=10).mean_return
+
+    Parameters
+    ----------
+    env
+        A Gymnasium id (``"module:Id-v0"`` imports the module first), an ``Env``, a callable that
+        makes one, or a Gymnasium ``VectorEnv``. An ``Env`` is one environment and a ``VectorEnv`` as
+        many as it holds, whatever ``n_envs`` says; ``batch_size`` stays what it is.
+    config
+        A complete :class:`TRPOConfig`, instead of a preset.
+    preset
+        Name of a preset to start from, see :mod:`trpo_fast.presets`.
+    env_kwargs
+        Keyword arguments of ``gymnasium.make``, where ``env`` is an id.
+    overrides
+        Fields of :class:`TRPOConfig`; they win over ``config`` and ``preset``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With one sentence: an unknown environment, an unsupported space, a bad setting.
+    """
+
+    def __init__(
+        self,
+        env: EnvSource,
+        *,
+        config: TRPOConfig | None = None,
+        preset: str | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.config = _resolve_config(config, preset, overrides, env)
+        config = self.config
+        if config.n_threads is not None:
+            runtime.set_num_threads(config.n_threads)
+
+        self.sampler: Sampler = make_sampler(
+            env,
+            n_envs=config.n_envs,
+            dtype=config.dtype,
+            state_dependent_std=config.state_dependent_std,
+            env_kwargs=env_kwargs,
+        )
+        self.env_name = self.sampler.name
+        self._env_source = env
+        self._env_kwargs = dict(env_kwargs or {})
+        self._encoder = self.sampler.observation_encoder
+        self._adapter = self.sampler.action_adapter
+        self._steps_per_env = -(-config.batch_size // self.sampler.n_envs)
+
+        self.policy = core.Policy(
+            self._encoder.dim,
+            self._adapter.distribution,
+            hidden_sizes=config.hidden_sizes,
+            activation=config.activation,
+            dtype=config.dtype,
+            initial_log_std=config.initial_log_std,
+            hidden_gain=config.hidden_gain,
+            output_gain=config.policy_output_gain,
+            seed=_derived_seed(config.seed, _POLICY),
+        )
+        self.value_function = core.ValueFunction(
+            self._encoder.dim,
+            hidden_sizes=config.value_hidden_sizes,
+            activation=config.value_activation,
+            dtype=config.dtype,
+            hidden_gain=config.hidden_gain,
+            output_gain=config.value_output_gain,
+            seed=_derived_seed(config.seed, _VALUE),
+        )
+        self.observation_statistics = core.RunningStatistics(self._encoder.dim)
+        self.return_statistics = core.RunningStatistics(1)
+        self.value_scale = 1.0  # reward units per unit of the value network's output
+        self.timesteps = 0  # environment steps taken
+        self.iteration = 0  # updates made
+        self.last_record: dict[str, Any] = {}
+        self._episode_returns: deque[float] = deque(maxlen=EPISODE_WINDOW)
+        self._episode_lengths: deque[float] = deque(maxlen=EPISODE_WINDOW)
+        self._elapsed_seconds = 0.0
+        self._schedule_end = 0  # timesteps at which a learning-rate schedule ends
+        self._predictions = 0
+        self._callbacks = CallbackList()
+        self._callback_state: dict[str, Any] = {}
+        self.sampler.bind(self.policy, seed=config.seed)
+
+    # ------------------------------------------------------------------------------------ training
+
+    def learn(
+        self,
+        total_timesteps: int,
+        *,
+        callback: Callback | Callable[..., bool | None] | Iterable[Any] | None = None,
+        progress: bool | None = None,
+        loggers: Iterable[Logger] | None = None,
+    ) -> TRPO:
+        """Take ``total_timesteps`` more environment steps, in whole iterations, and learn from them.
+
+        Parameters
+        ----------
+        total_timesteps
+            Steps over all environments, at least 1; rounded up to whole batches.
+        callback
+            A :class:`~trpo_fast.callbacks.Callback`, a function ``(agent, record) -> bool | None``
+            (``False`` stops), or several of them.
+        progress
+            Show a progress bar and a table per iteration; by default where stderr is a terminal.
+        loggers
+            Receive one record (a flat dictionary) per iteration.
+
+        Raises
+        ------
+        ValueError
+            A NaN or infinite observation or reward, named with environment and step.
+        EnvironmentFailure
+            An environment raised. Everything up to the last iteration is kept.
+        """
+        total_timesteps = _whole_number("total_timesteps", total_timesteps)
+        goal = self.timesteps + total_timesteps
+        self._schedule_end = goal
+        callbacks = CallbackList(callback)
+        callbacks.load_state_dict(self._callback_state)
+        self._callbacks = callbacks
+        on_step = partial(callbacks.on_step, self) if callbacks.wants_steps else None
+
+        with _Console(progress, loggers, start=self.timesteps, goal=goal) as console:
+            callbacks.on_start(self, goal)
+            try:
+                while self.timesteps < goal:
+                    started = time.perf_counter()
+                    rollout = self.sampler.collect(self._steps_per_env, on_step=on_step)
+                    batch = self._advantages(rollout)
+                    update = self._improve_policy(batch)
+                    fit = self._fit_values(batch)
+                    self._update_statistics(rollout)
+                    self._elapsed_seconds += time.perf_counter() - started
+
+                    record = self._record(rollout, batch, update, fit, started)
+                    goes_on = callbacks.on_iteration(self, record)
+                    console.write(record)
+                    if goes_on is False:
+                        break
+            finally:
+                callbacks.on_end(self)
+                self._callback_state = callbacks.state_dict()
+        return self
+
+    def _advantages(self, rollout: Rollout) -> _Batch:
+        """V of every state and true successor, then A by GAE, in the units of the rewards."""
+        T, E, O = rollout.observations.shape
+        observations = self.policy.normalize(rollout.observations.reshape(T * E, O))
+        values = self._values(observations).reshape(T, E)
+
+        # V(s_{t+1}): the next row, the state after the last one, the true end of what was cut off
+        next_values = np.empty_like(values)
+        next_values[:-1] = values[1:]
+        next_values[-1] = self._values(self.policy.normalize(rollout.last_observations))
+        if len(rollout.final_observations):
+            t, e = rollout.final_indices.T
+            next_values[t, e] = self._values(self.policy.normalize(rollout.final_observations))
+
+        advantages, returns = core.gae(
+            rollout.rewards,
+            values,
+            next_values,
+            rollout.terminated,
+            rollout.truncated,
+            gamma=self.config.gamma,
+            gae_lambda=self.config.gae_lambda,
+        )
+        actions = rollout.actions.reshape(T * E, -1)
+        flat = (observations, actions, advantages.ravel(), returns.ravel(), values.ravel())
+        if not rollout.valid.all():  # autoreset rows are no transitions
+            keep = rollout.valid.ravel()
+            flat = tuple(array[keep] for array in flat)  # type: ignore[assignment]
+        return _Batch(*flat)
+
+    def _values(self, observations: Any) -> NDArray[np.float64]:
+        """V(s) in the units of the rewards, (N,)."""
+        return self.value_function.predict(observations).astype(np.float64) * self.value_scale
+
+    def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
+        """The trust-region step."""
+        config = self.config
+        # a mean over A action dimensions is the sum with delta and lambda times A
+        per_dimension = (
+            config.kl_convention == "mean_over_action_dimensions"
+            and not self.policy.distribution.is_discrete
+        )
+        factor = self.policy.distribution.action_dim if per_dimension else 1
+        return self.policy.update(
+            batch.observations,
+            batch.actions,
+            batch.advantages,
+            max_kl=config.max_kl * factor,
+            cg_iterations=config.cg_iterations,
+            cg_tolerance=config.cg_tolerance,
+            cg_damping=config.cg_damping * factor,
+            backtrack_ratio=config.backtrack_ratio,
+            max_backtracks=config.max_backtracks,
+            fisher_fraction=config.fisher_fraction,
+            standardize_advantages=config.standardize_advantages,
+            seed=_derived_seed(config.seed, _FISHER, self.iteration),
+        )
+
+    def _fit_values(self, batch: _Batch) -> core.FitSummary:
+        """Regress V on the returns, in units of their running standard deviation."""
+        config = self.config
+        if config.scale_returns:
+            self.return_statistics.update(batch.returns[:, np.newaxis])
+            deviation = float(np.sqrt(self.return_statistics.variance[0]))
+            self.value_scale = deviation if deviation > 0.0 else 1.0
+        rate = config.value_learning_rate
+        if config.value_learning_rate_schedule == "linear":
+            rate *= max(0.0, 1.0 - self.timesteps / max(1, self._schedule_end))
+        return self.value_function.fit(
+            batch.observations,
+            batch.returns / self.value_scale,
+            method=config.value_optimizer,
+            epochs=config.value_epochs,
+            minibatch_size=config.value_minibatch_size,
+            learning_rate=rate,
+            iterations=config.value_lbfgs_iterations,
+            seed=_derived_seed(config.seed, _SHUFFLE, self.iteration),
+        )
+
+    def _update_statistics(self, rollout: Rollout) -> None:
+        """Merge the batch into the running statistics: they stay frozen from here to the next update."""
+        if self.config.normalize_observations:
+            self.observation_statistics.update(rollout.observations[rollout.valid])
+            self._freeze_normalizer()
+        self.timesteps += rollout.n_transitions
+        self.iteration += 1
+        self._episode_returns.extend(rollout.episode_returns.tolist())
+        self._episode_lengths.extend(rollout.episode_lengths.tolist())
+
+    def _freeze_normalizer(self) -> None:
+        if self.config.normalize_observations and self.observation_statistics.count > 0:
+            statistics = self.observation_statistics
+            self.policy.set_normalizer(
+                statistics.mean, statistics.variance, clip=self.config.observation_clip
+            )
+
+    def _record(
+        self,
+        rollout: Rollout,
+        batch: _Batch,
+        update: core.UpdateSummary,
+        fit: core.FitSummary,
+        started: float,
+    ) -> dict[str, Any]:
+        """What the user is told of an iteration."""
+        record: dict[str, Any] = {
+            "time/iteration": self.iteration,
+            "time/timesteps": self.timesteps,
+            "time/steps_per_second": rollout.n_transitions / (time.perf_counter() - started),
+            "time/elapsed_seconds": self._elapsed_seconds,
+            "time/rollout_seconds": rollout.seconds,
+            "time/update_seconds": update.seconds_total,
+            "time/value_fit_seconds": fit.seconds,
+            "rollout/episodes": len(rollout.episode_returns),
+            "policy/status": update.status,
+            "policy/message": update.message,
+            "policy/kl": update.kl,
+            "policy/kl_predicted": update.kl_predicted,
+            "policy/max_kl": update.max_kl,
+            "policy/surrogate_gain": update.surrogate_gain,
+            "policy/surrogate_gain_predicted": update.surrogate_gain_predicted,
+            "policy/gradient_norm": update.gradient_norm,
+            "policy/step_norm": update.step_norm,
+            "policy/cg_iterations": update.cg_iterations,
+            "policy/cg_residual": update.cg_relative_residual,
+            "policy/backtracks": update.backtracks,
+            "policy/entropy": update.entropy,
+            "value/status": fit.status,
+            "value/loss_before": fit.loss_before,
+            "value/loss_after": fit.loss_after,
+            "value/explained_variance": _explained_variance(batch.values, batch.returns),
+        }
+        if self._episode_returns:
+            record["rollout/episode_return"] = float(np.mean(self._episode_returns))
+            record["rollout/episode_length"] = float(np.mean(self._episode_lengths))
+        if self.policy.distribution.kind == "gaussian":
+            where, _ = self.policy.parameter_layout["log_std"]
+            record["policy/std"] = float(np.exp(self.policy.parameters[where]).mean())
+        self.last_record = record
+        return record
+
+    # -------------------------------------------------------------------------------------- acting
+
+    def predict(
+        self,
+        observation: Any,
+        state: None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, None]:
+        """Action for one observation, or actions for a batch: ``(action, None)``.
+
+        The signature is that of Stable-Baselines3; ``state`` and ``episode_start`` are not used. The
+        action is what the environment's ``step`` takes: clipped, in the space's shape and dtype.
+        """
+        rows, is_batch = self._encoder.encode_any(observation)
+        if not np.isfinite(rows).all():
+            raise ValueError("observation: expected finite numbers, got NaN or infinity.")
+        n = len(rows)
+        actions = self.policy.act(
+            rows,
+            deterministic=deterministic,
+            seed=_derived_seed(self.config.seed, _PREDICT) if not deterministic else 0,
+            steps=np.full(n, self._predictions, np.uint64),
+        )
+        if not deterministic:
+            self._predictions += 1
+        return self._adapter.to_env(actions if is_batch else actions[0]), None
+
+    def evaluate(
+        self,
+        episodes: int = 10,
+        *,
+        deterministic: bool = True,
+        seed: int | None = None,
+        env: Any = None,
+    ) -> EvaluationResult:
+        """Run whole episodes in an environment of their own; training is not touched.
+
+        ``env`` defaults to another copy of the training environment (an id or a factory can be made
+        again; an ``Env`` that Gymnasium did not make cannot, so pass one).
+        """
+        from .evaluation import evaluate_policy
+
+        return evaluate_policy(
+            self,
+            self.evaluation_environment() if env is None else env,
+            episodes,
+            deterministic=deterministic,
+            seed=seed,
+        )
+
+    def evaluation_environment(self) -> Any:
+        """A callable that makes an environment like those of training."""
+        from .envs import make_environment
+
+        source = self._env_source
+        spec = getattr(source, "spec", None)
+        if isinstance(source, str):
+            kwargs = self._env_kwargs
+            return lambda: make_environment(source, **kwargs)
+        if spec is not None:
+            import gymnasium
+
+            return lambda: gymnasium.make(spec)
+        if callable(source) and not hasattr(source, "step"):
+            return source
+        raise ValueError(
+            f"evaluate: the environment {self.env_name} was given as an object and cannot be made "
+            "again; pass env= with another copy of it."
+        )
+
+    # --------------------------------------------------------------------------------------- files
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a checkpoint: safetensors with JSON inside, durable, no code in it."""
+        return save_checkpoint(path, self.state_tensors(), self.state_metadata())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], env: EnvSource | None = None) -> TRPO:
+        """Read a checkpoint; ``env`` defaults to the id that it was trained on.
+
+        Raises
+        ------
+        CheckpointError
+            A damaged or foreign file, or one of other spaces than the environment has.
+        """
+        tensors, metadata = load_checkpoint(path)
+        return cls.from_state(tensors, metadata, env=env)
+
+    def state_tensors(self) -> dict[str, NDArray[Any]]:
+        """Every array of the agent's state by name."""
+        groups: dict[str, Mapping[str, NDArray[Any]]] = {
+            "observation_statistics": self.observation_statistics.state_dict(),
+            "return_statistics": self.return_statistics.state_dict(),
+            "value_optimizer": self.value_function.optimizer_state(),
+            "sampler": self.sampler.state_dict(),
+        }
+        return {
+            "policy": self.policy.parameters,
+            "value_function": self.value_function.parameters,
+            "episode_returns": np.array(self._episode_returns, np.float64),
+            "episode_lengths": np.array(self._episode_lengths, np.float64),
+            **{f"{group}.{name}": a for group, arrays in groups.items() for name, a in arrays.items()},
+        }
+
+    def state_metadata(self) -> dict[str, Any]:
+        """The rest of the agent's state, as JSON can hold it."""
+        return {
+            "algorithm": "TRPO",
+            "config": self.config.to_dict(),
+            "env": self.env_name,
+            "env_kwargs": self._env_kwargs,
+            "spaces": describe_spaces(self._encoder.space, self._adapter.space),
+            "n_envs": self.sampler.n_envs,
+            "timesteps": self.timesteps,
+            "iteration": self.iteration,
+            "value_scale": self.value_scale,
+            "elapsed_seconds": self._elapsed_seconds,
+            "predictions": self._predictions,
+            "callbacks": self._callbacks.state_dict(),
+            "versions": {"trpo_fast": __version__, "numpy": np.__version__},
+            "simd_level": runtime.simd_level(),
+        }
+
+    @classmethod
+    def from_state(
+        cls,
+        tensors: Mapping[str, NDArray[Any]],
+        metadata: Mapping[str, Any],
+        env: EnvSource | None = None,
+    ) -> TRPO:
+        """Rebuild an agent from what :meth:`state_tensors` and :meth:`state_metadata` gave."""
+        try:
+            config = TRPOConfig.from_dict(metadata["config"])
+            source = metadata["env"] if env is None else env
+            kwargs = metadata["env_kwargs"] if isinstance(source, str) else None
+            agent = cls(source, config=config, env_kwargs=kwargs)
+            mismatch = spaces_mismatch(
+                metadata["spaces"], describe_spaces(agent._encoder.space, agent._adapter.space)
+            )
+            if mismatch is not None:
+                agent.close()
+                raise CheckpointError(f"checkpoint: {mismatch}")
+            agent._restore(tensors, metadata)
+        except KeyError as error:
+            raise CheckpointError(
+                f"checkpoint: expected an entry {error}, got none; was it written by trpo_fast?"
+            ) from None
+        return agent
+
+    def _restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+        def group(name: str) -> dict[str, NDArray[Any]]:
+            prefix = name + "."
+            return {key[len(prefix) :]: a for key, a in tensors.items() if key.startswith(prefix)}
+
+        self.policy.parameters = tensors["policy"]
+        self.value_function.parameters = tensors["value_function"]
+        self.value_function.load_optimizer_state(group("value_optimizer"))
+        self.observation_statistics.load_state_dict(group("observation_statistics"))
+        self.return_statistics.load_state_dict(group("return_statistics"))
+        self._episode_returns.extend(tensors["episode_returns"].tolist())
+        self._episode_lengths.extend(tensors["episode_lengths"].tolist())
+        self.timesteps = int(metadata["timesteps"])
+        self.iteration = int(metadata["iteration"])
+        self.value_scale = float(metadata["value_scale"])
+        self._elapsed_seconds = float(metadata["elapsed_seconds"])
+        self._predictions = int(metadata["predictions"])
+        self._callback_state = dict(metadata["callbacks"])
+        self._freeze_normalizer()
+        if self.sampler.n_envs == metadata["n_envs"]:
+            self.sampler.load_state_dict(group("sampler"))
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.sampler.close()
+
+    def __repr__(self) -> str:
+        return f"TRPO({self.env_name!r}, timesteps={self.timesteps}, iteration={self.iteration})"
+
+
+class _Batch:
+    """What one update learns from: N rows."""
+
+    __slots__ = ("actions", "advantages", "observations", "returns", "values")
+
+    def __init__(
+        self,
+        observations: NDArray[Any],
+        actions: NDArray[Any],
+        advantages: NDArray[np.float64],
+        returns: NDArray[np.float64],
+        values: NDArray[np.float64],
+    ) -> None:
+        self.observations = observations  # (N, O) normalised
+        self.actions = actions  # (N, A) unclipped
+        self.advantages = advantages  # (N,) reward units
+        self.returns = returns  # (N,) reward units: targets of V
+        self.values = values  # (N,) reward units: V before the fit
+
+
+class _Console:
+    """Loggers, table and progress bar of one call of learn."""
+
+    def __init__(
+        self, progress: bool | None, loggers: Iterable[Logger] | None, *, start: int, goal: int
+    ) -> None:
+        self._loggers: list[Any] = list(loggers or ())
+        self._bar: Any = None
+        self._own: list[Any] = []
+        import sys
+
+        if progress is None:
+            progress = loggers is None and bool(getattr(sys.stderr, "isatty", lambda: False)())
+        if progress:
+            from .logging import ConsoleLogger, ProgressBar
+
+            if not any(isinstance(logger, ConsoleLogger) for logger in self._loggers):
+                table = ConsoleLogger()
+                self._loggers.append(table)
+            self._bar = ProgressBar(goal, start)
+
+    def __enter__(self) -> _Console:
+        return self
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        for logger in self._loggers:
+            logger.write(record)
+        if self._bar is not None:
+            self._bar.update(record["time/timesteps"])
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        for logger in self._loggers:
+            logger.close()
+
+
+def _resolve_config(
+    config: TRPOConfig | None, preset: str | None, overrides: dict[str, Any], env: Any
+) -> TRPOConfig:
+    if config is not None and preset is not None:
+        raise ValueError("config, preset: expected one of them, got both; drop one.")
+    if preset is not None:
+        env_id = env if isinstance(env, str) else None
+        return preset_config(preset, env=env_id, **overrides)
+    return (config or TRPOConfig()).replace(**overrides)
+
+
+def _whole_number(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number of steps, got {type(value).__name__}.")
+    if not (np.isfinite(value) and value >= 1 and float(value).is_integer()):
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value}.")
+    return int(value)
+
+
+def _explained_variance(values: NDArray[np.float64], returns: NDArray[np.float64]) -> float:
+    """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than the mean."""
+    variance = float(np.var(returns))
+    return 1.0 - float(np.var(returns - values)) / variance if variance > 0.0 else float("nan")
