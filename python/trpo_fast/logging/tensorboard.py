@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .base import Record, import_extra
+from .._extras import import_extra
+from .base import Record
 
 
 class TensorBoardLogger:

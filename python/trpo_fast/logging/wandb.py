@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .base import Record, import_extra
+from .._extras import import_extra
+from .base import Record
 
 
 class WandbLogger:
