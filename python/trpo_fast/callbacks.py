@@ -1,0 +1,410 @@
+"""What may happen between the iterations of training: evaluations, checkpoints, an early stop.
+
+A callback is a :class:`Callback`, or a plain function ``(agent, record) -> bool | None``. Each is
+called in its turn after every iteration; any of them ends training by returning False. Callbacks
+have a state that goes into JSON, so that a run that is resumed goes on where it was.
+
+Of the agent, those below use ``timesteps`` (environment steps taken so far), ``config.seed``,
+``env_name``, ``predict`` and ``save(path)``. They know nothing else of it.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from .envs import make_environment
+from .evaluation import EvaluationResult, evaluate_policy
+from .logging import CsvLogger, read_rows
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+
+    from .evaluation import Environment
+
+Record: TypeAlias = dict[str, Any]
+
+
+class Callback:
+    """Base class; every method may be left as it is."""
+
+    def on_start(self, agent: Any, total_timesteps: int) -> None:
+        """Training begins; it ends at ``total_timesteps`` environment steps."""
+
+    def on_step(self, agent: Any) -> None:
+        """All environments were stepped once. Called only if it is overridden: it costs time."""
+
+    def on_iteration(self, agent: Any, record: Record) -> bool | None:
+        """Act on one iteration of sampling and update.
+
+        ``record`` holds the numbers of the iteration and goes to the loggers afterwards; entries
+        may be added. Returning False ends training after all callbacks were called.
+        """
+        return None
+
+    def on_end(self, agent: Any) -> None:
+        """Training has ended, also if it was interrupted."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive an interruption, as values that JSON can hold."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned; called before :meth:`on_start`."""
+
+    @property
+    def wants_steps(self) -> bool:
+        """Whether :meth:`on_step` is to be called."""
+        return type(self).on_step is not Callback.on_step
+
+
+CallbackLike: TypeAlias = Callback | Callable[[Any, Record], Any]
+
+
+class FunctionCallback(Callback):
+    """A plain function ``(agent, record) -> bool | None``, called after every iteration."""
+
+    def __init__(self, function: Callable[[Any, Record], Any]) -> None:
+        self.function = function
+
+    def on_iteration(self, agent: Any, record: Record) -> bool | None:
+        """Call the function; anything false but None ends training."""
+        answer = self.function(agent, record)
+        return None if answer is None else bool(answer)
+
+
+class CallbackList(Callback):
+    """Several callbacks as one, called in their order.
+
+    Parameters
+    ----------
+    callbacks:
+        None, one callback or function, or several of them.
+
+    Raises
+    ------
+    TypeError
+        if one of them is neither a callback nor a function.
+    """
+
+    def __init__(self, callbacks: CallbackLike | Iterable[CallbackLike] | None = None) -> None:
+        if callbacks is None:
+            callbacks = ()
+        elif isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+            callbacks = (callbacks,)
+        self.callbacks: list[Callback] = [_as_callback(callback) for callback in callbacks]
+        self._steppers = [callback for callback in self.callbacks if callback.wants_steps]
+
+    def on_start(self, agent: Any, total_timesteps: int) -> None:
+        """Tell all."""
+        for callback in self.callbacks:
+            callback.on_start(agent, total_timesteps)
+
+    def on_step(self, agent: Any) -> None:
+        """Tell those that want to know."""
+        for callback in self._steppers:
+            callback.on_step(agent)
+
+    def on_iteration(self, agent: Any, record: Record) -> bool | None:
+        """Tell all; False if any of them says so."""
+        # a list, not a generator: everyone is asked, also after one has said no
+        answers = [callback.on_iteration(agent, record) for callback in self.callbacks]
+        return all(answer is None or bool(answer) for answer in answers)
+
+    def on_end(self, agent: Any) -> None:
+        """Tell all."""
+        for callback in self.callbacks:
+            callback.on_end(agent)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states with the names of the classes."""
+        return {
+            "callbacks": [
+                {"kind": type(callback).__name__, "state": callback.state_dict()}
+                for callback in self.callbacks
+            ]
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give each callback the state of its class and turn; one without a state starts anew."""
+        states: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for entry in state.get("callbacks", ()):
+            states[entry["kind"]].append(entry["state"])
+        for callback in self.callbacks:
+            if waiting := states[type(callback).__name__]:
+                callback.load_state_dict(waiting.pop(0))
+
+    @property
+    def wants_steps(self) -> bool:
+        """Whether any of them wants steps."""
+        return bool(self._steppers)
+
+
+class EvaluateEvery(Callback):
+    """Evaluate every so many environment steps, in an environment of its own.
+
+    Neither the training environments nor their random streams are touched: training goes on as if
+    nothing had happened. The record gets ``eval/return``, ``eval/return_std`` and ``eval/length``;
+    the file gets a row per episode: timesteps, episode, return, length.
+
+    Parameters
+    ----------
+    timesteps:
+        Environment steps between evaluations: one takes place after the iteration that reaches
+        the next multiple.
+    episodes:
+        Episodes of each evaluation.
+    best_path:
+        Where to save the agent whenever its mean return is the best so far; None for nowhere.
+    csv_path:
+        The file of the rows; None is ``evaluations.csv`` beside ``best_path``, if that is given.
+        If the run is resumed, rows beyond the agent's timesteps are dropped.
+    env:
+        A Gymnasium id, an environment, or a function that makes one; None is the agent's.
+    deterministic:
+        True: the mode of the policy. False: a sample.
+    seed:
+        Every evaluation draws its starts from this seed and the timesteps, so that a resumed run
+        sees the same; None takes the seed of the agent's configuration.
+
+    Raises
+    ------
+    ValueError
+        if a number is out of range.
+    FileExistsError
+        at the start of a new run, if the file of the rows exists.
+    """
+
+    def __init__(
+        self,
+        timesteps: int,
+        episodes: int = 10,
+        best_path: str | os.PathLike[str] | None = None,
+        *,
+        csv_path: str | os.PathLike[str] | None = None,
+        env: Environment | None = None,
+        deterministic: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        _check("timesteps", timesteps)
+        _check("episodes", episodes)
+        self.timesteps = timesteps
+        self.episodes = episodes
+        self.best_path = None if best_path is None else Path(best_path)
+        self.csv_path = None if csv_path is None else Path(csv_path)
+        if csv_path is None and self.best_path is not None:
+            self.csv_path = self.best_path.with_name("evaluations.csv")
+        self.env = env
+        self.deterministic = deterministic
+        self.seed = seed
+        self.best_return: float | None = None
+        """Best mean return so far; None before the first evaluation."""
+        self.last_result: EvaluationResult | None = None
+        """What the latest evaluation found."""
+        self._next = timesteps
+        self._rows: CsvLogger | None = None
+        self._environment: Env[Any, Any] | None = None
+
+    def on_start(self, agent: Any, total_timesteps: int) -> None:
+        """Open the file and find where a resumed run stood."""
+        self._next = _next_multiple(agent.timesteps, self.timesteps)
+        if self.csv_path is None:
+            return
+        resume = agent.timesteps if agent.timesteps > 0 else None
+        self._rows = CsvLogger(self.csv_path, resume_timesteps=resume, step_key="timesteps")
+        if self.best_return is None:
+            self.best_return = _best_mean_return(self.csv_path)
+
+    def on_iteration(self, agent: Any, record: Record) -> bool | None:
+        """Evaluate if it is time."""
+        if agent.timesteps < self._next:
+            return None
+        self._next = _next_multiple(agent.timesteps, self.timesteps)
+        result = self._evaluate(agent)
+        record["eval/return"] = result.mean_return
+        record["eval/return_std"] = result.std_return
+        record["eval/length"] = result.mean_length
+        if self.best_return is None or result.mean_return > self.best_return:
+            self.best_return = result.mean_return
+            if self.best_path is not None:
+                agent.save(self.best_path)
+        return None
+
+    def on_end(self, agent: Any) -> None:
+        """Close the file and the environment that was made here."""
+        if self._rows is not None:
+            self._rows.close()
+        if self._environment is not None and self._environment is not self.env:
+            self._environment.close()
+        self._environment = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best return."""
+        return {"best_return": self.best_return}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the best return."""
+        self.best_return = state["best_return"]
+
+    def _evaluate(self, agent: Any) -> EvaluationResult:
+        if self._environment is None:  # made once; each episode begins with a seeded reset
+            self._environment = make_environment(agent.env_name if self.env is None else self.env)
+        seed = agent.config.seed if self.seed is None else self.seed
+        result = evaluate_policy(
+            agent,
+            self._environment,
+            self.episodes,
+            deterministic=self.deterministic,
+            seed=_derived_seed(seed, agent.timesteps),
+        )
+        self.last_result = result
+        if self._rows is not None:
+            for episode in range(self.episodes):
+                self._rows.write(
+                    {
+                        "timesteps": agent.timesteps,
+                        "episode": episode,
+                        "return": float(result.returns[episode]),
+                        "length": int(result.lengths[episode]),
+                    }
+                )
+        return result
+
+
+class CheckpointEvery(Callback):
+    """Save the agent every so many environment steps, and at the end of training.
+
+    Put it after the callbacks whose state the checkpoint is to hold.
+
+    Parameters
+    ----------
+    timesteps:
+        Environment steps between checkpoints: one is saved after the iteration that reaches the
+        next multiple.
+    path:
+        The file, replaced each time. With ``{timesteps}`` in it, such as
+        ``checkpoints/{timesteps:09d}.safetensors``, every checkpoint is kept.
+
+    Raises
+    ------
+    ValueError
+        if ``timesteps`` is out of range, or ``path`` has other braces beside these.
+    """
+
+    def __init__(self, timesteps: int, path: str | os.PathLike[str]) -> None:
+        _check("timesteps", timesteps)
+        self.timesteps = timesteps
+        self.path = os.fspath(path)
+        if "{timesteps" in self.path:
+            self._numbered(0)
+        self._next = timesteps
+        self._saved_at: int | None = None
+
+    def on_start(self, agent: Any, total_timesteps: int) -> None:
+        """Find the next multiple."""
+        self._next = _next_multiple(agent.timesteps, self.timesteps)
+        self._saved_at = agent.timesteps
+
+    def on_iteration(self, agent: Any, record: Record) -> bool | None:
+        """Save if it is time."""
+        if agent.timesteps >= self._next:
+            self._next = _next_multiple(agent.timesteps, self.timesteps)
+            self._save(agent)
+        return None
+
+    def on_end(self, agent: Any) -> None:
+        """Save what has been learned since."""
+        if agent.timesteps != self._saved_at:
+            self._save(agent)
+
+    def _save(self, agent: Any) -> None:
+        numbered = "{timesteps" in self.path
+        path = Path(self._numbered(agent.timesteps) if numbered else self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        agent.save(path)
+        self._saved_at = agent.timesteps
+
+    def _numbered(self, timesteps: int) -> str:
+        try:
+            return self.path.format(timesteps=timesteps)
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                "path: expected {timesteps}, or one with a format such as {timesteps:09d}, and no "
+                f"other braces, got {self.path!r}"
+            ) from error
+
+
+class StopAtReturn(Callback):
+    """End training once a mean return is reached.
+
+    Parameters
+    ----------
+    value:
+        The return to be reached.
+    key:
+        Which entry of the record is compared: ``rollout/episode_return`` is that of the latest
+        training episodes; ``eval/return`` that of :class:`EvaluateEvery`, which then has to stand
+        before this callback. Where the record has no such entry, training goes on.
+
+    Raises
+    ------
+    ValueError
+        if ``value`` is not finite.
+    """
+
+    def __init__(self, value: float, key: str = "rollout/episode_return") -> None:
+        if not math.isfinite(value):
+            raise ValueError(f"value: expected a finite return, got {value}")
+        self.value = float(value)
+        self.key = key
+
+    def on_iteration(self, agent: Any, record: Record) -> bool | None:
+        """Return False if the value is reached."""
+        reached = record.get(self.key, math.nan) >= self.value
+        return False if reached else None
+
+
+def _as_callback(callback: CallbackLike) -> Callback:
+    if isinstance(callback, Callback):
+        return callback
+    if callable(callback) and not isinstance(callback, type):
+        return FunctionCallback(callback)
+    hint = ", with its arguments" if isinstance(callback, type) else ""
+    raise TypeError(
+        "callback: expected a Callback or a function (agent, record) -> bool | None, got "
+        f"{callback!r}{'; make an instance of it' + hint if hint else ''}"
+    )
+
+
+def _check(name: str, value: int) -> None:
+    try:
+        wrong = isinstance(value, bool) or operator.index(value) < 1
+    except TypeError:
+        wrong = True
+    if wrong:
+        raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+
+
+def _next_multiple(timesteps: int, every: int) -> int:
+    return (timesteps // every + 1) * every
+
+
+def _derived_seed(seed: int, timesteps: int) -> int:
+    # neighbouring seeds and timesteps give unrelated starts
+    return int(np.random.SeedSequence((seed, timesteps)).generate_state(1, np.uint64)[0])
+
+
+def _best_mean_return(path: Path) -> float | None:
+    if not path.exists():
+        return None
+    returns: dict[int, list[float]] = defaultdict(list)
+    for row in read_rows(path):
+        returns[int(row["timesteps"])].append(float(row["return"]))
+    return max((sum(r) / len(r) for r in returns.values()), default=None)
