@@ -1,0 +1,460 @@
+"""What every sampler shares: binding, seeding, episode statistics, checks, and its state.
+
+Seeding
+-------
+Environment e is reset the first time with the seed `environment_seed(seed, e, counter=0)`, and from
+then on draws its resets from its own generator. Environments that start anew in the middle of a run
+(after `load_state_dict`, or after an interrupted rollout) take `environment_seed(seed, e, counter)`
+with the number of actions taken so far, so that they do not replay the beginning of the run.
+Action noise is the counter-based stream (seed, e, counter) of the policy's actor. Nothing depends
+on how many steps are collected at a time, or on who steps which environment.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from trpo_fast.envs import (
+    ActionAdapter,
+    EnvironmentFailure,
+    ObservationEncoder,
+    ObservationError,
+)
+from trpo_fast.rollout.data import Rollout, RolloutBuffers
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class Actor(Protocol):
+    """Chooses the actions of one time step, see `trpo_fast.core.Policy.actor`."""
+
+    def step(self, t: int, /) -> None:
+        """Read observations[t], write actions[t], advance the counters."""
+
+
+class ActingPolicy(Protocol):
+    """The part of `trpo_fast.core.Policy` that samplers use."""
+
+    @property
+    def obs_dim(self) -> int:
+        """O."""
+
+    @property
+    def dtype(self) -> Any:
+        """dtype of observations."""
+
+    def actor(
+        self,
+        observations: Array,
+        actions: Array,
+        counters: npt.NDArray[np.uint64],
+        envs: npt.NDArray[np.uint32],
+        *,
+        seed: int,
+    ) -> Actor:
+        """An actor on borrowed arrays (T, E, O), (T, E, K), (E,), (E,)."""
+
+
+class Sampler(Protocol):
+    """Steps environments with a policy and hands back whole rollouts."""
+
+    name: str
+    n_envs: int
+    observation_encoder: ObservationEncoder
+    action_adapter: ActionAdapter
+
+    def bind(self, policy: ActingPolicy, *, seed: int) -> None:
+        """Set the policy that acts and the seed of the run."""
+
+    def collect(self, n_steps: int, *, on_step: Callable[[], object] | None = None) -> Rollout:
+        """Take `n_steps` steps in every environment, going on where the last rollout stopped."""
+
+    def close(self) -> None:
+        """Close the environments."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Counters and running episodes."""
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Restore what `state_dict` returned; the environments start anew."""
+
+
+def environment_seed(seed: int, env: int, counter: int = 0) -> int:
+    """Seed of a reset: the first 32-bit word of `np.random.SeedSequence([seed, env, counter])`.
+
+    A counter of 0 gives the same word as `SeedSequence([seed, env])`, which pads with zeros.
+    """
+    return int(np.random.SeedSequence([seed, env, counter]).generate_state(1)[0])
+
+
+class SamplerBase:
+    """State and bookkeeping of a sampler; a subclass steps the environments in `_restart`, `_step`.
+
+    Args:
+        name: name of the environment.
+        observation_space, action_space: the spaces of one environment.
+        n_envs: E.
+        first_index: index of the first environment in the whole run. A group of environments that
+            is a part of a larger run draws the same random numbers as in the whole.
+        dtype: dtype of observations and continuous actions.
+        state_dependent_std: the Gaussian's deviation is a network output.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        n_envs: int,
+        first_index: int = 0,
+        dtype: npt.DTypeLike = "float32",
+        state_dependent_std: bool = False,
+    ) -> None:
+        self.name = name
+        self.n_envs = n_envs
+        self.first_index = first_index
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.observation_encoder = ObservationEncoder.from_space(observation_space, dtype)
+        self.action_adapter = ActionAdapter.from_space(
+            action_space, state_dependent_std=state_dependent_std
+        )
+        self._policy: ActingPolicy | None = None
+        self._seed = 0
+        self._started = False  # False: the environments must be reset before the next step
+        self._first_steps = np.zeros(n_envs, np.int64)  # counters at the start of the rollout
+        self._closed = False
+        # what goes on from one rollout to the next
+        self._counters = np.zeros(n_envs, np.uint64)  # actions drawn so far
+        self._env_ids = np.arange(first_index, first_index + n_envs, dtype=np.uint32)
+        self._returns = np.zeros(n_envs, np.float64)  # of the running episodes
+        self._lengths = np.zeros(n_envs, np.int64)
+        self._observations = np.zeros(
+            (n_envs, self.observation_encoder.dim), self.observation_encoder.dtype
+        )
+
+    # --- public ---
+
+    def bind(self, policy: ActingPolicy, *, seed: int) -> None:
+        """Set the policy that acts, and the seed of environments and action noise.
+
+        Raises:
+            ValueError: the policy does not fit the environment, or the seed is negative.
+        """
+        seed = operator.index(seed)
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed: expected an integer in [0, 2**64), got {seed}")
+        encoder = self.observation_encoder
+        if policy.obs_dim != encoder.dim:
+            raise ValueError(
+                f"policy: expected obs_dim {encoder.dim} for environment {self.name}, "
+                f"got {policy.obs_dim}; make the policy from this sampler's observation_encoder"
+            )
+        if np.dtype(policy.dtype) != encoder.dtype:
+            raise ValueError(
+                f"policy: expected dtype {encoder.dtype.name}, got {np.dtype(policy.dtype).name}; "
+                "make the sampler with the policy's dtype"
+            )
+        self._policy = policy
+        self._seed = seed
+
+    def collect(self, n_steps: int, *, on_step: Callable[[], object] | None = None) -> Rollout:
+        """Take `n_steps` steps in every environment, going on where the last rollout stopped.
+
+        Args:
+            n_steps: T, steps of each environment.
+            on_step: called after every vector step.
+
+        Raises:
+            ValueError: a non-finite or misshapen observation, a non-finite reward or action; the
+                message names environment and step, both counted from 0 (the step over the whole
+                run, as drawn actions).
+            EnvironmentFailure: an environment raised or broke the Gymnasium interface.
+            RuntimeError: no policy is bound, or the sampler is closed.
+
+        After an exception (KeyboardInterrupt included) the sampler is still usable: the steps of
+        the broken rollout are dropped and the next one starts with fresh episodes.
+        """
+        n_steps = operator.index(n_steps)
+        if n_steps < 1:
+            raise ValueError(f"n_steps: expected at least 1, got {n_steps}")
+        if self._closed:
+            raise RuntimeError("collect: the sampler is closed; make a new one")
+        if self._policy is None:
+            raise RuntimeError("collect: no policy is bound; call bind(policy, seed=...) first")
+        return self._fill(self._allocate(n_steps), on_step)
+
+    def close(self) -> None:
+        """Close the environments; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._started = False
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of what must survive a restart, one entry an environment.
+
+        `counters` (uint64, actions drawn so far), `episode_returns` (float64) and `episode_lengths`
+        (int64) of the running episodes.
+        """
+        return {
+            "counters": self._counters.copy(),
+            "episode_returns": self._returns.copy(),
+            "episode_lengths": self._lengths.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Restore the counters. The environments cannot be restored: they start anew.
+
+        At the next rollout, environment e is reset with `environment_seed(seed, e, counter)`, and
+        its running episode is forgotten, because nobody can finish it.
+
+        Raises:
+            ValueError: an entry is missing or belongs to another number of environments.
+        """
+        counters = state.get("counters")
+        if counters is None or np.shape(counters) != (self.n_envs,):
+            got = "nothing" if counters is None else f"shape {np.shape(counters)}"
+            raise ValueError(
+                f"sampler state: expected counters of shape ({self.n_envs},), got {got}; "
+                "resume with the number of environments that the run was started with"
+            )
+        self._counters[:] = counters
+        self._started = False
+
+    # --- for subclasses ---
+
+    def _restart(self) -> None:
+        """Reset every environment with a seed and write `self._observations`."""
+        raise NotImplementedError
+
+    def _step(
+        self, buffers: RolloutBuffers, actor: Actor, on_step: Callable[[], object] | None
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[Array]]:
+        """The inner loop: write every row of `buffers` after observations[0].
+
+        Returns:
+            (t, e) of every end of an episode; (t, e) of the truncated, not terminated ones; the
+            encoded final observations of the latter. All ordered by t, then e.
+        """
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Close the environments."""
+        raise NotImplementedError
+
+    def _fill(self, buffers: RolloutBuffers, on_step: Callable[[], object] | None) -> Rollout:
+        """Fill `buffers` with experience and return them as a rollout."""
+        policy = self._policy
+        assert policy is not None
+        n_steps = len(buffers.rewards)
+        start_time = time.perf_counter()
+
+        # start, or start again: fresh episodes, of which nothing is known
+        if not self._started:
+            self._returns[:] = 0.0
+            self._lengths[:] = 0
+            self._restart()
+
+        # an exception below leaves the environments anywhere: reset them before the next rollout
+        self._started = False
+        self._first_steps = self._counters.astype(np.int64)
+        buffers.observations[0] = self._observations
+
+        # step the environments
+        actor = policy.actor(
+            buffers.observations[:n_steps],
+            buffers.actions,
+            self._counters,
+            self._env_ids,
+            seed=self._seed,
+        )
+        ends, final_indices, finals = self._step(buffers, actor, on_step)
+
+        # check what came back, once for the whole rollout
+        final_observations = np.array(finals, buffers.observations.dtype)
+        final_observations = final_observations.reshape(-1, buffers.observations.shape[2])
+        error = self._non_finite(buffers, n_steps)
+        error = error or self._non_finite_final(final_observations, final_indices)
+        if error is not None:
+            raise error
+
+        # keep what the next rollout starts from
+        returns, lengths = self._episodes(buffers, ends)
+        self._observations[:] = buffers.observations[n_steps]
+        self._started = True
+        return Rollout(
+            observations=buffers.observations[:n_steps],
+            actions=buffers.actions,
+            rewards=buffers.rewards,
+            terminated=buffers.terminated,
+            truncated=buffers.truncated,
+            valid=buffers.valid,
+            last_observations=self._observations.copy(),
+            final_observations=final_observations,
+            final_indices=np.array(final_indices, np.int64).reshape(-1, 2),
+            episode_returns=np.array(returns, np.float64),
+            episode_lengths=np.array(lengths, np.int64),
+            episode_indices=np.array(ends, np.int64).reshape(-1, 2),
+            seconds=time.perf_counter() - start_time,
+        )
+
+    def _allocate(self, n_steps: int) -> RolloutBuffers:
+        encoder, adapter = self.observation_encoder, self.action_adapter
+        return RolloutBuffers.allocate(
+            n_steps,
+            self.n_envs,
+            obs_dim=encoder.dim,
+            action_dim=adapter.action_dim,
+            dtype=encoder.dtype,
+            action_dtype=adapter.stored_dtype(encoder.dtype),
+        )
+
+    def _episodes(
+        self, buffers: RolloutBuffers, ends: Sequence[tuple[int, int]]
+    ) -> tuple[list[float], list[int]]:
+        """Returns and lengths of the finished episodes, in the order of `ends`.
+
+        Rewards are added one after the other, so that the sum does not depend on where one rollout
+        stops and the next begins. Rows that are not valid have reward 0 and count no step.
+        """
+        n_steps = len(buffers.rewards)
+        lengths_so_far = np.cumsum(buffers.valid, axis=0)
+        rewards = buffers.rewards.T.tolist()
+        begins = [0] * self.n_envs
+        returns: list[float] = []
+        lengths: list[int] = []
+        for t, e in ends:
+            returns.append(reduce(operator.add, rewards[e][begins[e] : t + 1], self._returns[e]))
+            before = lengths_so_far[begins[e] - 1, e] if begins[e] else 0
+            lengths.append(int(self._lengths[e] + lengths_so_far[t, e] - before))
+            self._returns[e] = 0.0
+            self._lengths[e] = 0
+            begins[e] = t + 1
+        # the episodes that go on
+        for e, begin in enumerate(begins):
+            before = lengths_so_far[begin - 1, e] if begin else 0
+            self._returns[e] = reduce(operator.add, rewards[e][begin:], self._returns[e])
+            self._lengths[e] += lengths_so_far[n_steps - 1, e] - before
+        return returns, lengths
+
+    # --- errors ---
+
+    def _where(self, t: int, e: int) -> str:
+        """Names an environment and a step, both counted from 0 over the whole run."""
+        step = int(self._first_steps[e]) + t
+        return f"environment {self.first_index + e} ({self.name}), step {step}"
+
+    def _non_finite(self, buffers: RolloutBuffers, n_steps: int) -> ValueError | None:
+        """The sentence about the first NaN or infinity in the first `n_steps` rows, if any.
+
+        The sum of finite numbers may overflow, so every entry is looked at; the sentence is only
+        sought when there is something to say.
+        """
+        observations = buffers.observations[: n_steps + 1]
+        actions = buffers.actions[: n_steps + 1]
+        rewards = buffers.rewards[:n_steps]
+        found: list[tuple[int, int, int, str]] = []
+        # at equal t: s_t comes before a_t, which comes before r_t
+        for rank, (what, values) in enumerate(
+            [("observation", observations), ("action", actions), ("reward", rewards)]
+        ):
+            finite = np.isfinite(values)
+            if finite.all():
+                continue
+            t, e, *entry = (int(k) for k in np.argwhere(~finite)[0])
+            value = values[(t, e, *entry)]
+            found.append((t, rank, e, self._non_finite_sentence(what, buffers, t, e, entry, value)))
+        return ValueError(min(found)[3]) if found else None
+
+    def _non_finite_sentence(
+        self, what: str, buffers: RolloutBuffers, t: int, e: int, entry: list[int], value: Any
+    ) -> str:
+        if what == "action":
+            return (
+                f"{self._where(t, e)}: the policy chose the action {value} (entry {entry[0]}) for "
+                "a finite observation; its parameters are not finite any more: go back to the last "
+                "good checkpoint"
+            )
+        remedy = "the environment must return finite numbers: mend it, or wrap it"
+        if what == "reward":
+            return f"{self._where(t, e)}: the reward is {value}; {remedy}"
+        # s_t came back from step t - 1, or from a reset
+        after_reset = t == 0 or buffers.terminated[t - 1, e] or buffers.truncated[t - 1, e]
+        where = f"reset before {self._where(t, e)}" if after_reset else self._where(t - 1, e)
+        return f"{where}: observation entry {entry[0]} is {value}; {remedy}"
+
+    def _non_finite_final(
+        self, rows: Array, indices: Sequence[tuple[int, int]]
+    ) -> ValueError | None:
+        finite = np.isfinite(rows)
+        if finite.all():
+            return None
+        m, k = np.argwhere(~finite)[0]
+        return ValueError(
+            f"{self._where(*indices[m])}: entry {k} of the final observation is {rows[m, k]}; "
+            "the environment must return finite numbers: mend it, or wrap it"
+        )
+
+    def _explain(
+        self, error: Exception, buffers: RolloutBuffers, t: int, e: int, observation: Any
+    ) -> Exception:
+        """The exception to raise instead of `error`, which came up in environment e at step t."""
+        # a NaN often breaks the environment one step later: name the cause, not the effect
+        non_finite = self._non_finite(buffers, t)
+        if non_finite is not None:
+            return non_finite
+        ended = bool(buffers.terminated[t, e] or buffers.truncated[t, e])
+        return self._failure(
+            error,
+            f"reset after {self._where(t, e)}" if ended else self._where(t, e),
+            observation,
+            "reset() must return (observation, info)"
+            if ended
+            else "step() must return (observation, reward, terminated, truncated, info), "
+            "the reward one number and the flags one bool each",
+        )
+
+    def _failure(self, error: Exception, where: str, observation: Any, interface: str) -> Exception:
+        """Tell apart an environment that raised from one that returned something wrong."""
+        if isinstance(error, ObservationError):
+            return ValueError(f"{where}: {error}")
+        # raised in our own frame, not in one below it: we could not use what came back
+        trace = error.__traceback__
+        if trace is not None and trace.tb_next is None:
+            with np.errstate(all="ignore"):
+                try:
+                    row = self.observation_encoder.encode(observation)
+                except ObservationError as wrong:
+                    return ValueError(f"{where}: {wrong}")
+                except Exception:  # what came back is no observation at all
+                    return EnvironmentFailure(
+                        f"{where}: {type(error).__name__}: {error}; {interface}"
+                    )
+            if not np.isfinite(row).all():
+                k = int(np.argmin(np.isfinite(row)))
+                return ValueError(
+                    f"{where}: observation entry {k} is {row[k]} as {row.dtype.name}; "
+                    "the environment must return numbers that this dtype can hold"
+                )
+            return EnvironmentFailure(f"{where}: {type(error).__name__}: {error}; {interface}")
+        return EnvironmentFailure(
+            f"{where}: the environment raised {type(error).__name__}: {error}"
+        )

@@ -1,0 +1,227 @@
+"""A Gymnasium vector environment, under each of its three ways to reset itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from trpo_fast.envs import EnvironmentFailure, ObservationError
+from trpo_fast.rollout._base import Actor, SamplerBase, environment_seed
+from trpo_fast.rollout.data import RolloutBuffers
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_MODES = ("NextStep", "SameStep", "Disabled")
+
+
+class VectorEnvSampler(SamplerBase):
+    """Steps a `gymnasium.vector.VectorEnv`, one call for all environments.
+
+    What happens when the episode of environment e ends at step t depends on the mode that the
+    vector environment declares in `metadata["autoreset_mode"]`:
+
+    * NEXT_STEP: step t returns the true final observation, and step t + 1 ignores its action and
+      returns the first observation of the next episode. Row (t + 1, e) is no transition: it is
+      marked `valid = False`, with reward 0.
+    * SAME_STEP: step t returns the first observation of the next episode already; the true final
+      observation is taken from `info["final_obs"]`.
+    * DISABLED: step t returns the true final observation, and this sampler calls
+      `reset(options={"reset_mask": mask})`.
+
+    Seeding: Gymnasium's SyncVectorEnv and AsyncVectorEnv get one seed an environment, as in
+    `InProcessSampler`. Other vector environments accept a single number only: that of
+    environment 0.
+
+    Args:
+        vector_env: the vector environment.
+        name: how errors and logs call it.
+        dtype: dtype of observations and continuous actions.
+        state_dependent_std: the Gaussian's deviation is a network output.
+        autoreset_mode: overrides the declared mode: "NextStep", "SameStep" or "Disabled".
+
+    Raises:
+        ValueError: the mode is not declared or not known.
+        TypeError: a space that is not supported.
+    """
+
+    def __init__(
+        self,
+        vector_env: Any,
+        *,
+        name: str = "vector environment",
+        dtype: npt.DTypeLike = "float32",
+        state_dependent_std: bool = False,
+        autoreset_mode: str | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            vector_env.single_observation_space,
+            vector_env.single_action_space,
+            n_envs=int(vector_env.num_envs),
+            dtype=dtype,
+            state_dependent_std=state_dependent_std,
+        )
+        self.vector_env = vector_env
+        self.autoreset_mode = _autoreset_mode(vector_env, autoreset_mode)
+        # NEXT_STEP: environments whose next step is a reset
+        self._resetting = np.zeros(self.n_envs, np.bool_)
+        self._to_env = self.action_adapter.batch_converter(
+            self.n_envs, self.observation_encoder.dtype
+        )
+
+    def _restart(self) -> None:
+        self._resetting[:] = False
+        seeds = [
+            environment_seed(self._seed, e, int(self._counters[e])) for e in range(self.n_envs)
+        ]
+        observations: Any = None
+        try:
+            observations, _ = self.vector_env.reset(
+                seed=seeds if _accepts_seed_list(self.vector_env) else seeds[0]
+            )
+            self.observation_encoder.write_batch(observations, self._observations)
+        except Exception as error:
+            raise self._vector_failure(
+                error,
+                f"reset before {self._vector_step(0)}",
+                "reset() must return (observations, infos)",
+            ) from error
+
+    def _step(
+        self, buffers: RolloutBuffers, actor: Actor, on_step: Callable[[], object] | None
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[Array]]:
+        n_steps = len(buffers.rewards)
+        ends: list[tuple[int, int]] = []
+        final_indices: list[tuple[int, int]] = []
+        finals: list[Array] = []
+        write_batch, to_env = self.observation_encoder.write_batch, self._to_env
+        step = self.vector_env.step
+        act = actor.step
+        next_step = self.autoreset_mode == "NextStep"
+
+        t = 0
+        inside = False  # between here and the environment: errors are its own
+        try:
+            for t in range(n_steps):
+                act(t)
+                inside = True
+                observations, rewards, terminated, truncated, infos = step(
+                    to_env(buffers.actions[t])
+                )
+                buffers.rewards[t] = rewards
+                buffers.terminated[t] = terminated
+                buffers.truncated[t] = truncated
+                write_batch(observations, buffers.observations[t + 1])
+                if next_step and self._resetting.any():
+                    self._mark_resets(buffers, t)
+                ended = buffers.terminated[t] | buffers.truncated[t]
+                if ended.any():
+                    for e in np.flatnonzero(ended).tolist():
+                        ends.append((t, e))
+                        if not buffers.terminated[t, e]:
+                            final_indices.append((t, e))
+                            finals.append(self._final_observation(buffers, t, e, infos))
+                    if self.autoreset_mode == "Disabled":
+                        self._reset_ended(ended, buffers.observations[t + 1])
+                if next_step:
+                    self._resetting[:] = ended
+                inside = False
+                if on_step is not None:
+                    on_step()
+        except Exception as error:
+            if not inside or isinstance(error, EnvironmentFailure):
+                raise
+            # a NaN often breaks an environment one step later: name the cause, not the effect
+            non_finite = self._non_finite(buffers, t)
+            if non_finite is not None:
+                raise non_finite from error
+            raise self._vector_failure(
+                error,
+                self._vector_step(t),
+                "step() must return (observations, rewards, terminated, truncated, infos), "
+                f"each for {self.n_envs} environments",
+            ) from error
+        return ends, final_indices, finals
+
+    def _mark_resets(self, buffers: RolloutBuffers, t: int) -> None:
+        """Step t only reset these environments: it is no transition of theirs."""
+        resetting = self._resetting
+        buffers.valid[t, resetting] = False
+        buffers.rewards[t, resetting] = 0.0
+        buffers.terminated[t, resetting] = False
+        buffers.truncated[t, resetting] = False
+
+    def _final_observation(
+        self, buffers: RolloutBuffers, t: int, e: int, infos: Mapping[str, Any]
+    ) -> Array:
+        """The true successor of step t in environment e, encoded."""
+        if self.autoreset_mode != "SameStep":
+            row: Array = buffers.observations[t + 1, e].copy()
+            return row
+        # the older name is that of Gymnasium before 1.1
+        batch = infos.get("final_obs", infos.get("final_observation"))
+        final = None if batch is None else _entry(batch, e)
+        if final is None:
+            raise EnvironmentFailure(
+                f"{self._where(t, e)}: truncated, but info['final_obs'][{e}] is missing; under the "
+                "autoreset mode SAME_STEP it must hold the true final observation"
+            )
+        return self.observation_encoder.encode(final)
+
+    def _reset_ended(self, ended: npt.NDArray[np.bool_], rows: Array) -> None:
+        """Reset the environments that ended, and put their first observations into `rows`."""
+        observations, _ = self.vector_env.reset(options={"reset_mask": ended.copy()})
+        rows[ended] = self.observation_encoder.encode_batch(observations, self.n_envs)[ended]
+
+    def _vector_step(self, t: int) -> str:
+        return f"{self.name}, step {int(self._first_steps[0]) + t}"
+
+    def _vector_failure(self, error: Exception, where: str, interface: str) -> Exception:
+        if isinstance(error, ObservationError):
+            return ValueError(f"{where}: {error}")
+        # raised in our own frame, not in one below it: we could not use what came back
+        trace = error.__traceback__
+        ours = trace is not None and trace.tb_next is None
+        sentence = f"{type(error).__name__}: {error}"
+        return EnvironmentFailure(
+            f"{where}: {sentence}; {interface}"
+            if ours
+            else f"{where}: the environment raised {sentence}"
+        )
+
+    def _close(self) -> None:
+        self.vector_env.close()
+
+
+def _autoreset_mode(vector_env: Any, override: str | None) -> str:
+    mode = override
+    if mode is None:
+        mode = (vector_env.metadata or {}).get("autoreset_mode")
+    # gymnasium.vector.AutoresetMode is an enum whose values are these strings
+    mode = getattr(mode, "value", mode)
+    if mode not in _MODES:
+        raise ValueError(
+            f"autoreset_mode: expected one of {', '.join(_MODES)}, got {mode!r}; set "
+            'metadata["autoreset_mode"] of the vector environment to a '
+            "gymnasium.vector.AutoresetMode, because a wrong guess would train on resets"
+        )
+    return str(mode)
+
+
+def _accepts_seed_list(vector_env: Any) -> bool:
+    from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+
+    return isinstance(vector_env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+
+
+def _entry(batch: Any, e: int) -> Any:
+    """Entry e of an array of observations, or of a dictionary or tuple of arrays."""
+    if isinstance(batch, Mapping):
+        return {key: _entry(part, e) for key, part in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(_entry(part, e) for part in batch)
+    entry: Any = batch[e]
+    return entry
