@@ -172,6 +172,25 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
+# ---- signals
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_stops_after_the_iteration_and_the_second_at_once(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    with cli.StopOnSignal() as stop:
+        assert stop.on_iteration(None, {}) is None  # type: ignore[arg-type]
+        signal.raise_signal(number)
+        assert stop.on_iteration(None, {}) is False  # type: ignore[arg-type]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+    assert "stopping after this iteration" in capfd.readouterr().err
+
+
 # ---- run folders
 
 
@@ -296,6 +315,15 @@ def test_plot_writes_a_picture(finished: Path, tmp_path: Path) -> None:
     done = trpo_fast("plot", finished, "--out", out)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_record_writes_a_video(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "video.mp4"
+    done = trpo_fast("record", finished, "--out", out)
+    if "pip install" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_size > 0
 
 
 @pytest.mark.parametrize("env", ["NoSuchEnv-v0", "no_such_module_xyz:Env-v0"])

@@ -16,7 +16,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -167,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         return _fail(error, FAILED)
     except Exception as error:
-        if _is_gymnasium_error(error):
+        if _comes_from_an_environment(error):
             return _fail(error, FAILED)
         hint = "set TRPO_FAST_DEBUG=1 to see where, and please report it"
         return _fail(f"unexpected {type(error).__name__}: {error}; {hint}", FAILED)
@@ -190,7 +191,7 @@ def _parse(arguments: list[str]) -> Command:
         return command
     record = RunFolder.open(command.resume).read_record()
     stored = {name: record[name] for name in _STORED if name in record}
-    config = ConfigFlags(**TRPOConfig.from_dict(record["config"]).to_dict())
+    config = ConfigFlags(**cast(Any, vars(TRPOConfig.from_dict(record["config"]))))
     return _parse_with(Train(**stored, config=config), arguments)
 
 
@@ -277,7 +278,7 @@ def train(command: Train) -> int:
     else:
         run, agent = _resumed(command, config, RunFolder.open(command.resume))
 
-    with StopOnSignal() as stop:
+    with closing(agent), StopOnSignal() as stop:
         try:
             _learn(agent, run, command, stop)
         except KeyboardInterrupt:
@@ -295,9 +296,10 @@ def evaluate(command: Evaluate) -> int:
     """Play episodes with a run's policy and print mean and deviation."""
     _at_least("--episodes", command.episodes, 1)
     file, agent = _loaded(command.run, command.checkpoint)
-    result = agent.evaluate(
-        episodes=command.episodes, deterministic=not command.stochastic, seed=command.seed
-    )
+    with closing(agent):
+        result = agent.evaluate(
+            episodes=command.episodes, deterministic=not command.stochastic, seed=command.seed
+        )
     _say(
         f"{agent.env_name}: return {result.mean_return:.2f} ± {result.std_return:.2f}, "
         f"length {result.mean_length:.1f}, {command.episodes} episodes, "
@@ -313,7 +315,16 @@ def record(command: Record) -> int:
     from .evaluation import record_video
 
     out = Path(command.out) if command.out else file.with_name("video.mp4")
-    record_video(agent, out, seed=command.seed)
+    with closing(agent):
+        try:
+            record_video(agent, out, seed=command.seed)
+        except Exception as error:
+            if "OpenGL" not in str(error):
+                raise
+            raise RuntimeError(
+                "record: expected a display or a renderer without one, got no OpenGL context; "
+                "set MUJOCO_GL=egl or MUJOCO_GL=osmesa"
+            ) from error
     _say(f"saved {out}")
     return DONE
 
@@ -335,17 +346,11 @@ def info() -> int:
     """Print versions and what the core found on this machine."""
     from . import runtime
 
-    facts: dict[str, object] = {
-        "trpo_fast": _version(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **runtime.info(),
-        **_library_versions(),
-        "presets": ", ".join(PRESETS),
-    }
+    facts = {**runtime.info(), **_library_versions(), "presets": list(PRESETS)}
     width = max(map(len, facts))
     for name, value in facts.items():
-        _say(f"{name:<{width}}  {value}")
+        text = ", ".join(value) if isinstance(value, list) else value
+        _say(f"{name:<{width}}  {text}")
     return DONE
 
 
@@ -362,7 +367,7 @@ def _started(command: Train, config: TRPOConfig) -> tuple[RunFolder, TRPO]:
 
     from .agent import TRPO
 
-    agent = TRPO(command.env, **config.to_dict())
+    agent = TRPO(command.env, config=config)
     return RunFolder.create(folder, _describe(command, config)), agent
 
 
@@ -392,38 +397,37 @@ def _resumed(command: Train, config: TRPOConfig, run: RunFolder) -> tuple[RunFol
             f"--total-timesteps: expected more than the {agent.timesteps} steps already done, "
             f"got {command.total_timesteps}; raise it"
         )
-    if config.n_threads != stored["config"].get("n_threads"):
-        set_num_threads(cast(int, config.n_threads))
-    run.forget_after(agent.timesteps)
+    if config.n_threads is not None:
+        set_num_threads(config.n_threads)
     run.write_record({**stored, "total_timesteps": command.total_timesteps})
     return run, agent
 
 
 def _learn(agent: TRPO, run: RunFolder, command: Train, stop: StopOnSignal) -> None:
-    from .callbacks import Callback, CheckpointEvery, EvaluateEvery
-    from .logging import ConsoleLogger, CsvLogger, Logger, TensorBoardLogger
+    from .callbacks import CallbackLike, CheckpointEvery, EvaluateEvery
+    from .logging import CsvLogger, Logger, TensorBoardLogger
 
-    callbacks: list[Callback | Callable[..., bool | None]] = [
-        CheckpointEvery(command.checkpoint_every, run.latest)
-    ]
+    callbacks: list[CallbackLike] = []
     if command.evaluate_every > 0:
-        evaluate_every = EvaluateEvery(
-            command.evaluate_every, command.evaluation_episodes, best_path=run.best
-        )
-        callbacks.append(evaluate_every)
+        every, episodes = command.evaluate_every, command.evaluation_episodes
+        callbacks.append(EvaluateEvery(every, episodes, run.best, csv_path=run.evaluations_file))
+    # it saves at the end too, however training ends
+    callbacks.append(CheckpointEvery(command.checkpoint_every, run.latest))
     callbacks.append(stop.on_iteration)
 
     # a run that goes on loses the rows beyond its checkpoint: they will be written again
-    csv_logger = CsvLogger(
-        run.progress_file, resume_timesteps=None if command.resume is None else agent.timesteps
-    )
-    loggers: list[Logger] = [ConsoleLogger(), csv_logger]
+    resume = None if command.resume is None else agent.timesteps
+    loggers: list[Logger] = [CsvLogger(run.progress_file, resume_timesteps=resume)]
     if command.tensorboard:
-        loggers.append(TensorBoardLogger(run.tensorboard))
+        loggers.append(TensorBoardLogger(run.tensorboard, resume_timesteps=resume))
 
     # learn counts the steps of this call, the flag those of the whole run
-    agent.learn(command.total_timesteps - agent.timesteps, callback=callbacks, loggers=loggers)
-    agent.save(run.latest)
+    agent.learn(
+        command.total_timesteps - agent.timesteps,
+        callback=callbacks,
+        progress=sys.stderr.isatty(),
+        loggers=loggers,
+    )
 
 
 class StopOnSignal:
@@ -536,10 +540,9 @@ def _library_versions() -> dict[str, str]:
     return versions
 
 
-def _is_gymnasium_error(error: Exception) -> bool:
-    # without importing it: an error of gymnasium's means that it is imported
-    gymnasium = sys.modules.get("gymnasium")
-    return gymnasium is not None and isinstance(error, gymnasium.error.Error)
+def _comes_from_an_environment(error: Exception) -> bool:
+    # told by its module, so that nothing need be imported
+    return type(error).__module__.partition(".")[0] in ("gymnasium", "mujoco", "ale_py")
 
 
 def _fail(problem: object, status: int) -> int:

@@ -152,7 +152,7 @@ class TRPOConfig:
     """Bound on the absolute value of a normalised observation, in standard deviations."""
 
     scale_returns: bool = True
-    """Divide rewards by the running standard deviation of the discounted return."""
+    """Fit the value function to returns divided by their running standard deviation."""
 
     def __post_init__(self) -> None:
         # each line: the field, the values it takes, what to do about another one

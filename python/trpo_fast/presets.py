@@ -132,7 +132,8 @@ _RL_ZOO_MUJOCO = PresetInfo(
     },
     differences=(
         *_SB3.differences,
-        "VecNormalize clips scaled rewards to ±10 and updates its statistics at every step",
+        "VecNormalize divides the rewards by the deviation of the discounted return, clips them "
+        "to ±10, and updates its statistics at every step; ours divides the value targets",
     ),
 )
 
@@ -170,8 +171,6 @@ _TIANSHOU = PresetInfo(
         "scale_returns": True,  # return_scaling
     },
     differences=(
-        "return scaling divides the value targets, and multiplies predictions back, by the "
-        "deviation of past returns; ours divides rewards by that of the discounted return",
         "actions are mapped from [-1, 1] to the range of the action space; ours are in the "
         "units of the action space, clipped",
         "a failed line search keeps its last, too long step; ours restores the old parameters",

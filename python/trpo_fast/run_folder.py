@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Mapping
@@ -102,33 +101,3 @@ class RunFolder:
             f"run folder: expected the {which or 'best or latest'} checkpoint in {self.path}, got "
             f"none; train longer, or choose another one with --checkpoint"
         )
-
-    def forget_after(self, timesteps: int) -> None:
-        """Drop the rows that lie beyond a checkpoint of so many timesteps, before resuming it."""
-        _drop_rows(self.progress_file, "time/timesteps", timesteps)
-        _drop_rows(self.evaluations_file, "timesteps", timesteps)
-
-
-def _drop_rows(file: Path, column: str, timesteps: int) -> None:
-    if not file.is_file():
-        return
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))
-    if not rows or column not in rows[0]:
-        return
-    index = rows[0].index(column)
-    # a row cut off by a kill has no such column or no number in it: it goes as well
-    kept = [rows[0]] + [row for row in rows[1:] if _within(row, index, len(rows[0]), timesteps)]
-    if len(kept) == len(rows):
-        return
-    aside = file.with_suffix(".csv.tmp")
-    with aside.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows(kept)
-    os.replace(aside, file)
-
-
-def _within(row: list[str], index: int, width: int, timesteps: int) -> bool:
-    try:
-        return len(row) == width and float(row[index]) <= timesteps
-    except ValueError:
-        return False
