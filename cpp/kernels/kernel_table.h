@@ -50,12 +50,14 @@ struct KernelTable {
   // of scalars to sum, so that threads can share the work without changing a bit.
   void (*tree_sum)(Scalar* partials, Index count, Index stride, Index begin, Index end);
   // flat = scale * gradient.
-  void (*unpack_gradient)(const NetworkShape&, const Scalar* gradient, double scale, double* flat);
+  void (*unpack_gradient)(const NetworkShape&, const Scalar* gradient, double scale, Scalar* flat);
+  void (*unpack_gradient_double)(const NetworkShape&, const Scalar* gradient, double scale,
+                                 double* flat);
 
   // One Adam step on flat arrays:  m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2,
   // theta -= step_size * m / (sqrt(v) * inverse_sqrt_bias2 + epsilon).
   void (*adam)(Index n, double step_size, double beta1, double beta2, double inverse_sqrt_bias2,
-               double epsilon, const double* gradient, Scalar* m, Scalar* v, Scalar* theta);
+               double epsilon, const Scalar* gradient, Scalar* m, Scalar* v, Scalar* theta);
 
   // y = clip((x - mean) * inverse_std, -clip, clip), rows of `width` scalars.
   void (*normalize)(Index rows, Index width, const Scalar* x, const Scalar* mean,

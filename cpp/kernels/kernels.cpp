@@ -315,9 +315,9 @@ void tree_sum(Scalar* partials, Index count, Index stride, Index begin, Index en
   }
 }
 
-template <class Scalar>
-void unpack_gradient(const NetworkShape& shape, const Scalar* gradient, double scale,
-                     double* flat) {
+template <class Scalar, class Target>
+void unpack_to(const NetworkShape& shape, const Scalar* gradient, double scale_by, Target* flat) {
+  const Target scale = Target(scale_by);
   for (int l = 0; l < shape.n_layers; ++l) {
     const Index in = shape.sizes[l], out = shape.sizes[l + 1];
     const LayerOffsets o = gradient_offsets<Scalar>(shape, l);
@@ -328,29 +328,56 @@ void unpack_gradient(const NetworkShape& shape, const Scalar* gradient, double s
         const Index i1 = std::min(in, i0 + 8);
         for (Index j = 0; j < out; ++j)
           for (Index i = i0; i < i1; ++i)
-            flat[j * in + i] = scale * double(g[i * out_padded + j]);
+            flat[j * in + i] = scale * Target(g[i * out_padded + j]);
       }
     } else {
       const Index in_padded = padded<Scalar>(in);
       for (Index j = 0; j < out; ++j)
-        for (Index i = 0; i < in; ++i) flat[j * in + i] = scale * double(g[j * in_padded + i]);
+        for (Index i = 0; i < in; ++i) flat[j * in + i] = scale * Target(g[j * in_padded + i]);
     }
     flat += out * in;
-    for (Index j = 0; j < out; ++j) flat[j] = scale * double(gradient[o.bias + j]);
+    for (Index j = 0; j < out; ++j) flat[j] = scale * Target(gradient[o.bias + j]);
     flat += out;
   }
 }
 
 template <class Scalar>
+void unpack_gradient(const NetworkShape& shape, const Scalar* gradient, double scale,
+                     Scalar* flat) {
+  unpack_to<Scalar, Scalar>(shape, gradient, scale, flat);
+}
+
+template <class Scalar>
+void unpack_gradient_double(const NetworkShape& shape, const Scalar* gradient, double scale,
+                            double* flat) {
+  unpack_to<Scalar, double>(shape, gradient, scale, flat);
+}
+
+template <class Scalar>
 void adam(Index n, double step_size, double beta1, double beta2, double inverse_sqrt_bias2,
-          double epsilon, const double* gradient, Scalar* m, Scalar* v, Scalar* theta) {
+          double epsilon, const Scalar* gradient, Scalar* m, Scalar* v, Scalar* theta) {
+  using Packet = PacketOf<Scalar>;
   const Scalar b1 = Scalar(beta1), c1 = Scalar(1 - beta1);
   const Scalar b2 = Scalar(beta2), c2 = Scalar(1 - beta2);
   const Scalar rate = Scalar(step_size), root = Scalar(inverse_sqrt_bias2), eps = Scalar(epsilon);
-  for (Index i = 0; i < n; ++i) {
-    const Scalar g = Scalar(gradient[i]);
+  Index i = 0;
+  for (; i + kLanes<Scalar> <= n; i += kLanes<Scalar>) {
+    const Packet g = ei::ploadu<Packet>(gradient + i);
+    const Packet m_i = ei::pmadd(ei::pset1<Packet>(b1), ei::ploadu<Packet>(m + i),
+                                 ei::pmul(ei::pset1<Packet>(c1), g));
+    const Packet v_i = ei::pmadd(ei::pset1<Packet>(b2), ei::ploadu<Packet>(v + i),
+                                 ei::pmul(ei::pset1<Packet>(c2), ei::pmul(g, g)));
+    const Packet divisor =
+        ei::pmadd(ei::psqrt(v_i), ei::pset1<Packet>(root), ei::pset1<Packet>(eps));
+    const Packet step = ei::pdiv(ei::pmul(ei::pset1<Packet>(rate), m_i), divisor);
+    ei::pstoreu(m + i, m_i);
+    ei::pstoreu(v + i, v_i);
+    ei::pstoreu(theta + i, ei::psub(ei::ploadu<Packet>(theta + i), step));
+  }
+  for (; i < n; ++i) {
+    const Scalar g = gradient[i];
     m[i] = b1 * m[i] + c1 * g;
-    v[i] = b2 * v[i] + c2 * g * g;
+    v[i] = b2 * v[i] + c2 * (g * g);
     theta[i] -= rate * m[i] / (std::sqrt(v[i]) * root + eps);
   }
 }
@@ -384,6 +411,7 @@ KernelTable<Scalar> make_table() {
   table.adjoint = adjoint<Scalar>;
   table.tree_sum = tree_sum<Scalar>;
   table.unpack_gradient = unpack_gradient<Scalar>;
+  table.unpack_gradient_double = unpack_gradient_double<Scalar>;
   table.adam = adam<Scalar>;
   table.normalize = normalize<Scalar>;
   return table;

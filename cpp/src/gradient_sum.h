@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "aligned.h"
 #include "dispatch.h"
@@ -22,16 +23,20 @@ class GradientSum {
     std::memset(partial(chunk), 0, static_cast<std::size_t>(size_) * sizeof(Scalar));
   }
 
-  // flat = scale * sum of the partials
+  // flat = scale * sum of the partials; flat is Scalar or double
+  template <class Target>
   void collect(const NetworkShape& shape, const Tiling& tiling, int threads, double scale,
-               double* flat) {
-    constexpr Index kRange = 8192;  // scalars that one thread sums at a time
+               Target* flat) {
+    constexpr Index kRange = 16384;  // scalars that one thread sums at a time
     const KernelTable<Scalar>& k = kernels<Scalar>();
     parallel_for((size_ + kRange - 1) / kRange, threads, [&](Index range, int) {
       k.tree_sum(partials_.data(), tiling.chunks, size_, range * kRange,
                  std::min(size_, (range + 1) * kRange));
     });
-    k.unpack_gradient(shape, partials_.data(), scale, flat);
+    if constexpr (std::is_same_v<Target, Scalar>)
+      k.unpack_gradient(shape, partials_.data(), scale, flat);
+    else
+      k.unpack_gradient_double(shape, partials_.data(), scale, flat);
   }
 
  private:

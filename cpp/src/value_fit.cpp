@@ -30,9 +30,9 @@ struct ValueFunction<Scalar>::Workspace {
   AlignedBuffer<Scalar> per_thread;  // activations, outputs, cotangents, scratch
   GradientSum<Scalar> gradient;
   std::vector<double> loss_sums;  // chunks
-  std::vector<double> flat_gradient;
+  std::vector<Scalar> flat_gradient;
   AlignedBuffer<Scalar> minibatch_x, minibatch_y;
-  std::vector<Index> order;
+  std::vector<std::int64_t> order;
   Index activations = 0, stride = 0, thread_size = 0;
 
   void reserve(const NetworkShape& shape, const Tiling& tiling, int threads) {
@@ -90,6 +90,13 @@ void ValueFunction<Scalar>::predict(const Scalar* observations, Index rows, Scal
 template <class Scalar>
 double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* targets, Index rows,
                                    double* gradient) {
+  return loss_into(observations, targets, rows, gradient);
+}
+
+template <class Scalar>
+template <class Target>
+double ValueFunction<Scalar>::loss_into(const Scalar* observations, const Scalar* targets,
+                                        Index rows, Target* gradient) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const Tiling tiling(rows);
   const int threads = threads_for(rows, n_parameters());
@@ -139,17 +146,11 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
     w_->minibatch_x.reserve(size * O);
     w_->minibatch_y.reserve(size);
     w_->order.resize(static_cast<std::size_t>(rows));
-    for (Index i = 0; i < rows; ++i) w_->order[static_cast<std::size_t>(i)] = i;
   }
 
   for (int epoch = 0; epoch < options.epochs; ++epoch) {
-    // shuffle: Fisher-Yates on the stream (seed, epoch)
-    if (!full_batch) {
-      CounterStream stream(options.seed, static_cast<std::uint32_t>(epoch), 0);
-      for (Index i = rows - 1; i > 0; --i)
-        std::swap(w_->order[static_cast<std::size_t>(i)],
-                  w_->order[stream.below(static_cast<std::uint64_t>(i) + 1)]);
-    }
+    if (!full_batch)
+      shuffle(options.seed, static_cast<std::uint32_t>(epoch), rows, w_->order.data());
     for (Index begin = 0; begin < rows; begin += size) {
       const Index n = std::min(size, rows - begin);
       const Scalar* batch_x = x;
@@ -165,7 +166,7 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
       }
 
       // theta -= lr m^ / (sqrt(v^) + eps)
-      loss(batch_x, batch_y, n, w_->flat_gradient.data());
+      loss_into(batch_x, batch_y, n, w_->flat_gradient.data());
       ++adam_steps_;
       ++summary.steps;
       const double t = static_cast<double>(adam_steps_);

@@ -20,7 +20,6 @@ class CounterStream {
 
   double uniform();  // in [0, 1), 53 bits; two a block
   double normal();   // Box-Muller on the two uniforms of a block; two a block
-  std::uint64_t below(std::uint64_t n);  // integer in [0, n), one uniform
 
  private:
   void refill();
@@ -34,5 +33,8 @@ class CounterStream {
   bool has_normal_ = false;
   double next_normal_ = 0.0;
 };
+
+// order = a random permutation of 0 ... n-1 (Fisher-Yates), the bits a function of (seed, epoch) alone.
+void shuffle(std::uint64_t seed, std::uint32_t epoch, std::int64_t n, std::int64_t* order);
 
 }  // namespace trpo_fast

@@ -62,6 +62,8 @@ class ValueFunction {
 
  private:
   struct Workspace;
+  template <class Target>
+  double loss_into(const Scalar* x, const Scalar* y, Index rows, Target* gradient);
   void fit_adam(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
                 ValueFitSummary& summary);
   void fit_lbfgs(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
