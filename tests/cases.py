@@ -6,7 +6,9 @@ import functools
 from typing import Any
 
 import numpy as np
+
 import reference
+from trpo_fast import core
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -84,9 +86,10 @@ def normals(seed: int, *shape: int, dtype: str = "float64") -> Array:
 
 
 def moved(parameters: Array, seed: int, dtype: str, scale: float = 0.05) -> Array:
-    """Parameters near the given ones, representable in `dtype`."""
-    noise = scale * normals(seed, *parameters.shape)
-    return (parameters + noise).astype(dtype).astype(np.float64)
+    """Parameters a random step of length 3 scale away, representable in `dtype`."""
+    noise = normals(seed, *parameters.shape)
+    step = 3.0 * scale / np.linalg.norm(noise) * noise
+    return (parameters + step).astype(dtype).astype(np.float64)
 
 
 def assert_close(
@@ -107,4 +110,46 @@ def assert_close(
     assert error <= tolerance * size, (
         f"{what}: error {error:.3e} on a size of {size:.3e}, "
         f"relative {error / size if size else np.inf:.3e} > {tolerance:.0e}"
+    )
+
+
+# --------------------------------------------------------------------------------------------
+# From a case to the compiled core
+# --------------------------------------------------------------------------------------------
+
+
+def core_distribution(head: reference.Head) -> core.Distribution:
+    return core.Distribution(head.kind, head.sizes)
+
+
+def core_policy(problem: reference.Problem, dtype: str) -> core.Policy:
+    """The compiled policy at the parameters of the problem."""
+    p = problem.policy
+    policy = core.Policy(
+        p.obs_dim,
+        core_distribution(p.head),
+        hidden_sizes=p.hidden_sizes,
+        activation=p.activation,
+        dtype=dtype,
+    )
+    policy.parameters = problem.parameters.astype(dtype)
+    return policy
+
+
+def core_value(value: reference.ValueFunction, parameters: Array, dtype: str) -> core.ValueFunction:
+    """The compiled value function at the given parameters."""
+    function = core.ValueFunction(
+        value.obs_dim, hidden_sizes=value.hidden_sizes, activation=value.activation, dtype=dtype
+    )
+    function.parameters = parameters.astype(dtype)
+    return function
+
+
+def core_batch(problem: reference.Problem, dtype: str) -> tuple[Array, Array, Array]:
+    """Observations, actions and advantages in the number types of the core."""
+    action_dtype = dtype if problem.policy.head.is_gaussian else "int32"
+    return (
+        problem.obs.astype(dtype),
+        problem.actions.astype(action_dtype),
+        problem.advantages.astype(dtype),
     )

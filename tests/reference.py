@@ -30,15 +30,15 @@ ADVANTAGE_STD_FLOOR = 1e-8
 # Activations
 # --------------------------------------------------------------------------------------------
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _sigmoid(x: Array) -> Array:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+    return np.exp(-np.logaddexp(0.0, -x))  # accurate in both tails
 
 
 def _normal_cdf(x: Array) -> Array:
-    return 0.5 * (1.0 + _erf(x / math.sqrt(2.0)))
+    return 0.5 * _erfc(-x / math.sqrt(2.0))
 
 
 def _normal_pdf(x: Array) -> Array:
@@ -83,7 +83,7 @@ def activation_slope(name: str, x: Array) -> Array:
 ACTIVATIONS = ("tanh", "relu", "elu", "silu", "gelu", "identity")
 
 # --------------------------------------------------------------------------------------------
-# Network: nn.Sequential(Linear, act, ..., Linear), flat parameters W0 (out, in) row-major, b0, W1...
+# Network: nn.Sequential(Linear, act, ..., Linear), flat parameters W0 (out, in) row-major, b0, ...
 # --------------------------------------------------------------------------------------------
 
 
@@ -323,9 +323,12 @@ class Head:
         return self.inverse_cdf(eta, u)
 
     def inverse_cdf(self, eta: Array, u: Array) -> Array:
-        """Discrete actions: the first index whose cumulative probability exceeds u (N, K)."""
+        """Discrete actions (N, K): the first index whose cumulative probability exceeds u.
+
+        Bernoulli actions are counted down from 1, so that a = 1 where u < p.
+        """
         if self.kind == "bernoulli":
-            return (u >= 1.0 - _sigmoid(eta)).astype(np.int32)
+            return (u < _sigmoid(eta)).astype(np.int32)
         columns = []
         for k, group in enumerate(self.groups()):
             cdf = np.cumsum(np.exp(_log_softmax(eta[:, group])), axis=1)[:, :-1]
