@@ -204,17 +204,16 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
         Annotated[Plot, subcommand("plot")],
         Annotated[Info, subcommand("info")],
     ]
-    return cast(
-        Command,
-        tyro.cli(
+    # the argument registry= would do, but misses integers before tyro 1.0.12
+    with _integers_registry():
+        command = tyro.cli(
             cast(Any, commands),
             prog="trpo-fast",
             description="Trust Region Policy Optimization on a C++ core.",
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes,),
-            registry=_integers_registry(),
-        ),
-    )
+        )
+    return cast(Command, command)
 
 
 def _integers_registry() -> tyro.constructors.ConstructorRegistry:
