@@ -502,8 +502,12 @@ class TRPO:
         self._predictions = int(metadata["predictions"])
         self._callback_state = dict(metadata["callbacks"])
         self._freeze_normalizer()
-        if self.sampler.n_envs == metadata["n_envs"]:
-            self.sampler.load_state_dict(group("sampler"))
+        sampler = group("sampler")
+        if self.sampler.n_envs != metadata["n_envs"]:
+            # another number of environments: go on beyond every random number drawn so far
+            drawn = np.full(self.sampler.n_envs, sampler["counters"].max(), np.uint64)
+            sampler = {"counters": drawn}
+        self.sampler.load_state_dict(sampler)
 
     def close(self) -> None:
         """Close the environments."""

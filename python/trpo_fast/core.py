@@ -36,6 +36,7 @@ __all__ = [
     "Distribution",
     "FisherOperator",
     "FitSummary",
+    "Normalizer",
     "Policy",
     "RunningStatistics",
     "UpdateSummary",
@@ -470,6 +471,16 @@ class FisherOperator:
         return product
 
 
+@dataclass(frozen=True, eq=False)
+class Normalizer:
+    """y = clip((x - mean) / sqrt(variance + epsilon), -clip, clip)."""
+
+    mean: Float64  # (O,)
+    variance: Float64  # (O,)
+    clip: float
+    epsilon: float
+
+
 class Actor:
     """Samples actions for the rows of preallocated rollout arrays, one native call a step."""
 
@@ -508,6 +519,7 @@ class Policy(_Network):
             list(distribution.sizes),
         )
         self._updater: Any = None
+        self._normalizer: Normalizer | None = None
         log_std = _finite("initial_log_std", initial_log_std, -20.0, 20.0, "a number in [-20, 20]")
         flat = np.concatenate(
             [
@@ -543,12 +555,20 @@ class Policy(_Network):
         v = _shaped("variance", variance, np.float64, (self.obs_dim,))
         if not (np.isfinite(m).all() and np.isfinite(v).all() and (v >= 0).all()):
             raise ValueError("mean, variance: expected finite numbers and variance >= 0.")
-        _finite("clip", clip, 1e-6, math.inf, "a positive number")
-        self._impl.set_normalizer(m, 1.0 / np.sqrt(v + epsilon), float(clip))
+        clip = _finite("clip", clip, 1e-6, math.inf, "a positive number")
+        epsilon = _finite("epsilon", epsilon, 1e-300, math.inf, "a positive number")
+        self._impl.set_normalizer(m, 1.0 / np.sqrt(v + epsilon), clip)
+        self._normalizer = Normalizer(m.copy(), v.copy(), clip, epsilon)
 
     def clear_normalizer(self) -> None:
         """Let observations through as they are."""
         self._impl.clear_normalizer()
+        self._normalizer = None
+
+    @property
+    def normalizer(self) -> Normalizer | None:
+        """The frozen normaliser in front of the network, or None."""
+        return self._normalizer
 
     def normalize(self, observations: ArrayLike) -> Float:
         """(N, O) raw -> (N, O) as the network sees them, dtype S."""
