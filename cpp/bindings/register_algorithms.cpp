@@ -29,7 +29,7 @@ py::tuple gae(const Array<double>& rewards, const Array<double>& values,
   return py::make_tuple(advantages, returns);
 }
 
-py::dict solve(const std::function<py::object(py::object)>& product, const Array<double>& b,
+py::dict solve(const std::function<Array<double>(Array<double>)>& product, const Array<double>& b,
                int max_iterations, double tolerance) {
   check_shape("b", b, {-1});
   const py::ssize_t n = b.shape(0);
@@ -41,8 +41,7 @@ py::dict solve(const std::function<py::object(py::object)>& product, const Array
   const ConjugateGradientSummary summary = conjugate_gradient(
       [&](const double* p, double* y) {
         // a fresh array each time: the callable may keep it
-        const auto result = Array<double>::ensure(product(Array<double>(n, p)));
-        if (!result) throw py::error_already_set();
+        const Array<double> result = product(Array<double>(n, p));
         check_shape("operator's result", result, {n});
         std::copy(result.data(), result.data() + n, y);
       },

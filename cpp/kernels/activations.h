@@ -39,7 +39,7 @@ void activate(Activation activation, Index n, Scalar* z, Scalar* d) {
       ArrayMap<Scalar> h(z, n);
       ArrayMap<Scalar> slope(d, n);
       slope = (h > Scalar(0)).template cast<Scalar>();
-      h = (h > Scalar(0)).select(h, Scalar(0));
+      h = (h < Scalar(0)).select(Scalar(0), h);  // a NaN stays a NaN
       return;
     }
     case Activation::kElu: {  // phi = e^z - 1, phi' = e^z for z <= 0

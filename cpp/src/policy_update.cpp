@@ -325,7 +325,13 @@ enum class AdvantageKind { kUsable, kConstant, kNonFinite };
 template <class Scalar>
 AdvantageKind standardize(const Scalar* advantages, Index n, bool standardize, double* w) {
   double sum = 0.0;
-  for (Index i = 0; i < n; ++i) sum += static_cast<double>(advantages[i]);
+  double smallest = static_cast<double>(advantages[0]), largest = smallest;
+  for (Index i = 0; i < n; ++i) {
+    const double a = static_cast<double>(advantages[i]);
+    sum += a;
+    smallest = std::min(smallest, a);
+    largest = std::max(largest, a);
+  }
   if (!std::isfinite(sum)) return AdvantageKind::kNonFinite;
   const double mean = sum / static_cast<double>(n);
   double squares = 0.0;
@@ -335,7 +341,8 @@ AdvantageKind standardize(const Scalar* advantages, Index n, bool standardize, d
   }
   const double deviation = std::sqrt(squares / static_cast<double>(n));
   const double rounding = 8.0 * static_cast<double>(std::numeric_limits<Scalar>::epsilon());
-  const bool constant = !(deviation > rounding * std::abs(mean));
+  const bool constant =
+      !(largest - smallest > rounding * std::max(std::abs(smallest), std::abs(largest)));
   if (standardize) {
     const double scale = constant ? 0.0 : 1.0 / deviation;
     for (Index i = 0; i < n; ++i) w[i] = (static_cast<double>(advantages[i]) - mean) * scale;

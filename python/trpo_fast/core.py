@@ -100,6 +100,14 @@ def _seed(value: int) -> int:
     return _integer("seed", value, 0, 2**64 - 1)
 
 
+def _stream(seed: int, env: int, step: int) -> tuple[int, int, int]:
+    return (
+        _seed(seed),
+        _integer("env", env, 0, 2**32 - 1),
+        _integer("step", step, 0, 2**64 - 1),
+    )
+
+
 # ------------------------------------------------------------------------------------------ algorithms
 
 
@@ -172,8 +180,12 @@ def conjugate_gradient(
     rhs = _array("b", b, np.float64)
     if rhs.ndim != 1:
         raise ValueError(f"b: expected shape (n,), got {rhs.shape}.")
+
+    def product(p: Float64) -> Float64:
+        return _shaped("operator's result", operator(p), np.float64, rhs.shape)
+
     result = _core.conjugate_gradient(
-        operator,
+        product,
         rhs,
         _integer("max_iterations", max_iterations, 0, 2**31 - 1),
         _finite("tolerance", tolerance, 0.0, math.inf, "a finite number of at least 0"),
@@ -183,12 +195,12 @@ def conjugate_gradient(
 
 def random_normals(seed: int, env: int, step: int, n: int) -> Float64:
     """First ``n`` standard normals of the stream (seed, env, step). Philox4x32-10, Box-Muller."""
-    return _core.normals(_seed(seed), _integer("env", env, 0, 2**32 - 1), _seed(step), _integer("n", n, 0, 2**31 - 1))
+    return _core.normals(*_stream(seed, env, step), _integer("n", n, 0, 2**31 - 1))
 
 
 def random_uniforms(seed: int, env: int, step: int, n: int) -> Float64:
     """First ``n`` uniforms in [0, 1) of the stream (seed, env, step), 53 bits each."""
-    return _core.uniforms(_seed(seed), _integer("env", env, 0, 2**32 - 1), _seed(step), _integer("n", n, 0, 2**31 - 1))
+    return _core.uniforms(*_stream(seed, env, step), _integer("n", n, 0, 2**31 - 1))
 
 
 class RunningStatistics:
