@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -242,8 +243,8 @@ def version(package: str) -> str | None:
 
 
 def have(package: str) -> bool:
-    """Whether a distribution is installed."""
-    return version(package) is not None
+    """Whether a package can be imported, without importing it."""
+    return importlib.util.find_spec(package.replace("-", "_")) is not None
 
 
 # ---- threads

@@ -301,13 +301,14 @@ class TorchTRPO:
         ).astype(np.float32)
         self._running_returns = np.zeros(len(self.envs))
 
-    def learn(self, total_timesteps: int) -> None:
+    def learn(self, total_timesteps: int) -> TorchTRPO:
         """Collect, estimate advantages, update the policy, fit the value function; repeat."""
         start = self.timesteps
         while self.timesteps - start < total_timesteps:
             observations, actions, advantages, returns = self._collect()
             update_policy(self.policy, observations, actions, advantages, self.settings)
             fit_value(self.value, self.optimizer, observations, returns, self.settings)
+        return self
 
     def _collect(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         T, E = self.settings.n_steps, len(self.envs)
