@@ -15,7 +15,7 @@ released while the core works; one object must not be used by two threads at onc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -59,7 +59,53 @@ def _array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
         raise ValueError(f"{name}: expected a rectangular array of numbers ({error}).") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}.")
-    return np.ascontiguousarray(array, dtype=dtype)
+    return np.asarray(array, dtype=dtype, order="C")
+
+
+def _borrowed(
+    name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...], *, writeable: bool
+) -> NDArray[Any]:
+    """An array that the core reads or writes in place, so that nothing may be converted."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(
+            f"{name}: expected a NumPy array to work on in place, got {type(array).__name__}."
+        )
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}.")
+    fits = array.ndim == len(shape) and all(
+        n is None or n == m for n, m in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        text = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name}: expected shape ({text}), got {array.shape}.")
+    if not array.flags.c_contiguous or (writeable and not array.flags.writeable):
+        raise ValueError(
+            f"{name}: expected a C-contiguous{' writeable' if writeable else ''} array, because it "
+            "is used in place; pass np.ascontiguousarray(...) and keep that array."
+        )
+    return array
+
+
+def _coordinates(name: str, value: ArrayLike, dtype: DTypeLike, n: int) -> NDArray[Any]:
+    """(n,) non-negative integers, refused rather than wrapped around."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}.")
+    if array.shape != (n,):
+        raise ValueError(f"{name}: expected shape ({n},), got {array.shape}.")
+    if n and (int(array.min()) < 0 or int(array.max()) > np.iinfo(dtype).max):  # type: ignore[type-var]
+        raise ValueError(
+            f"{name}: expected integers between 0 and {np.iinfo(dtype).max}, "  # type: ignore[type-var]
+            f"got {array.min()} to {array.max()}."
+        )
+    return np.asarray(array, dtype=dtype, order="C")
+
+
+def _entry(owner: str, state: Any, key: str) -> Any:
+    try:
+        return state[key]
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f"{owner}: expected an entry {key!r}, got none.") from None
 
 
 def _shaped(name: str, value: ArrayLike, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -94,6 +140,12 @@ def _integer(name: str, value: int, low: int, high: int = 2**63 - 1) -> int:
         limit = f"at least {low}" if high >= 2**63 - 1 else f"between {low} and {high}"
         raise ValueError(f"{name}: expected an integer of {limit}, got {value}.")
     return int(value)
+
+
+def _integers(name: str, values: Any) -> tuple[int, ...]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__}.")
+    return tuple(_integer(name, n, 1, 2**20) for n in values)
 
 
 def _seed(value: int) -> int:
@@ -254,9 +306,9 @@ class RunningStatistics:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned, bit for bit."""
         self._stats.restore(
-            float(np.asarray(state["count"]).reshape(-1)[0]),
-            _shaped("mean", state["mean"], np.float64, (self.dim,)),
-            _shaped("m2", state["m2"], np.float64, (self.dim,)),
+            float(_shaped("count", _entry("statistics", state, "count"), np.float64, (1,))[0]),
+            _shaped("mean", _entry("statistics", state, "mean"), np.float64, (self.dim,)),
+            _shaped("m2", _entry("statistics", state, "m2"), np.float64, (self.dim,)),
         )
 
 
@@ -293,7 +345,7 @@ class Distribution:
             raise ValueError(
                 f"kind: expected one of {', '.join(_KINDS)}, got {self.kind!r}."
             )
-        sizes = tuple(_integer("sizes", n, 1, 2**20) for n in self.sizes)
+        sizes = _integers("sizes", self.sizes)
         if not sizes or (len(sizes) > 1 and self.kind != "multi_categorical"):
             raise ValueError(
                 f"sizes: expected one size for {self.kind!r} (several only for "
@@ -329,14 +381,13 @@ class Distribution:
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    resolved = np.dtype(dtype)
+    try:
+        resolved = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}.") from None
     if resolved not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype: expected float32 or float64, got {resolved}.")
     return resolved
-
-
-def _hidden_sizes(hidden_sizes: Sequence[int]) -> list[int]:
-    return [_integer("hidden_sizes", n, 1, 2**20) for n in hidden_sizes]
 
 
 def _activation(name: str) -> str:
@@ -370,7 +421,7 @@ class _Network:
         dtype: DTypeLike,
     ) -> None:
         self.obs_dim = _integer("obs_dim", obs_dim, 1, 2**24)
-        self.hidden_sizes = tuple(_hidden_sizes(hidden_sizes))
+        self.hidden_sizes = _integers("hidden_sizes", hidden_sizes)
         self.activation = _activation(activation)
         self.dtype = _dtype(dtype)
         self._sizes = (self.obs_dim, *self.hidden_sizes, n_outputs)
@@ -521,6 +572,11 @@ class Policy(_Network):
         output_gain: float = 0.01,
         seed: int = 0,
     ) -> None:
+        if not isinstance(distribution, Distribution):
+            raise TypeError(
+                f"distribution: expected a Distribution, got {type(distribution).__name__}; "
+                'for a Box of 6 actions write Distribution("gaussian", (6,)).'
+            )
         super().__init__(obs_dim, distribution.n_outputs, hidden_sizes, activation, dtype)
         self.distribution = distribution
         self._impl = getattr(_core, f"Policy{self._suffix}")(
@@ -603,13 +659,13 @@ class Policy(_Network):
         """
         x = self._observations(observations)
         n = x.shape[0]
-        ids = np.arange(n) if envs is None else envs
+        ids = np.arange(n, dtype=np.uint32) if envs is None else envs
         counters = np.zeros(n, np.uint64) if steps is None else steps
         actions: NDArray[Any] = self._impl.sample(
             x,
             _seed(seed),
-            _shaped("envs", ids, np.uint32, (n,)),
-            _shaped("steps", counters, np.uint64, (n,)),
+            _coordinates("envs", ids, np.uint32, n),
+            _coordinates("steps", counters, np.uint64, n),
             bool(deterministic),
         )
         return actions
@@ -628,10 +684,14 @@ class Policy(_Network):
         The arrays are borrowed and kept alive, so they must be C-contiguous and of the exact dtype;
         ``actor.step(t)`` reads and writes their row t with no other Python in between.
         """
-        if actions.dtype != self.action_dtype:
-            raise TypeError(f"actions: expected dtype {self.action_dtype}, got {actions.dtype}.")
-        if observations.dtype != self.dtype:
-            raise TypeError(f"observations: expected dtype {self.dtype}, got {observations.dtype}.")
+        x = _borrowed(
+            "observations", observations, self.dtype, (None, None, self.obs_dim), writeable=False
+        )
+        T, E, _ = x.shape
+        dim = self.distribution.action_dim
+        _borrowed("actions", actions, self.action_dtype, (T, E, dim), writeable=True)
+        _borrowed("counters", counters, np.dtype(np.uint64), (E,), writeable=True)
+        _borrowed("envs", envs, np.dtype(np.uint32), (E,), writeable=False)
         return Actor(
             getattr(_core, f"Actor{self._suffix}")(
                 self._impl, observations, actions, counters, envs, _seed(seed)
@@ -652,6 +712,12 @@ class Policy(_Network):
             )
         if self.distribution.is_discrete and array.dtype.kind not in "iub":
             raise TypeError(f"actions: expected integers, got dtype {array.dtype}.")
+        if array.dtype.itemsize > 4 and self.distribution.is_discrete and array.size:
+            low, high = int(array.min()), int(array.max())
+            if low < 0 or high > 2**31 - 1:  # would wrap around as int32
+                raise ValueError(
+                    f"actions: expected integers counted from 0, got {low} to {high}."
+                )
         return _array("actions", array, self.action_dtype)
 
     def outputs(self, observations: ArrayLike) -> Float:
@@ -704,9 +770,8 @@ class Policy(_Network):
         x = self._observations(observations)
         a = self._actions(actions, x.shape[0])
         weights = _shaped("advantages", advantages, np.float64, (x.shape[0],))
-        if old_parameters is None:
-            return float(weights.mean())
-        ratio = np.exp(self._impl.log_prob(x, a) - self._at(old_parameters).log_prob(x, a))
+        old = self._impl if old_parameters is None else self._at(old_parameters)
+        ratio = np.exp(self._impl.log_prob(x, a) - old.log_prob(x, a))
         return float(np.mean(ratio * weights))
 
     def surrogate_gradient(
@@ -901,9 +966,11 @@ class ValueFunction(_Network):
         """Restore what :meth:`optimizer_state` returned, bit for bit."""
         shape = (self.n_parameters,)
         self._impl.set_adam(
-            _shaped("first_moment", state["first_moment"], self.dtype, shape),
-            _shaped("second_moment", state["second_moment"], self.dtype, shape),
-            int(np.asarray(state["steps"]).reshape(-1)[0]),
+            _shaped("first_moment", _entry("optimizer", state, "first_moment"), self.dtype, shape),
+            _shaped(
+                "second_moment", _entry("optimizer", state, "second_moment"), self.dtype, shape
+            ),
+            int(_shaped("steps", _entry("optimizer", state, "steps"), np.int64, (1,))[0]),
         )
 
 
