@@ -153,7 +153,8 @@ def _jax_flat(product: Any, problem: Problem) -> Array:
     parts = [np.asarray(part).ravel() for layer in product for part in layer]
     tail = 2.0 * problem.vector[-problem.sizes[-1] :]
     flat = np.concatenate([*parts, tail]) + DAMPING * problem.vector
-    return flat.astype(np.float32)
+    product_of_v: Array = flat.astype(np.float32)
+    return product_of_v
 
 
 def jax_linearized(problem: Problem) -> dict[str, tuple[Side, Array]]:

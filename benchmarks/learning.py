@@ -281,7 +281,7 @@ def summarize(task: Task, runs: Sequence[dict[str, Any]], randoms: list[float]) 
 def _over_random(returns: Sequence[float], randoms: Sequence[float]) -> bool:
     # by so many standard errors of the difference of the means
     error = sum(statistics.variance(sample) / len(sample) for sample in (returns, randoms)) ** 0.5
-    return statistics.mean(returns) - statistics.mean(randoms) > STANDARD_ERRORS * error
+    return bool(statistics.mean(returns) - statistics.mean(randoms) > STANDARD_ERRORS * error)
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:
@@ -368,7 +368,7 @@ def plot(path: Path, runs: Sequence[dict[str, Any]]) -> None:
             [statistics.mean(p["mean_return"] for p in points) for points in shared],
             color="C0",
             lw=1.8,
-            label=f"mean of {len(curves)} seeds",
+            label=f"mean over seeds (n = {len(curves)})",
         )
         goal = task.threshold if task.threshold is not None else task.aim
         if goal is not None:

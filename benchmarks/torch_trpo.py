@@ -280,6 +280,7 @@ class TorchTRPO:
             raise TypeError(f"observation space: expected Box, got {observation_space}")
         obs_dim, hidden = int(np.prod(observation_space.shape)), self.settings.hidden_sizes
         self.policy: nn.Module
+        self._bounds: tuple[FloatArray, FloatArray] | None
         if isinstance(action_space, gym.spaces.Box):
             action_dim = int(np.prod(action_space.shape))
             log_std = self.settings.initial_log_std
