@@ -14,13 +14,41 @@ using ArrayMap = Eigen::Map<Eigen::Array<Scalar, Eigen::Dynamic, 1>, Eigen::Alig
 // tanh' = 1 - tanh^2 needs only the output; the other derivatives are stored beside it.
 constexpr bool stores_derivative(Activation a) { return a != Activation::kTanh; }
 
-// Eigen's float tanh is a vectorised rational approximation (a few units in the last place); for
-// double tanh(x) = sign(x) (1 - e^{-2|x|}) / (1 + e^{-2|x|}) with the vectorised exponential loses
-// relative accuracy near 0, so the library's tanh is called there.
-template <class Scalar>
-inline void tanh_in_place(Index n, Scalar* z) {
-  ArrayMap<Scalar> h(z, n);
+// Eigen's float tanh is a vectorised rational approximation, good to a few units in the last place.
+inline void tanh_in_place(Index n, float* z) {
+  ArrayMap<float> h(z, n);
   h = h.tanh();
+}
+
+// Eigen has no vectorised tanh for double, so it is made of the vectorised exponential:
+//   tanh |z| = 1 - 2 / (1 + e^{2|z|})                        where |z| > 0.55
+//   tanh |z| = |z| + |z|^3 P(z^2) / Q(z^2)                   elsewhere (Cephes, tanh.c)
+// The first would lose digits near 0, the second is a rational approximation for small arguments.
+inline void tanh_in_place(Index n, double* z) {
+  using Packet = PacketOf<double>;
+  const auto constant = [](double c) { return ei::pset1<Packet>(c); };
+  for (Index i = 0; i < n; i += kLanes<double>) {
+    const Packet x = ei::pload<Packet>(z + i);
+    const Packet a = ei::pabs(x);
+
+    const Packet e = ei::pexp(ei::pmin(ei::padd(a, a), constant(60.0)));
+    const Packet large = ei::psub(
+        constant(1.0), ei::pdiv(constant(2.0), ei::padd(constant(1.0), e)));
+
+    const Packet s = ei::pmul(x, x);
+    Packet p = ei::pmadd(constant(-9.64399179425052238628e-1), s, constant(-9.92877231001918586564e1));
+    p = ei::pmadd(p, s, constant(-1.61468768441708447952e3));
+    Packet q = ei::padd(s, constant(1.12811678491632931402e2));
+    q = ei::pmadd(q, s, constant(2.23548839060100448583e3));
+    q = ei::pmadd(q, s, constant(4.84406305325125486048e3));
+    const Packet small = ei::pmadd(ei::pmul(a, s), ei::pdiv(p, q), a);
+
+    const Packet magnitude = ei::pselect(ei::pcmp_lt(a, constant(0.55)), small, large);
+    // the sign of x; a NaN in x stays one
+    const Packet sign = ei::pand(x, constant(-0.0));
+    const Packet result = ei::por(magnitude, sign);
+    ei::pstore(z + i, ei::pselect(ei::pcmp_eq(x, x), result, x));
+  }
 }
 
 // z -> h = phi(z) in place; d = phi'(z) where stores_derivative(). n is a multiple of the lanes.

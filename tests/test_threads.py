@@ -1,0 +1,185 @@
+"""The same bits for any number of threads and any memory budget; forks never hang; memory is bounded."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from trpo_fast import core, runtime
+
+_HAS_MALLINFO = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "mallinfo2")
+THREADS = (1, 2, 3, 4, 7, 16)  # more than there are cores, on purpose
+N = 9_001  # tiles of 96 rows do not divide it, and chunks hold more than one tile
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    before = runtime.get_num_threads()
+    yield
+    runtime.set_num_threads(before)
+
+
+def _problem(dtype: str) -> tuple[core.Policy, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(7)
+    policy = core.Policy(17, core.Distribution("gaussian", (6,)), dtype=dtype, output_gain=0.5)
+    observations = rng.normal(size=(N, 17)).astype(dtype)
+    return policy, {
+        "observations": observations,
+        "actions": policy.act(observations, seed=3),
+        "advantages": rng.normal(size=N).astype(dtype),
+        "targets": rng.normal(size=N).astype(dtype),
+    }
+
+
+def _everything(dtype: str, **update: object) -> list[bytes]:
+    policy, data = _problem(dtype)
+    x, a = data["observations"], data["actions"]
+    vector = np.random.default_rng(1).normal(size=policy.n_parameters)
+    value = core.ValueFunction(17, dtype=dtype)
+    results = [
+        policy.outputs(x),
+        policy.log_prob(x, a),
+        policy.surrogate_gradient(x, a, data["advantages"]),
+        policy.fisher_vector_product(x, vector),
+        value.predict(x),
+        value.loss_gradient(x, data["targets"]),
+    ]
+    summary = policy.update(x, a, data["advantages"], **update)  # type: ignore[arg-type]
+    assert summary.accepted
+    value.fit(x, data["targets"], epochs=1, minibatch_size=4_000)
+    value.fit(x, data["targets"], method="lbfgs", iterations=3)
+    results += [policy.parameters, value.parameters, np.array([summary.kl, summary.surrogate_gain])]
+    return [np.ascontiguousarray(result).tobytes() for result in results]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_same_bits_for_any_number_of_threads(dtype: str) -> None:
+    runtime.set_num_threads(1)
+    expected = _everything(dtype)
+    for n in THREADS[1:]:
+        runtime.set_num_threads(n)
+        assert _everything(dtype) == expected, f"{n} threads"
+
+
+@pytest.mark.parametrize("budget", [0, 200_000, 1_000_000])
+def test_same_bits_when_activations_are_recomputed(budget: int) -> None:
+    runtime.set_num_threads(2)
+    assert _everything("float32", activation_budget=budget) == _everything("float32")
+
+
+def test_subsample_is_a_function_of_the_seed() -> None:
+    first = _everything("float32", fisher_fraction=0.1, seed=1)
+    runtime.set_num_threads(3)
+    assert _everything("float32", fisher_fraction=0.1, seed=1) == first
+    assert _everything("float32", fisher_fraction=0.1, seed=2) != first
+
+
+def _run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+WORK = """
+import numpy as np
+from trpo_fast import core, runtime
+runtime.set_num_threads(2)
+policy = core.Policy(17, core.Distribution("gaussian", (6,)))
+x = np.random.default_rng(0).normal(size=(20_000, 17)).astype("f")
+v = np.ones(policy.n_parameters)
+def product():
+    return policy.fisher_vector_product(x, v).tobytes()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_works_after_the_parent_used_threads() -> None:
+    output = _run(
+        WORK
+        + textwrap.dedent(
+            """
+            import os, warnings
+            warnings.simplefilter("ignore")
+            expected = product()
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0 if product() == expected else 1)
+            print(os.waitpid(pid, 0)[1])
+            """
+        )
+    )
+    assert output == "0"
+
+
+def test_thread_count_respects_the_environment() -> None:
+    code = "from trpo_fast import runtime; print(runtime.get_num_threads())"
+    assert _run(code, OMP_NUM_THREADS="1") == "1"
+    assert int(_run(code, OMP_NUM_THREADS="64")) <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(not _HAS_MALLINFO, reason="needs glibc 2.33 to count allocated bytes")
+def test_an_update_allocates_nothing_once_its_size_was_seen() -> None:
+    output = _run(
+        """
+        import ctypes, gc
+        import numpy as np
+        from trpo_fast import core, runtime
+        runtime.set_num_threads(1)
+        policy = core.Policy(17, core.Distribution("gaussian", (6,)))
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(30_000, 17)).astype("f")
+        actions = policy.act(x)
+        advantages = rng.normal(size=30_000).astype("f")
+        mallinfo = ctypes.CDLL("libc.so.6").mallinfo2
+        class Info(ctypes.Structure):
+            _fields_ = [(n, ctypes.c_size_t) for n in
+                        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+        mallinfo.restype = Info
+        def in_use():
+            gc.collect()
+            info = mallinfo()
+            return info.uordblks + info.hblkhd
+        policy.update(x, actions, advantages)
+        before = in_use()
+        for _ in range(5):
+            policy.update(x, actions, advantages)
+        print(in_use() - before)
+        """
+    )
+    assert abs(int(output)) < 20_000  # summaries and strings, no buffers
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_of_a_large_update_stays_within_the_budget() -> None:
+    output = _run(
+        """
+        import resource
+        import numpy as np
+        from trpo_fast import core
+        n = 200_000
+        policy = core.Policy(17, core.Distribution("gaussian", (6,)))
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(n, 17)).astype("f")
+        actions = policy.act(x)
+        advantages = rng.normal(size=n).astype("f")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        policy.update(x, actions, advantages, activation_budget=0, cg_iterations=2)
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / n)
+        """
+    )
+    # outputs (16 floats), log-probabilities and weights (a double each), and small change
+    assert float(output) < 150.0, "bytes a sample above the batch"
