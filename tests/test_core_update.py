@@ -209,6 +209,30 @@ def test_rejected_steps_leave_every_bit(head: reference.Head, dtype: str) -> Non
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head", SMALL_HEADS.values(), ids=SMALL_HEADS)
+def test_a_step_that_does_not_improve_is_refused(head: reference.Head, dtype: str) -> None:
+    """Well inside a wide trust region, but past the point where the surrogate still gains."""
+    options = {"max_kl": 10.0, "cg_damping": 0.1, "max_backtracks": 0}
+    for seed in range(200):
+        p = small_problem(head, n=4, seed=seed, dtype=dtype)
+        expected = reference_update(p, **options)
+        if expected.trials and expected.trials[0][0] < 9.0 and expected.trials[0][1] < -0.02:
+            break
+    else:
+        raise AssertionError("no such batch among 200")
+    policy = core_policy(p, dtype)
+    before = policy.parameters
+    summary = policy.update(*core_batch(p, dtype), **options)
+    assert summary.status == "line_search_failed"
+    assert_untouched(policy, before, summary)
+    options["max_backtracks"] = 50
+    summary = policy.update(*core_batch(p, dtype), **options)
+    assert summary.status == "accepted"
+    assert summary.backtracks == reference_update(p, **options).backtracks >= 1
+    assert summary.surrogate_gain > 0.0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_backtracks_are_the_smallest_that_do(dtype: str) -> None:
     p, options = rejected_problem(SMALL_HEADS["categorical"], dtype)
     options = {**options, "max_backtracks": 30, "backtrack_ratio": 0.7}
