@@ -176,10 +176,16 @@ class _Point:
     """E[u^2]."""
     variance: FloatArray
     """Var(u)."""
-    kl: FloatArray
-    """D_KL(p || q)."""
     eta: FloatArray
     """1/(t f), in units of A."""
+    kl_terms: tuple[FloatArray, FloatArray, FloatArray]
+    """p, z = q/p - 1 and log(q/p), shape (n, A)."""
+
+    @property
+    def kl(self) -> FloatArray:
+        """D_KL(p || q) = sum_a p (z - log(1 + z)), shape (n,)."""
+        p, z, log_ratio = self.kl_terms
+        return np.asarray((p * kl_term(z, log_ratio)).sum(axis=1))
 
 
 class _Paths:
@@ -207,15 +213,13 @@ class _Paths:
         # u - f, through 1 - u where u and f are both close to 1
         w = t_gap * u
         excess = np.where(f > 0.5, (p * w).sum(axis=1, keepdims=True) - w, u - f)
-        # D_KL(p || q) = sum_a p (z - log(1 + z)) with z = q/p - 1
-        log_ratio = -np.log1p(t_gap) - np.log(f)
         return _Point(
             q=p * u / f,
             f=f[:, 0],
             square=(p * u * u).sum(axis=1),
             variance=(p * excess**2).sum(axis=1),
-            kl=(p * kl_term(excess / f, log_ratio)).sum(axis=1),
             eta=self._unit / (t * f[:, 0]),
+            kl_terms=(p, excess / f, -np.log1p(t_gap) - np.log(f)),
         )
 
     def at_level(self, log_kl: float) -> FloatArray:
