@@ -117,6 +117,17 @@ def test_an_id_or_the_agents_own_environment() -> None:
     assert by_name.mean_return > 100
 
 
+def test_the_agent_may_make_its_own_environment() -> None:
+    made: list[Countdown] = []
+
+    class Maker(Agent):
+        def evaluation_environment(self) -> Any:
+            return lambda: made.append(Countdown()) or made[-1]
+
+    assert len(evaluate_policy(Maker(), episodes=2).returns) == 2
+    assert [env.closed for env in made] == [True]
+
+
 def test_max_steps_cuts_an_episode() -> None:
     env = Countdown()
     result = evaluate_policy(lambda _: 1, env, 20, seed=0, max_steps=4)

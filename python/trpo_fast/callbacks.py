@@ -4,8 +4,8 @@ A callback is a :class:`Callback`, or a plain function ``(agent, record) -> bool
 called in its turn after every iteration; any of them ends training by returning False. Callbacks
 have a state that goes into JSON, so that a run that is resumed goes on where it was.
 
-Of the agent, those below use ``timesteps`` (environment steps taken so far), ``config.seed``,
-``env_name``, ``predict`` and ``save(path)``. They know nothing else of it.
+Of the agent, those below use ``timesteps`` (environment steps taken so far), ``config.seed``, its
+environment (:func:`.evaluation.own_environment`), ``predict`` and ``save(path)``; nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .envs import make_environment
-from .evaluation import EvaluationResult, evaluate_policy
+from .evaluation import EvaluationResult, evaluate_policy, own_environment
 from .logging import CsvLogger, read_rows
 
 if TYPE_CHECKING:
@@ -255,7 +255,9 @@ class EvaluateEvery(Callback):
 
     def _evaluate(self, agent: Any) -> EvaluationResult:
         if self._environment is None:  # made once; each episode begins with a seeded reset
-            self._environment = make_environment(agent.env_name if self.env is None else self.env)
+            self._environment = make_environment(
+                own_environment(agent) if self.env is None else self.env
+            )
         seed = agent.config.seed if self.seed is None else self.seed
         result = evaluate_policy(
             agent,

@@ -94,8 +94,8 @@ def evaluate_policy(
     env:
         A Gymnasium id (``module:Id`` too), a function that makes an environment, or an
         environment. The first two are made here and closed at the end. An environment is used as
-        it is and stays open; it must not be one that a training run is stepping. None takes the
-        agent's ``env_name``.
+        it is and stays open; it must not be one that a training run is stepping. None takes what
+        the agent's ``evaluation_environment()`` gives, or its ``env_name``.
     episodes:
         Number of episodes, n >= 1.
     deterministic:
@@ -120,7 +120,7 @@ def evaluate_policy(
     """
     result = _empty_result(episodes, seed, max_steps)
     act = _act_function(policy, deterministic)
-    with _opened(_environment_of(policy, env)) as environment:
+    with _opened(own_environment(policy) if env is None else env) as environment:
         for episode, episode_seed in enumerate(_episode_seeds(seed, episodes)):
             observation, _ = environment.reset(seed=episode_seed)
             rewards = _rewards(act, environment, observation, episode)
@@ -154,8 +154,9 @@ def record_video(
     path:
         The file to write. Its folder is made if needed; an older file is replaced.
     env:
-        As there. An id is made with ``render_mode="rgb_array"``; an environment, or a function
-        that makes one, must have it already.
+        As there, but None takes the agent's ``env_name``. An id is made with
+        ``render_mode="rgb_array"``; an environment, or a function that makes one, must have it
+        already.
     fps:
         Frames per second; None takes the environment's ``render_fps``, or 30. A GIF shows at most
         50: frames are left out.
@@ -194,7 +195,8 @@ def record_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        with _opened(_environment_of(policy, env), render_mode="rgb_array") as environment:
+        source = _own_name(policy) if env is None else env
+        with _opened(source, render_mode="rgb_array") as environment:
             rate = fps or float(environment.metadata.get("render_fps") or 30.0)
             encode(unfinished, frames(environment), rate)
         os.replace(unfinished, path)
@@ -262,13 +264,23 @@ def _check(name: str, value: int, least: int) -> None:
 # ---- environments
 
 
-def _environment_of(policy: Policy, env: Environment | None) -> Environment:
-    if env is not None:
-        return env
-    name = getattr(policy, "env_name", None)
+def own_environment(agent: Any) -> Environment:
+    """What to evaluate an agent in: another one of the environments that it was made for.
+
+    Raises
+    ------
+    TypeError
+        if it does not tell which.
+    """
+    make = getattr(agent, "evaluation_environment", None)
+    return make() if make is not None else _own_name(agent)  # type: ignore[no-any-return]
+
+
+def _own_name(agent: Any) -> str:
+    name = getattr(agent, "env_name", None)
     if not isinstance(name, str):
         raise TypeError(
-            f"env: expected an environment, got None, and {type(policy).__name__} has no env_name; "
+            f"env: expected an environment, got None, and {type(agent).__name__} has no env_name; "
             "pass a Gymnasium id, an environment or a function that makes one"
         )
     return name

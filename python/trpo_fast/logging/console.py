@@ -141,8 +141,8 @@ class ProgressBar:
     def __init__(
         self,
         total_timesteps: int,
-        *,
         start: int = 0,
+        *,
         stream: TextIO | None = None,
         enabled: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
