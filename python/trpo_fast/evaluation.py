@@ -273,7 +273,8 @@ def own_environment(agent: Any) -> Environment:
         if it does not tell which.
     """
     make = getattr(agent, "evaluation_environment", None)
-    return make() if make is not None else _own_name(agent)  # type: ignore[no-any-return]
+    environment: Environment = make() if make is not None else _own_name(agent)
+    return environment
 
 
 def _own_name(agent: Any) -> str:
