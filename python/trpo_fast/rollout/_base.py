@@ -15,6 +15,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -97,6 +98,17 @@ def environment_seed(seed: int, env: int, counter: int = 0) -> int:
     return int(np.random.SeedSequence([seed, env, counter]).generate_state(1)[0])
 
 
+@dataclass
+class Events:
+    """What happened between the rows of a rollout; every list is ordered by t, then e."""
+
+    ends: list[tuple[int, int]] = field(default_factory=list)  # (t, e) of every end of an episode
+    final_indices: list[tuple[int, int]] = field(default_factory=list)  # truncated, not terminated
+    finals: list[Array] = field(default_factory=list)  # their encoded final observations
+    crashes: list[tuple[int, int]] = field(default_factory=list)  # (t, e) of a step that failed
+    sentences: list[str] = field(default_factory=list)  # why, one for every crash
+
+
 class SamplerBase:
     """State and bookkeeping of a sampler; a subclass steps the environments in `_restart`, `_step`.
 
@@ -135,6 +147,8 @@ class SamplerBase:
         self._started = False  # False: the environments must be reset before the next step
         self._first_steps = np.zeros(n_envs, np.int64)  # counters at the start of the rollout
         self._closed = False
+        self._recovers = False  # crashed environments are replaced
+        self._broken: set[int] = set()  # environments to replace before the next step
         # what goes on from one rollout to the next
         self._counters = np.zeros(n_envs, np.uint64)  # actions drawn so far
         self._env_ids = np.arange(first_index, first_index + n_envs, dtype=np.uint32)
@@ -193,7 +207,7 @@ class SamplerBase:
             raise RuntimeError("collect: the sampler is closed; make a new one")
         if self._policy is None:
             raise RuntimeError("collect: no policy is bound; call bind(policy, seed=...) first")
-        return self._fill(self._allocate(n_steps), on_step)
+        return self._collect(n_steps, on_step)
 
     def close(self) -> None:
         """Close the environments; a second call does nothing."""
@@ -241,20 +255,30 @@ class SamplerBase:
 
     # --- for subclasses ---
 
+    def _keep_state_in(self, lasting: Mapping[str, Array]) -> None:
+        """Move what goes on from one rollout to the next into arrays of the caller."""
+        for name in ("counters", "returns", "lengths", "observations"):
+            values = getattr(self, f"_{name}").copy()
+            setattr(self, f"_{name}", lasting[name])
+            lasting[name][...] = values
+
     def _restart(self) -> None:
         """Reset every environment with a seed and write `self._observations`."""
         raise NotImplementedError
 
     def _step(
         self, buffers: RolloutBuffers, actor: Actor, on_step: Callable[[], object] | None
-    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[Array]]:
-        """The inner loop: write every row of `buffers` after observations[0].
-
-        Returns:
-            (t, e) of every end of an episode; (t, e) of the truncated, not terminated ones; the
-            encoded final observations of the latter. All ordered by t, then e.
-        """
+    ) -> Events:
+        """The inner loop: write every row of `buffers` after observations[0]."""
         raise NotImplementedError
+
+    def _renew(self, e: int) -> None:
+        """Replace environment e, reset it with a fresh seed, and write `self._observations[e]`."""
+        raise NotImplementedError
+
+    def _collect(self, n_steps: int, on_step: Callable[[], object] | None) -> Rollout:
+        """One rollout of `n_steps` checked steps."""
+        return self._fill(self._allocate(n_steps), on_step)
 
     def _close(self) -> None:
         """Close the environments."""
@@ -267,14 +291,18 @@ class SamplerBase:
         n_steps = len(buffers.rewards)
         start_time = time.perf_counter()
 
+        # an exception below leaves the environments anywhere: reset them before the next rollout
+        started, self._started = self._started, False
+
         # start, or start again: fresh episodes, of which nothing is known
-        if not self._started:
+        if not started:
             self._returns[:] = 0.0
             self._lengths[:] = 0
+            self._broken.clear()
             self._restart()
-
-        # an exception below leaves the environments anywhere: reset them before the next rollout
-        self._started = False
+        while self._broken:
+            self._renew(min(self._broken))
+            self._broken.remove(min(self._broken))
         self._first_steps = self._counters.astype(np.int64)
         buffers.observations[0] = self._observations
 
@@ -286,18 +314,20 @@ class SamplerBase:
             self._env_ids,
             seed=self._seed,
         )
-        ends, final_indices, finals = self._step(buffers, actor, on_step)
+        events = self._step(buffers, actor, on_step)
+        if self._recovers:
+            self._drop_crashed_episodes(buffers, events)
 
         # check what came back, once for the whole rollout
-        final_observations = np.array(finals, buffers.observations.dtype)
+        final_observations = np.array(events.finals, buffers.observations.dtype)
         final_observations = final_observations.reshape(-1, buffers.observations.shape[2])
         error = self._non_finite(buffers, n_steps)
-        error = error or self._non_finite_final(final_observations, final_indices)
+        error = error or self._non_finite_final(final_observations, events.final_indices)
         if error is not None:
             raise error
 
         # keep what the next rollout starts from
-        returns, lengths = self._episodes(buffers, ends)
+        returns, lengths = self._episodes(buffers, events)
         self._observations[:] = buffers.observations[n_steps]
         self._started = True
         return Rollout(
@@ -309,11 +339,12 @@ class SamplerBase:
             valid=buffers.valid,
             last_observations=self._observations.copy(),
             final_observations=final_observations,
-            final_indices=np.array(final_indices, np.int64).reshape(-1, 2),
+            final_indices=np.array(events.final_indices, np.int64).reshape(-1, 2),
             episode_returns=np.array(returns, np.float64),
             episode_lengths=np.array(lengths, np.int64),
-            episode_indices=np.array(ends, np.int64).reshape(-1, 2),
+            episode_indices=np.array(events.ends, np.int64).reshape(-1, 2),
             seconds=time.perf_counter() - start_time,
+            crashes=tuple(events.sentences),
         )
 
     def _allocate(self, n_steps: int) -> RolloutBuffers:
@@ -327,10 +358,70 @@ class SamplerBase:
             action_dtype=adapter.stored_dtype(encoder.dtype),
         )
 
-    def _episodes(
-        self, buffers: RolloutBuffers, ends: Sequence[tuple[int, int]]
-    ) -> tuple[list[float], list[int]]:
-        """Returns and lengths of the finished episodes, in the order of `ends`.
+    # --- crashes ---
+
+    def _drop_crashed_episodes(self, buffers: RolloutBuffers, events: Events) -> None:
+        """Take back every step of an episode that crashed, or that came to something not finite.
+
+        The rows become zero and `valid = False`; what earlier rollouts hold of the episode stays.
+        """
+        n_steps = len(buffers.rewards)
+        for t, e in events.crashes:
+            self._drop(buffers, events, t, e)
+
+        # numbers that are not finite: the episode is lost from there to its end
+        while True:
+            final = self._find_non_finite_final(events)
+            found = self._find_non_finite(buffers, n_steps, environment_only=True)
+            if final is None and found is None:
+                break
+            if final is not None:
+                t, e, sentence = final
+            elif found is not None:
+                t, rank, e, sentence = found
+                if rank == 0:  # s_t came back from step t - 1, or from the reset after it
+                    t -= 1
+                if t < 0:  # from a reset with a seed: there is nothing to go back to
+                    break
+                if rank == 0 and (t, e) in events.ends:
+                    t += 1
+            if t == n_steps:  # a reset at the very end: no step to take back
+                buffers.observations[n_steps, e] = 0
+                self._broken.add(e)
+                events.sentences.append(sentence)
+                continue
+            end = min((k for k, other in events.ends if other == e and k >= t), default=n_steps)
+            if end == n_steps:  # it runs on: replace the environment before the next rollout
+                end -= 1
+                buffers.observations[n_steps, e] = 0
+                self._broken.add(e)
+            else:
+                events.ends.remove((end, e))
+                if (end, e) in events.final_indices:
+                    del events.finals[events.final_indices.index((end, e))]
+                    events.final_indices.remove((end, e))
+            events.crashes.append((end, e))
+            events.sentences.append(sentence)
+            self._drop(buffers, events, end, e)
+        events.crashes.sort()
+
+    @staticmethod
+    def _drop(buffers: RolloutBuffers, events: Events, end: int, e: int) -> None:
+        """Take back the rows of the episode of environment e that row `end` belongs to."""
+        boundaries = (*events.ends, *events.crashes)
+        begin = 1 + max((t for t, other in boundaries if other == e and t < end), default=-1)
+        rows = slice(begin, end + 1)
+        buffers.observations[rows, e] = 0
+        buffers.actions[rows, e] = 0
+        buffers.rewards[rows, e] = 0.0
+        buffers.terminated[rows, e] = False
+        buffers.truncated[rows, e] = False
+        buffers.valid[rows, e] = False
+
+    # --- episodes ---
+
+    def _episodes(self, buffers: RolloutBuffers, events: Events) -> tuple[list[float], list[int]]:
+        """Returns and lengths of the finished episodes, in the order of `events.ends`.
 
         Rewards are added one after the other, so that the sum does not depend on where one rollout
         stops and the next begins. Rows that are not valid have reward 0 and count no step.
@@ -341,10 +432,13 @@ class SamplerBase:
         begins = [0] * self.n_envs
         returns: list[float] = []
         lengths: list[int] = []
-        for t, e in ends:
-            returns.append(reduce(operator.add, rewards[e][begins[e] : t + 1], self._returns[e]))
-            before = lengths_so_far[begins[e] - 1, e] if begins[e] else 0
-            lengths.append(int(self._lengths[e] + lengths_so_far[t, e] - before))
+        crashes = set(events.crashes)
+        for t, e in sorted((*events.ends, *events.crashes)):
+            if (t, e) not in crashes:
+                steps = rewards[e][begins[e] : t + 1]
+                returns.append(reduce(operator.add, steps, self._returns[e]))
+                before = lengths_so_far[begins[e] - 1, e] if begins[e] else 0
+                lengths.append(int(self._lengths[e] + lengths_so_far[t, e] - before))
             self._returns[e] = 0.0
             self._lengths[e] = 0
             begins[e] = t + 1
@@ -368,21 +462,39 @@ class SamplerBase:
         The sum of finite numbers may overflow, so every entry is looked at; the sentence is only
         sought when there is something to say.
         """
+        found = self._find_non_finite(buffers, n_steps)
+        return None if found is None else ValueError(found[3])
+
+    def _find_non_finite(
+        self, buffers: RolloutBuffers, n_steps: int, *, environment_only: bool = False
+    ) -> tuple[int, int, int, str] | None:
+        """(t, rank, e, sentence) of the first NaN or infinity in the first `n_steps` rows.
+
+        At equal t, s_t (rank 0) comes before a_t (1), which comes before r_t (2).
+        """
         observations = buffers.observations[: n_steps + 1]
         actions = buffers.actions[: n_steps + 1]
         rewards = buffers.rewards[:n_steps]
         found: list[tuple[int, int, int, str]] = []
-        # at equal t: s_t comes before a_t, which comes before r_t
         for rank, (what, values) in enumerate(
             [("observation", observations), ("action", actions), ("reward", rewards)]
         ):
+            if environment_only and what == "action":
+                continue
             finite = np.isfinite(values)
             if finite.all():
                 continue
             t, e, *entry = (int(k) for k in np.argwhere(~finite)[0])
             value = values[(t, e, *entry)]
             found.append((t, rank, e, self._non_finite_sentence(what, buffers, t, e, entry, value)))
-        return ValueError(min(found)[3]) if found else None
+        return min(found) if found else None
+
+    def _find_non_finite_final(self, events: Events) -> tuple[int, int, str] | None:
+        for (t, e), row in zip(events.final_indices, events.finals, strict=True):
+            error = self._non_finite_final(row[np.newaxis], [(t, e)])
+            if error is not None:
+                return t, e, str(error)
+        return None
 
     def _non_finite_sentence(
         self, what: str, buffers: RolloutBuffers, t: int, e: int, entry: list[int], value: Any

@@ -39,6 +39,9 @@ class Rollout:
     episode_lengths: npt.NDArray[np.int64]  # (J,) steps
     episode_indices: npt.NDArray[np.int64]  # (J, 2) (t, e) of the last step, ordered by t, then e
     seconds: float  # wall-clock time of the collection
+    # one sentence for every environment that crashed and was replaced; the steps of its episode are
+    # not valid
+    crashes: tuple[str, ...] = ()
 
     @property
     def n_steps(self) -> int:
@@ -100,6 +103,7 @@ class Rollout:
             episode_lengths=np.concatenate([part.episode_lengths for part in parts])[episodes],
             episode_indices=episode_indices[episodes],
             seconds=max(part.seconds for part in parts),
+            crashes=tuple(sentence for part in parts for sentence in part.crashes),
         )
 
 

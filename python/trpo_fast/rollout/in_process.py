@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from trpo_fast.rollout._base import Actor, SamplerBase, environment_seed
+from trpo_fast.rollout._base import Actor, Events, SamplerBase, environment_seed
 from trpo_fast.rollout.data import RolloutBuffers
 
 Array: TypeAlias = npt.NDArray[Any]
+
+MOST_CRASHES = 10  # of one environment in one rollout, before its error is raised after all
+
+
+class _Crash(Exception):
+    """Environment e failed at step t; `row` is t E + e, the failure what the caller would see."""
+
+    def __init__(self, row: int, failure: Exception) -> None:
+        super().__init__(str(failure))
+        self.row, self.failure = row, failure
 
 
 class InProcessSampler(SamplerBase):
@@ -26,6 +38,9 @@ class InProcessSampler(SamplerBase):
         first_index: index of the first of them in the whole run.
         dtype: dtype of observations and continuous actions.
         state_dependent_std: the Gaussian's deviation is a network output.
+        remake: makes environment number e of the run anew. If given, an environment that raises or
+            returns something wrong is replaced: the steps of its episode are dropped
+            (`valid = False`), and `Rollout.crashes` says why.
 
     Raises:
         ValueError: no environments, or different spaces.
@@ -40,6 +55,7 @@ class InProcessSampler(SamplerBase):
         first_index: int = 0,
         dtype: npt.DTypeLike = "float32",
         state_dependent_std: bool = False,
+        remake: Callable[[int], Any] | None = None,
     ) -> None:
         if not environments:
             raise ValueError("environments: expected at least one, got none")
@@ -61,63 +77,124 @@ class InProcessSampler(SamplerBase):
             dtype=dtype,
             state_dependent_std=state_dependent_std,
         )
-        self.environments = tuple(environments)
+        self.environments = list(environments)
+        self._remake = remake
+        self._recovers = remake is not None
         self._to_env = self.action_adapter.step_converter(
             self.n_envs, self.observation_encoder.dtype
         )
 
+    def map_environments(
+        self, function: Callable[..., Any], arguments: Sequence[Any] | None = None
+    ) -> list[Any]:
+        """Call `function(environment)`, or `function(environment, arguments[e])`, on each of them.
+
+        Returns:
+            The E results in the order of the environments.
+        """
+        if arguments is None:
+            return [function(environment) for environment in self.environments]
+        return [
+            function(environment, argument)
+            for environment, argument in zip(self.environments, arguments, strict=True)
+        ]
+
     def _restart(self) -> None:
-        for e, environment in enumerate(self.environments):
-            counter = int(self._counters[e])
-            observation: Any = None
-            try:
-                observation, _ = environment.reset(
-                    seed=environment_seed(self._seed, self.first_index + e, counter)
-                )
-                self.observation_encoder.write(observation, self._observations[e])
-            except Exception as error:
-                where = f"reset before {self._where(0, e)}"
-                raise self._failure(
-                    error, where, observation, "reset() must return (observation, info)"
-                ) from error
+        for e in range(self.n_envs):
+            self._reset(e)
+
+    def _reset(self, e: int) -> None:
+        """Reset environment e with the seed that belongs to its counter."""
+        counter = int(self._counters[e])
+        index = self.first_index + e
+        observation: Any = None
+        try:
+            observation, _ = self.environments[e].reset(
+                seed=environment_seed(self._seed, index, counter)
+            )
+            self.observation_encoder.write(observation, self._observations[e])
+        except Exception as error:
+            where = f"reset before environment {index} ({self.name}), step {counter}"
+            raise self._failure(
+                error, where, observation, "reset() must return (observation, info)"
+            ) from error
+
+    def _renew(self, e: int) -> None:
+        assert self._remake is not None
+        with contextlib.suppress(Exception):  # it is broken: what it says now tells nothing new
+            self.environments[e].close()
+        self.environments[e] = self._remake(self.first_index + e)
+        self._reset(e)
 
     def _step(
         self, buffers: RolloutBuffers, actor: Actor, on_step: Callable[[], object] | None
-    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[Array]]:
+    ) -> Events:
         n_steps, n_envs = buffers.rewards.shape
-        ends: list[tuple[int, int]] = []
-        final_indices: list[tuple[int, int]] = []
-        finals: list[Array] = []
+        events = Events()
+        crashes: Counter[int] = Counter()
+        i = 0
+        while i < n_steps * n_envs:
+            try:
+                i = self._step_from(i, buffers, actor, on_step, events)
+            except _Crash as crash:
+                t, e = divmod(crash.row, n_envs)
+                crashes[e] += 1
+                if crashes[e] > MOST_CRASHES:
+                    raise crash.failure from crash.__cause__
+                # where a reset failed, the episode before it is whole
+                if (t, e) not in events.ends[-1:]:
+                    events.crashes.append((t, e))
+                events.sentences.append(str(crash))
+                self._renew(e)
+                buffers.observations[t + 1, e] = self._observations[e]
+                i = crash.row + 1
+        return events
+
+    def _step_from(
+        self,
+        i: int,
+        buffers: RolloutBuffers,
+        actor: Actor,
+        on_step: Callable[[], object] | None,
+        events: Events,
+    ) -> int:
+        """Fill the rows i = t E + e and on, up to T E, which is returned."""
+        n_steps, n_envs = buffers.rewards.shape
 
         # bound once: what stands between two calls of env.step is all in these locals
         encoder = self.observation_encoder
         plain, dim, write = encoder.is_plain, encoder.dim, encoder.write
-        rows = buffers.observations.reshape(-1, dim)  # row i + E follows row i = t E + e
+        rows = buffers.observations.reshape(-1, dim)  # row i + E follows row i
         rewards = buffers.rewards.reshape(-1).data
         stored_actions, to_env = buffers.actions, self._to_env
-        steps = [environment.step for environment in self.environments]
+        steps = list(enumerate([environment.step for environment in self.environments]))
         resets = [environment.reset for environment in self.environments]
         act = actor.step
 
-        i = 0
+        # after a crash in the middle of a time step: its actions are drawn already
+        first_t, first_e = divmod(i, n_envs)
+        rest = steps[first_e:] if first_e else None
+        turn = rest or steps
+
         e = -1
         observation: Any = None
         try:
-            for t in range(n_steps):
+            for t in range(first_t, n_steps):
                 e = -1
-                act(t)
+                if turn is not rest:
+                    act(t)
                 actions = to_env(stored_actions[t])
-                for e, step in enumerate(steps):
+                for e, step in turn:
                     observation, reward, terminated, truncated, _ = step(actions[e])
                     rewards[i] = reward
                     if terminated or truncated:
                         # the true successor, before the reset replaces it
                         if truncated and not terminated:
-                            finals.append(encoder.encode(observation))
-                            final_indices.append((t, e))
+                            events.finals.append(encoder.encode(observation))
+                            events.final_indices.append((t, e))
                         buffers.terminated[t, e] = terminated
                         buffers.truncated[t, e] = truncated
-                        ends.append((t, e))
+                        events.ends.append((t, e))
                         observation, _ = resets[e]()
                     # s_{t+1}
                     if plain and len(observation) == dim:
@@ -125,14 +202,18 @@ class InProcessSampler(SamplerBase):
                     else:
                         write(observation, rows[i + n_envs])
                     i += 1
+                turn = steps
                 if on_step is not None:
                     e = -1
                     on_step()
         except Exception as error:
             if e < 0:  # not from an environment
                 raise
-            raise self._explain(error, buffers, t, e, observation) from error
-        return ends, final_indices, finals
+            failure = self._explain(error, buffers, t, e, observation)
+            if self._remake is None:
+                raise failure from error
+            raise _Crash(i, failure) from error
+        return i
 
     def _close(self) -> None:
         for environment in self.environments:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trpo_fast.envs import EnvironmentFailure, ObservationError
-from trpo_fast.rollout._base import Actor, SamplerBase, environment_seed
+from trpo_fast.rollout._base import Actor, Events, SamplerBase, environment_seed
 from trpo_fast.rollout.data import RolloutBuffers
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -92,11 +92,9 @@ class VectorEnvSampler(SamplerBase):
 
     def _step(
         self, buffers: RolloutBuffers, actor: Actor, on_step: Callable[[], object] | None
-    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[Array]]:
+    ) -> Events:
         n_steps = len(buffers.rewards)
-        ends: list[tuple[int, int]] = []
-        final_indices: list[tuple[int, int]] = []
-        finals: list[Array] = []
+        events = Events()
         write_batch, to_env = self.observation_encoder.write_batch, self._to_env
         step = self.vector_env.step
         act = actor.step
@@ -120,10 +118,10 @@ class VectorEnvSampler(SamplerBase):
                 ended = buffers.terminated[t] | buffers.truncated[t]
                 if ended.any():
                     for e in np.flatnonzero(ended).tolist():
-                        ends.append((t, e))
+                        events.ends.append((t, e))
                         if not buffers.terminated[t, e]:
-                            final_indices.append((t, e))
-                            finals.append(self._final_observation(buffers, t, e, infos))
+                            events.final_indices.append((t, e))
+                            events.finals.append(self._final_observation(buffers, t, e, infos))
                     if self.autoreset_mode == "Disabled":
                         self._reset_ended(ended, buffers.observations[t + 1])
                 if next_step:
@@ -144,7 +142,7 @@ class VectorEnvSampler(SamplerBase):
                 "step() must return (observations, rewards, terminated, truncated, infos), "
                 f"each for {self.n_envs} environments",
             ) from error
-        return ends, final_indices, finals
+        return events
 
     def _mark_resets(self, buffers: RolloutBuffers, t: int) -> None:
         """Step t only reset these environments: it is no transition of theirs."""
