@@ -1,4 +1,4 @@
-"""Who steps the environments: in this process, or in a Gymnasium vector environment.
+"""Who steps the environments: this process, worker processes, or a vector environment.
 
 A sampler hands back whole rollouts as arrays `(time, environment, feature)`. Per time step it makes
 one call of the policy; nothing else of ours that could be avoided stands between two calls of
@@ -7,6 +7,8 @@ one call of the policy; nothing else of ours that could be avoided stands betwee
 
 from __future__ import annotations
 
+import operator
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from trpo_fast.rollout._base import (
 from trpo_fast.rollout.data import Rollout, RolloutBuffers
 from trpo_fast.rollout.in_process import InProcessSampler
 from trpo_fast.rollout.vector import VectorEnvSampler
+from trpo_fast.rollout.workers import DEFAULT_TIMEOUT, NoWorkers, WorkerSampler, available_cores
 
 if TYPE_CHECKING:
     from trpo_fast.envs import EnvSource
@@ -30,11 +33,14 @@ __all__ = [
     "ActingPolicy",
     "Actor",
     "InProcessSampler",
+    "NoWorkers",
     "Rollout",
     "RolloutBuffers",
     "Sampler",
     "SamplerBase",
     "VectorEnvSampler",
+    "WorkerSampler",
+    "available_cores",
     "environment_seed",
     "make_sampler",
 ]
@@ -44,41 +50,83 @@ def make_sampler(
     env: EnvSource,
     *,
     n_envs: int = 1,
+    n_workers: int | None = 0,
     dtype: npt.DTypeLike = "float32",
     state_dependent_std: bool = False,
     env_kwargs: Mapping[str, Any] | None = None,
-) -> InProcessSampler | VectorEnvSampler:
+    worker_timeout: float | None = DEFAULT_TIMEOUT,
+    restart_crashed_environments: bool = False,
+) -> InProcessSampler | VectorEnvSampler | WorkerSampler:
     """Open the environments of a run and return their sampler; then `bind` a policy to it.
 
     Args:
         env: a Gymnasium id, an `Env`, a factory, or a `VectorEnv`.
         n_envs: number of environments made from an id or a factory. An `Env` gives one, a
             `VectorEnv` as many as it holds: read `sampler.n_envs`.
+        n_workers: processes that step the environments; 0 steps them in this process. None takes
+            one for every core that this process may use, but at most `n_envs`, and 0 where that
+            would be 1. An `Env` or a `VectorEnv` that exists already stays in this process. The
+            rollouts have the same bits for every number of workers.
         dtype: dtype of observations and continuous actions, that of the policy.
         state_dependent_std: the Gaussian's deviation is a network output.
         env_kwargs: passed to `gymnasium.make`; with an id only.
+        worker_timeout: seconds without a step after which a worker is taken to hang; None waits for
+            ever.
+        restart_crashed_environments: replace environments that crash, and drop the steps of their
+            broken episodes, instead of raising.
 
     Raises:
         ValueError, TypeError, ImportError: see `trpo_fast.envs.make_environment`; also spaces that
             are not supported and environments that are not alike.
     """
-    from trpo_fast.envs import open_environments
+    import gymnasium
+    from gymnasium.vector import VectorEnv
 
+    from trpo_fast.envs import make_environment, open_environments
+
+    if n_workers is not None and operator.index(n_workers) < 0:
+        raise ValueError(f"n_workers: expected at least 0, or None, got {n_workers}")
+    exists = isinstance(env, gymnasium.Env | VectorEnv)
+    if restart_crashed_environments and exists:
+        raise ValueError(
+            "restart_crashed_environments: an environment that exists already cannot be made "
+            "again; pass an id or a function that makes it"
+        )
+    common: dict[str, Any] = {"dtype": dtype, "state_dependent_std": state_dependent_std}
+
+    # in worker processes
+    wanted = n_workers
+    if wanted is None:
+        wanted = min(available_cores(), n_envs)
+        wanted = wanted if wanted > 1 else 0
+    if wanted > 0 and not exists:
+        try:
+            return WorkerSampler(
+                env,
+                n_envs=n_envs,
+                n_workers=wanted,
+                env_kwargs=env_kwargs,
+                timeout=worker_timeout,
+                restart_crashed_environments=restart_crashed_environments,
+                **common,
+            )
+        except NoWorkers as reason:
+            if not reason.is_vector_env:
+                if n_workers is not None:
+                    raise
+                warnings.warn(f"{reason}; stepping it in this process", stacklevel=2)
+
+    # in this process
     opened = open_environments(env, n_envs=n_envs, env_kwargs=env_kwargs)
     if opened.vector_env is not None:
-        return VectorEnvSampler(
-            opened.vector_env,
-            name=opened.name,
-            dtype=dtype,
-            state_dependent_std=state_dependent_std,
-        )
+        return VectorEnvSampler(opened.vector_env, name=opened.name, **common)
+    remake = (
+        (lambda _: make_environment(env, **dict(env_kwargs or {})))
+        if restart_crashed_environments
+        else None
+    )
     try:
-        return InProcessSampler(
-            opened.environments,
-            name=opened.name,
-            dtype=dtype,
-            state_dependent_std=state_dependent_std,
-        )
+        return InProcessSampler(opened.environments, name=opened.name, remake=remake, **common)
     except BaseException:
         for environment in opened.environments:
             # an environment that the caller made is the caller's to close

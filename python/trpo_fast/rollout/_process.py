@@ -1,0 +1,213 @@
+"""One worker process as its parent sees it: started, talked to, watched, and ended for certain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from trpo_fast.envs import EnvironmentFailure
+from trpo_fast.rollout._memory import SharedBlock, anonymous_file
+from trpo_fast.rollout._worker import BOOTSTRAP, GRACE_SECONDS
+
+# one numeric thread a worker, in the libraries of its environments too
+_ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+    ),
+    "1",
+)
+
+_ERRORS: dict[str, type[Exception]] = {
+    "EnvironmentFailure": EnvironmentFailure,
+    "ValueError": ValueError,
+    "TypeError": TypeError,
+    "ImportError": ImportError,
+    "MemoryError": MemoryError,
+    "RuntimeError": RuntimeError,
+}
+
+
+class WorkerTraceback(Exception):
+    """Where the error came up, inside the worker: the cause of the exception in the parent."""
+
+    def __str__(self) -> str:
+        return "\n" + super().__str__()
+
+
+class Lost(Exception):
+    """A worker ended, or does not move."""
+
+
+class WorkerProcess:
+    """A worker as its parent sees it."""
+
+    block: SharedBlock
+
+    def __init__(self, index: int, group: slice, timeout: float) -> None:
+        self.index = index
+        self.group = group  # of the environments
+        self.command: tuple[Any, ...] = ("start",)
+        self._timeout = timeout
+        self._busy = False
+        self._progress = -1
+        self._moved = 0.0  # when progress was seen last
+        self.memory, self._report = anonymous_file(), anonymous_file()
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(ours.close)
+            undo.callback(self._close_files)
+            inherited = (theirs.fileno(), self.memory, self._report)
+            names = ("connection", "memory", "report")
+            program = BOOTSTRAP.format(**dict(zip(names, inherited, strict=True)))
+            # a session of its own: Ctrl-C in the terminal is for the parent, and the processes that
+            # environments start can be ended together with the worker
+            self.process = subprocess.Popen(
+                [*_interpreter(), "-c", program],
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **_ONE_THREAD},
+                start_new_session=True,
+            )
+            undo.pop_all()
+        self.connection = Connection(ours.detach())
+        self._deliver(sys.path)
+
+    def send(self, *command: Any) -> None:
+        """Give a command; its answer comes with `receive`."""
+        self.command = command
+        self._busy = True
+        self._progress, self._moved = -1, time.monotonic()
+        if not self._deliver(command):
+            self.command = ("between two commands",)
+
+    def _deliver(self, message: Any) -> bool:
+        # a worker that is gone is noticed, and named, where its answer is waited for
+        try:
+            self.connection.send(message)
+        except OSError:
+            return False
+        return True
+
+    def receive(self, where: Callable[[], str]) -> Any:
+        """The answer to the last command, which must be there."""
+        try:
+            kind, *content = self.connection.recv()
+        except (EOFError, OSError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1.0)
+            raise self._lost(where()) from None
+        self._busy = False
+        if kind == "result":
+            return content[0]
+        name, sentence, trace = content
+        if self.command[0] == "collect":
+            sentence = f"worker {self.index}: {sentence}"
+        raise _ERRORS[name](sentence) from WorkerTraceback(trace)
+
+    def look(self, where: Callable[[], str]) -> None:
+        """Raise `Lost` if the worker ended, or has not moved for too long."""
+        if self.process.poll() is not None and not self.connection.poll():
+            raise self._lost(where())
+        now = time.monotonic()
+        progress = self.block.progress() if self.command[0] == "collect" else 0
+        if progress != self._progress:
+            self._progress, self._moved = progress, now
+        elif now - self._moved > self._timeout:
+            place = where()
+            # have it write down where it hangs
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.1)
+            raise Lost(
+                f"{place}: nothing came back for {self._timeout:g} seconds; mend the environment, "
+                "or raise worker_timeout if it may take so long"
+            ) from self._trace()
+
+    def write_policy(self, policy: Any) -> None:
+        """Put the policy's numbers where the worker reads them."""
+        lasting = self.block.lasting
+        lasting["parameters"][:] = policy.parameters
+        normalizer = policy.normalizer
+        lasting["normalizer"][:] = 0.0
+        if normalizer is not None:
+            lasting["mean"][:] = normalizer.mean
+            lasting["variance"][:] = normalizer.variance
+            lasting["normalizer"][:] = 1.0, normalizer.clip, normalizer.epsilon
+
+    def ask_to_end(self) -> None:
+        """Have the environments closed, at once where the worker is idle."""
+        if self.process.poll() is not None:
+            return
+        if self._busy or not self._deliver(("close",)):
+            self.process.terminate()
+
+    def end(self, deadline: float) -> None:
+        """Wait until `deadline` (`time.monotonic`), then kill; nothing is left afterwards."""
+        try:
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        if self.process.poll() != 0:  # what its environments started is left alone: end it as well
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.connection.close()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for name in ("memory", "_report"):
+            file = getattr(self, name)
+            setattr(self, name, -1)
+            if file >= 0:
+                os.close(file)
+
+    def _lost(self, place: str) -> Lost:
+        code = self.process.poll()
+        if code is None:
+            how = "closed its connection"
+        elif code >= 0:
+            how = f"ended with exit code {code}"
+        else:
+            names = {number.value: number.name for number in signal.Signals}
+            how = f"was killed by {names.get(-code, f'signal {-code}')}"
+            if -code == signal.SIGKILL:
+                how += " (is there enough memory?)"
+        lost = Lost(f"{place}: the process {how}; what it wrote to stderr may say why")
+        lost.__cause__ = self._trace()
+        return lost
+
+    def _trace(self) -> WorkerTraceback | None:
+        text = os.pread(self._report, 100_000, 0).decode(errors="replace")
+        return WorkerTraceback(text) if text else None
+
+
+def stop_workers(workers: list[WorkerProcess], owner: int) -> None:
+    """End all workers, gently where they are able to, and for certain."""
+    if os.getpid() != owner:  # a fork: it holds copies of the handles, but the workers are not its
+        return
+    for worker in workers:
+        worker.ask_to_end()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for worker in workers:
+        worker.end(deadline)
+    workers.clear()
+
+
+def _interpreter() -> list[str]:
+    """The command that starts a Python like this one."""
+    from multiprocessing.spawn import get_executable
+
+    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    return [os.fsdecode(get_executable()), *flags]

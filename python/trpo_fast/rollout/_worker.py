@@ -1,0 +1,216 @@
+"""The inside of a worker process: an `InProcessSampler` that takes commands.
+
+The parent starts `python -c BOOTSTRAP`, see `trpo_fast.rollout._process`. What is large goes
+through the shared block, what is rare through the connection: `(command, *arguments)` in, and one
+of `("result", value)` and `("error", kind, sentence, traceback)` out. The worker ends when it is
+told to, at SIGTERM, or when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+# Only what is installed beside the interpreter is imported before the parent's own path is known.
+BOOTSTRAP = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from multiprocessing.connection import Connection; c = Connection({connection}); "
+    "sys.path[:] = c.recv(); "
+    "from trpo_fast.rollout._worker import main; main(c, {memory}, {report})"
+)
+
+# what an error may be in the parent; the first base class that is listed counts
+ERROR_KINDS = ("EnvironmentFailure", "ValueError", "TypeError", "ImportError", "MemoryError")
+
+GRACE_SECONDS = 3.0  # for environments to close before they are killed
+
+
+class _Terminated(BaseException):
+    """SIGTERM: leave whatever is running and close the environments."""
+
+
+def main(connection: Connection, memory: int, report: int) -> None:
+    """Serve the parent until it says goodbye."""
+    _survive_only_the_parent(connection.fileno())
+    # a crash, or SIGUSR1, writes where the process is into a file that the parent reads
+    faulthandler.enable(report, all_threads=False)
+    faulthandler.register(signal.SIGUSR1, report, all_threads=False)
+
+    worker = _Worker(memory)
+    try:
+        signal.signal(signal.SIGTERM, _terminate)
+        while True:
+            command, *arguments = connection.recv()
+            if command == "close":
+                break
+            connection.send(_answer(getattr(worker, command), arguments))
+    except (_Terminated, EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    finally:
+        # closing is what remains to do anyhow; who cannot wait sends SIGKILL
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with contextlib.suppress(Exception):
+            worker.close()
+
+
+def _answer(function: Callable[..., Any], arguments: list[Any]) -> tuple[Any, ...]:
+    try:
+        result = function(*arguments)
+    except Exception as error:
+        names = [base.__name__ for base in type(error).__mro__]
+        kind = next((name for name in names if name in ERROR_KINDS), "RuntimeError")
+        return "error", kind, str(error), traceback.format_exc()
+    return "result", result
+
+
+class _Worker:
+    """The commands, one method each."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._sampler: Any = None
+        self._policy: Any = None
+        self._block: Any = None
+
+    def open(self, source: bytes, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """Make the environments `first_index` to `first_index + n_envs - 1` of the run.
+
+        Returns:
+            Their name and spaces; None where the factory makes a whole vector environment.
+        """
+        import cloudpickle
+        import gymnasium
+
+        from trpo_fast import runtime
+        from trpo_fast.envs import make_environment, open_environments
+        from trpo_fast.rollout.in_process import InProcessSampler
+
+        runtime.set_num_threads(1)
+        try:
+            env, kwargs, registration = pickle.loads(source)
+        except Exception as error:
+            raise ValueError(
+                f"env: cannot be rebuilt in a worker process: {type(error).__name__}: {error}; "
+                "define it in a module that can be imported, or step it in this process with "
+                "n_workers=0"
+            ) from error
+        if registration is not None:
+            gymnasium.registry.setdefault(registration.id, registration)
+        opened = open_environments(env, n_envs=settings["n_envs"], env_kwargs=kwargs)
+        if opened.vector_env is not None:
+            opened.vector_env.close()
+            return None
+        recovers = settings["restart_crashed_environments"]
+        self._sampler = InProcessSampler(
+            opened.environments,
+            name=opened.name,
+            first_index=settings["first_index"],
+            dtype=settings["dtype"],
+            state_dependent_std=settings["state_dependent_std"],
+            remake=(lambda _: make_environment(env, **kwargs)) if recovers else None,
+        )
+        # what exists now stays: the collector need not look at it again
+        gc.collect()
+        gc.freeze()
+        spaces = (self._sampler.observation_space, self._sampler.action_space)
+        return {"name": opened.name, "spaces": cloudpickle.dumps(spaces)}
+
+    def bind(self, policy: dict[str, Any], shape: dict[str, Any], seed: int) -> None:
+        """Make the policy, and map the memory that its parameters come through."""
+        from trpo_fast.core import Distribution, Policy
+        from trpo_fast.rollout._memory import BlockShape, SharedBlock
+
+        distribution = Distribution(policy.pop("kind"), policy.pop("sizes"))
+        self._policy = Policy(policy.pop("obs_dim"), distribution, **policy)
+        self._block = SharedBlock(self._memory, BlockShape(**shape), owner=False)
+        self._sampler._keep_state_in(self._block.lasting)
+        self._sampler.bind(self._policy, seed=seed)
+
+    def collect(
+        self, n_steps: int, begin: int, end: int, fresh: bool
+    ) -> tuple[int, int, tuple[str, ...]]:
+        """Fill rows begin to end - 1 of a rollout of `n_steps`.
+
+        Returns:
+            The number of final observations and of episodes that ended, and sentences of crashes.
+        """
+        block, sampler = self._block, self._sampler
+        block.reserve(n_steps)
+        self._take_policy()
+        if fresh:
+            sampler.load_state_dict({"counters": block.lasting["counters"].copy()})
+        rollout = sampler._fill(block.buffers(begin, end, fresh=fresh), None)
+        n_finals, n_episodes = len(rollout.final_indices), len(rollout.episode_indices)
+        for name in ("final_observations", "final_indices"):
+            block.arrays[name][:n_finals] = getattr(rollout, name)
+        for name in ("episode_returns", "episode_lengths", "episode_indices"):
+            block.arrays[name][:n_episodes] = getattr(rollout, name)
+        return n_finals, n_episodes, rollout.crashes
+
+    def map_environments(self, function: bytes, arguments: bytes | None) -> bytes:
+        """Call a function on every environment, see `WorkerSampler.map_environments`."""
+        import cloudpickle
+
+        given = None if arguments is None else pickle.loads(arguments)
+        results = self._sampler.map_environments(pickle.loads(function), given)
+        answer: bytes = cloudpickle.dumps(results)
+        return answer
+
+    def close(self) -> None:
+        """Close the environments."""
+        if self._sampler is not None:
+            self._sampler.close()
+
+    def _take_policy(self) -> None:
+        lasting = self._block.lasting
+        self._policy.parameters = lasting["parameters"]
+        enabled, clip, epsilon = lasting["normalizer"].tolist()
+        if enabled:
+            self._policy.set_normalizer(
+                lasting["mean"], lasting["variance"], clip=clip, epsilon=epsilon
+            )
+        else:
+            self._policy.clear_normalizer()
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated
+
+
+def _survive_only_the_parent(connection: int) -> None:
+    """Leave Ctrl-C to the parent, and end soon after it, however it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        # no events asked for: only that the other side hung up. A process that the parent forked
+        # may keep that side open, so look who the parent is as well.
+        poll = select.poll()
+        poll.register(connection, 0)
+        while not poll.poll(1000.0) and os.getppid() == parent:
+            pass
+        # time for environments to close; then an end that nothing can hold up
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="trpo_fast parent watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit("trpo_fast.rollout._worker: started by trpo_fast itself, not by hand")

@@ -1,0 +1,501 @@
+"""Worker processes that run whole rollouts: nothing crosses a process boundary per step.
+
+Every worker holds a contiguous group of the environments and a policy of its own. Before a rollout
+it reads the parameters from memory that it shares with the parent; then it steps, exactly as
+`InProcessSampler` does; then the parent copies whole arrays out. Since every environment has random
+streams of its own, the result has the same bits for any number of workers.
+
+Workers are fresh interpreters, not forks and not `multiprocessing` children: they start safely in a
+process that has threads, never import the user's main script again, and so need no
+`if __name__ == "__main__"`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from trpo_fast.envs import EnvironmentFailure
+from trpo_fast.rollout._base import ActingPolicy, SamplerBase
+from trpo_fast.rollout._memory import BlockShape, SharedBlock
+from trpo_fast.rollout._process import Lost, WorkerProcess, stop_workers
+from trpo_fast.rollout.data import Rollout
+from trpo_fast.rollout.in_process import MOST_CRASHES
+
+if TYPE_CHECKING:
+    from trpo_fast.envs import EnvSource
+
+Array: TypeAlias = npt.NDArray[Any]
+
+DEFAULT_TIMEOUT = 300.0  # seconds
+
+_LOOK_SECONDS = 0.5  # how often a parent that waits looks whether its workers live and move
+
+
+class NoWorkers(ValueError):
+    """These environments cannot be stepped by workers; the sentence says why.
+
+    `is_vector_env`: because the factory makes a whole vector environment, which needs none.
+    """
+
+    def __init__(self, sentence: str, *, is_vector_env: bool = False) -> None:
+        super().__init__(sentence)
+        self.is_vector_env = is_vector_env
+
+
+class PortablePolicy(ActingPolicy, Protocol):
+    """What a policy must tell so that a worker can have its twin, see `trpo_fast.core.Policy`."""
+
+    distribution: Any
+    hidden_sizes: tuple[int, ...]
+    activation: str
+
+    @property
+    def n_parameters(self) -> int:
+        """P."""
+
+    @property
+    def parameters(self) -> Array:
+        """(P,)."""
+
+    @property
+    def normalizer(self) -> Any:
+        """None, or what has `mean` and `variance` (O,), `clip` and `epsilon`."""
+
+
+def available_cores() -> int:
+    """Processors that this process may use: its affinity and the limit of its control group."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, cores)
+
+
+class WorkerSampler(SamplerBase):
+    """Steps E environments in worker processes; the bits are those of `InProcessSampler`.
+
+    A worker that fails takes the rollout with it: all workers are stopped, and the next `collect`
+    starts them again with fresh episodes. They end with the sampler, with this process (however it
+    ends), and leave nothing behind.
+
+    Args:
+        env: a Gymnasium id, or a callable without arguments that returns an `Env`. It is sent with
+            cloudpickle, so functions and classes of a script or a notebook are welcome.
+        n_envs: E.
+        n_workers: number of processes; never more than environments.
+        dtype: dtype of observations and continuous actions.
+        state_dependent_std: the Gaussian's deviation is a network output.
+        env_kwargs: passed to `gymnasium.make`; with an id only.
+        timeout: seconds that a worker may take to start, or for one step of its environments; None
+            waits for ever.
+        restart_crashed_environments: replace an environment that raises or returns something wrong,
+            and restart a worker that exits or hangs (with all its environments); the steps of
+            broken episodes are dropped, and `Rollout.crashes` says why.
+
+    Raises:
+        ValueError, TypeError, ImportError: as `trpo_fast.envs.make_environment`.
+        NoWorkers: the environments cannot be sent, or workers cannot be started here.
+    """
+
+    def __init__(
+        self,
+        env: EnvSource,
+        *,
+        n_envs: int,
+        n_workers: int,
+        dtype: npt.DTypeLike = "float32",
+        state_dependent_std: bool = False,
+        env_kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        restart_crashed_environments: bool = False,
+    ) -> None:
+        self._source = _portable_source(env, dict(env_kwargs or {}))
+        self._settings = {
+            "dtype": np.dtype(dtype).name,
+            "state_dependent_std": state_dependent_std,
+            "restart_crashed_environments": restart_crashed_environments,
+        }
+        self._restarts = restart_crashed_environments
+        self._timeout = math.inf if timeout is None else timeout
+        self._workers: list[WorkerProcess] = []
+        self._stop = weakref.finalize(self, stop_workers, self._workers, os.getpid())
+        # contiguous groups, as even as can be
+        n_workers = min(n_workers, n_envs)
+        bounds = [n_envs * w // n_workers for w in range(n_workers + 1)]
+        self._groups = [slice(*bounds[w : w + 2]) for w in range(n_workers)]
+        name, spaces = self._start()
+        super().__init__(
+            name,
+            *spaces,
+            n_envs=n_envs,
+            dtype=dtype,
+            state_dependent_std=state_dependent_std,
+        )
+
+    @property
+    def n_workers(self) -> int:
+        """Number of worker processes."""
+        return len(self._groups)
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return [worker.process.pid for worker in self._workers]
+
+    def bind(self, policy: ActingPolicy, *, seed: int) -> None:
+        """Set the policy that acts, and the seed of environments and action noise.
+
+        The workers take its parameters and its normaliser anew before every rollout.
+        """
+        super().bind(policy, seed=seed)
+        if self._workers:
+            with self._stops_on_error():
+                self._bind_workers()
+
+    def map_environments(
+        self, function: Callable[..., Any], arguments: Sequence[Any] | None = None
+    ) -> list[Any]:
+        """Call `function(environment)`, or `function(environment, arguments[e])`, on each of them.
+
+        Function, arguments and results are sent with cloudpickle.
+
+        Returns:
+            The E results in the order of the environments.
+        """
+        import cloudpickle
+
+        with self._stops_on_error():
+            self._ensure_started()
+            sent = cloudpickle.dumps(function)
+            for worker in self._workers:
+                given = None if arguments is None else list(arguments[worker.group])
+                packed = None if given is None else cloudpickle.dumps(given)
+                worker.send("map_environments", sent, packed)
+            answers = self._gather()
+        return [result for answer in answers for result in cloudpickle.loads(answer)]
+
+    # --- one rollout ---
+
+    def _collect(self, n_steps: int, on_step: Callable[[], object] | None) -> Rollout:
+        start_time = time.perf_counter()
+        fresh, self._started = not self._started, False
+        self._first_steps = self._counters.astype(np.int64)
+        with self._stops_on_error():
+            self._ensure_started()
+            for worker in self._workers:
+                worker.block.reserve(n_steps)
+                worker.write_policy(self._policy)
+                if fresh:
+                    worker.block.lasting["counters"][:] = self._counters[worker.group]
+            # a rollout in one piece, or, for a hook between the steps, in pieces of one step
+            length = n_steps if on_step is None else 1
+            pieces = []
+            for begin in range(0, n_steps, length):
+                pieces.append(self._collect_rows(n_steps, begin, begin + length, fresh))
+                fresh = False
+                if on_step is not None:
+                    on_step()
+            rollout = Rollout.concatenate(
+                [
+                    _view_of(worker.block, [row[w] for row in pieces])
+                    for w, worker in enumerate(self._workers)
+                ]
+            )
+            self._read_state()
+        self._started = True
+        return replace(rollout, seconds=time.perf_counter() - start_time)
+
+    def _collect_rows(self, n_steps: int, begin: int, end: int, fresh: bool) -> list[_Piece]:
+        """Have every worker fill rows begin to end - 1."""
+        command = ("collect", n_steps, begin, end)
+        for worker in self._workers:
+            worker.send(*command, fresh)
+        crashes: list[list[str]] = [[] for _ in self._workers]
+
+        def restart(w: int, lost: EnvironmentFailure) -> None:
+            """A process that is gone takes all its environments with it: they start anew."""
+            crashes[w].append(str(lost))
+            if begin > 0 or len(crashes[w]) > MOST_CRASHES:
+                raise lost
+            counters = self._workers[w].block.lasting["counters"].copy()
+            self._workers[w].process.kill()
+            self._workers[w].end(time.monotonic())
+            self._workers[w] = self._launch(w)
+            self._gather([w])
+            self._bind_workers([w])
+            worker = self._workers[w]
+            worker.block.reserve(n_steps)
+            worker.write_policy(self._policy)
+            # one further than the last action drawn: no seed is used twice
+            worker.block.lasting["counters"][:] = counters + np.uint64(1)
+            worker.send(*command, True)
+
+        answers = self._gather(on_loss=restart if self._restarts else None)
+        return [
+            _Piece.read(worker.block, begin, n_finals, n_episodes, (*lost, *sentences))
+            for worker, (n_finals, n_episodes, sentences), lost in zip(
+                self._workers, answers, crashes, strict=True
+            )
+        ]
+
+    def _read_state(self) -> None:
+        for worker in self._workers:
+            for name in ("counters", "returns", "lengths", "observations"):
+                getattr(self, f"_{name}")[worker.group] = worker.block.lasting[name]
+
+    # --- processes ---
+
+    def _ensure_started(self) -> None:
+        if self._closed:
+            raise RuntimeError("the sampler is closed; make a new one")
+        if not self._workers:
+            self._start()
+            if self._policy is not None:
+                self._bind_workers()
+
+    def _start(self) -> tuple[str, tuple[Any, Any]]:
+        """Start all workers; returns the name and the spaces of the environments."""
+        import cloudpickle
+
+        with self._stops_on_error():
+            for w in range(len(self._groups)):
+                self._workers.append(self._launch(w))
+            answers = self._gather()
+            if None in answers:
+                raise NoWorkers(
+                    "env: the factory makes a whole vector environment, which worker processes "
+                    "cannot share: use n_workers=0",
+                    is_vector_env=True,
+                )
+            spaces = [cloudpickle.loads(answer["spaces"]) for answer in answers]
+            for worker, (mine, first) in zip(
+                self._workers, ((s, spaces[0]) for s in spaces), strict=True
+            ):
+                for kind, got, expected in zip(("observation", "action"), mine, first, strict=True):
+                    if got != expected:
+                        raise ValueError(
+                            f"environment {worker.group.start}: expected the {kind}_space of "
+                            f"environment 0, {expected}, got {got}; all environments must be alike"
+                        )
+        return answers[0]["name"], spaces[0]
+
+    def _launch(self, w: int) -> WorkerProcess:
+        group = self._groups[w]
+        worker = WorkerProcess(w, group, self._timeout)
+        size = {"n_envs": group.stop - group.start, "first_index": group.start}
+        worker.send("open", self._source, {**self._settings, **size})
+        return worker
+
+    def _bind_workers(self, which: Sequence[int] | None = None) -> None:
+        policy: Any = self._policy
+        missing = [name for name in _POLICY_FACTS if not hasattr(policy, name)]
+        if missing:
+            raise TypeError(
+                f"policy: expected a trpo_fast.core.Policy, got {type(policy).__name__} without "
+                f"{missing[0]}; worker processes make their own copy of it (or use n_workers=0)"
+            )
+        facts = {
+            "obs_dim": policy.obs_dim,
+            "kind": policy.distribution.kind,
+            "sizes": policy.distribution.sizes,
+            "hidden_sizes": policy.hidden_sizes,
+            "activation": policy.activation,
+            "dtype": np.dtype(policy.dtype).name,
+        }
+        which = range(len(self._workers)) if which is None else which
+        for w in which:
+            worker = self._workers[w]
+            shape = BlockShape(
+                n_envs=worker.group.stop - worker.group.start,
+                obs_dim=self.observation_encoder.dim,
+                action_dim=self.action_adapter.action_dim,
+                n_parameters=policy.n_parameters,
+                dtype=self.observation_encoder.dtype.name,
+                action_dtype=self.action_adapter.stored_dtype(self.observation_encoder.dtype).name,
+            )
+            worker.block = SharedBlock(worker.memory, shape, owner=True)
+            worker.send("bind", facts, asdict(shape), self._seed)
+        self._gather(which)
+
+    def _gather(
+        self,
+        which: Sequence[int] | None = None,
+        *,
+        on_loss: Callable[[int, EnvironmentFailure], None] | None = None,
+    ) -> list[Any]:
+        """One answer of each worker, in their order.
+
+        `on_loss` is called for a worker that is gone or hangs, and must make it answer after all.
+
+        Raises:
+            EnvironmentFailure: a worker ended or hangs.
+            Exception: what a worker raised.
+        """
+        which = range(len(self._workers)) if which is None else which
+        answers: dict[int, Any] = {}
+        while len(answers) < len(which):
+            waiting = {self._workers[w].connection: w for w in which if w not in answers}
+            ready = wait(list(waiting), timeout=_LOOK_SECONDS)
+            for connection, w in waiting.items():
+                worker = self._workers[w]
+                try:
+                    if connection in ready:
+                        answers[w] = worker.receive(self._where_is(w))
+                    else:
+                        worker.look(self._where_is(w))
+                except Lost as lost:
+                    failure = EnvironmentFailure(str(lost))
+                    if on_loss is None:
+                        raise failure from lost.__cause__
+                    on_loss(w, failure)
+        return [answers[w] for w in which]
+
+    def _where_is(self, w: int) -> Callable[[], str]:
+        """Names worker w and the environment and step that it stands at."""
+
+        def where() -> str:
+            worker = self._workers[w]
+            if worker.command[0] != "collect":
+                return f"worker {w} ({worker.command[0]})"
+            begin, end = worker.command[2:4]
+            e, resetting = worker.block.position(begin, end)
+            counter = int(worker.block.lasting["counters"][e])
+            index = self._groups[w].start + e
+            if resetting:
+                return f"worker {w}: reset before environment {index} ({self.name}), step {counter}"
+            # the action of the running step is drawn already
+            return f"worker {w}: environment {index} ({self.name}), step {max(0, counter - 1)}"
+
+        return where
+
+    @contextlib.contextmanager
+    def _stops_on_error(self) -> Iterator[None]:
+        """Whatever goes wrong, Ctrl-C included: no worker is left in the middle of something."""
+        try:
+            yield
+        except BaseException:
+            self._started = False
+            for worker in self._workers:
+                # what was drawn is drawn, though nobody will see it
+                if worker.command[0] == "collect":
+                    counters = self._counters[worker.group]
+                    np.maximum(counters, worker.block.lasting["counters"], out=counters)
+            stop_workers(self._workers, os.getpid())
+            raise
+
+    def _close(self) -> None:
+        self._stop()
+
+
+_POLICY_FACTS = ("distribution", "hidden_sizes", "activation", "parameters", "normalizer")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Copies of what a worker reported about some rows of a rollout; t counts from row 0."""
+
+    final_observations: Array
+    final_indices: npt.NDArray[np.int64]
+    episode_returns: npt.NDArray[np.float64]
+    episode_lengths: npt.NDArray[np.int64]
+    episode_indices: npt.NDArray[np.int64]
+    crashes: tuple[str, ...]
+
+    @staticmethod
+    def read(
+        block: SharedBlock, begin: int, n_finals: int, n_episodes: int, crashes: tuple[str, ...]
+    ) -> _Piece:
+        arrays = block.arrays
+        shift = np.array([begin, 0])
+        return _Piece(
+            arrays["final_observations"][:n_finals].copy(),
+            arrays["final_indices"][:n_finals] + shift,
+            arrays["episode_returns"][:n_episodes].copy(),
+            arrays["episode_lengths"][:n_episodes].copy(),
+            arrays["episode_indices"][:n_episodes] + shift,
+            crashes,
+        )
+
+
+def _view_of(block: SharedBlock, pieces: Sequence[_Piece]) -> Rollout:
+    """The rollout of one worker. Its large arrays are the shared ones: copy before the next."""
+
+    def joined(name: str) -> Array:
+        return np.concatenate([getattr(piece, name) for piece in pieces])
+
+    arrays = block.arrays
+    return Rollout(
+        observations=arrays["observations"][:-1],
+        actions=arrays["actions"],
+        rewards=arrays["rewards"],
+        terminated=arrays["terminated"],
+        truncated=arrays["truncated"],
+        valid=arrays["valid"],
+        last_observations=arrays["observations"][-1],
+        final_observations=joined("final_observations"),
+        final_indices=joined("final_indices"),
+        episode_returns=joined("episode_returns"),
+        episode_lengths=joined("episode_lengths"),
+        episode_indices=joined("episode_indices"),
+        seconds=0.0,
+        crashes=tuple(sentence for piece in pieces for sentence in piece.crashes),
+    )
+
+
+def _portable_source(env: EnvSource, kwargs: dict[str, Any]) -> bytes:
+    """What a worker needs to make the environments, pickled: source, arguments, registration."""
+    import gymnasium
+    from gymnasium.vector import VectorEnv
+
+    if isinstance(env, gymnasium.Env | VectorEnv):
+        raise NoWorkers(
+            "env: an environment that exists already cannot move to worker processes; pass an id "
+            "or a function that makes it, or use n_workers=0"
+        )
+    if os.name != "posix" or getattr(sys, "frozen", False) or not sys.executable:
+        raise NoWorkers(
+            "worker processes cannot be started by this interpreter (they need a POSIX system and "
+            "a Python executable); use n_workers=0"
+        )
+    try:
+        import cloudpickle
+    except ModuleNotFoundError:
+        raise NoWorkers(
+            "worker processes need cloudpickle, which is not installed: pip install cloudpickle, "
+            "or use n_workers=0"
+        ) from None
+    registration = None
+    if isinstance(env, str):
+        # what this process has registered, a worker need not find again
+        registration = gymnasium.registry.get(env.rpartition(":")[2])
+        entry = getattr(registration, "entry_point", None)
+        if registration and isinstance(entry, str) and entry.startswith("__main__:"):
+            main = sys.modules["__main__"]
+            registration = copy.copy(registration)
+            registration.entry_point = getattr(main, entry.partition(":")[2])
+    try:
+        pickled: bytes = cloudpickle.dumps((env, kwargs, registration))
+    except Exception as error:
+        raise NoWorkers(
+            f"env: cannot be sent to worker processes: {type(error).__name__}: {error}; make what "
+            "it needs inside the function, or use n_workers=0"
+        ) from error
+    return pickled
