@@ -50,14 +50,20 @@ struct KernelTable {
   // of scalars to sum, so that threads can share the work without changing a bit.
   void (*tree_sum)(Scalar* partials, Index count, Index stride, Index begin, Index end);
   // flat = scale * gradient.
-  void (*unpack_gradient)(const NetworkShape&, const Scalar* gradient, double scale, Scalar* flat);
-  void (*unpack_gradient_double)(const NetworkShape&, const Scalar* gradient, double scale,
-                                 double* flat);
+  void (*unpack_gradient)(const NetworkShape&, const Scalar* gradient, double scale, double* flat);
 
-  // One Adam step on flat arrays:  m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2,
-  // theta -= step_size * m / (sqrt(v) * inverse_sqrt_bias2 + epsilon).
+  // Flat parameters to the layout of a packed gradient and back, and from there to packed parameters, so
+  // that an optimiser can work on packed gradients as they are.
+  void (*pack_gradient)(const NetworkShape&, const Scalar* flat, Scalar* theta);
+  void (*unpack)(const NetworkShape&, const Scalar* theta, Scalar* flat);
+  void (*repack)(const NetworkShape&, const Scalar* theta, Scalar* packed);
+
+  // One Adam step on n scalars, with g = scale * gradient:
+  //   m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2
+  //   theta -= step_size * m / (sqrt(v) * inverse_sqrt_bias2 + epsilon)
   void (*adam)(Index n, double step_size, double beta1, double beta2, double inverse_sqrt_bias2,
-               double epsilon, const Scalar* gradient, Scalar* m, Scalar* v, Scalar* theta);
+               double epsilon, double scale, const Scalar* gradient, Scalar* m, Scalar* v,
+               Scalar* theta);
 
   // y = clip((x - mean) * inverse_std, -clip, clip), rows of `width` scalars.
   void (*normalize)(Index rows, Index width, const Scalar* x, const Scalar* mean,

@@ -168,6 +168,21 @@ void pack_double(const NetworkShape& shape, const double* flat, bool backward, S
   pack_from<Scalar, double>(shape, flat, backward, packed);
 }
 
+// A network with one output: z_n = b + w . h_n, lanes along the features; padding is zero.
+template <class Scalar>
+void single_output(Index rows, Index columns, const Scalar* h, const Scalar* w, Scalar bias,
+                   Scalar* z, Index z_stride) {
+  using Packet = PacketOf<Scalar>;
+  constexpr Index W = kLanes<Scalar>;
+  for (Index n = 0; n < rows; ++n) {
+    Packet sum = ei::pset1<Packet>(Scalar(0));
+    for (Index i = 0; i < columns; i += W)
+      sum = ei::pmadd(ei::pload<Packet>(h + n * columns + i), ei::pload<Packet>(w + i), sum);
+    ei::pstore(z + n * z_stride, ei::pset1<Packet>(Scalar(0)));
+    z[n * z_stride] = bias + ei::predux(sum);
+  }
+}
+
 template <class Scalar>
 void forward(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
              Index rows, Scalar* activations, Scalar* outputs) {
@@ -182,6 +197,11 @@ void forward(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
     Scalar* z = last ? outputs : activations + block.values;
 
     // z = b + W h
+    if (last && l > 0 && shape.sizes[l + 1] == 1) {
+      single_output(rows, padded<Scalar>(shape.sizes[l]), input, packed + o.backward,
+                    packed[o.bias], outputs, out_padded);
+      return;
+    }
     MatmulTask<Scalar> task{};
     task.rows = rows;
     task.columns = out_padded;
@@ -343,26 +363,75 @@ void unpack_to(const NetworkShape& shape, const Scalar* gradient, double scale_b
 
 template <class Scalar>
 void unpack_gradient(const NetworkShape& shape, const Scalar* gradient, double scale,
-                     Scalar* flat) {
-  unpack_to<Scalar, Scalar>(shape, gradient, scale, flat);
-}
-
-template <class Scalar>
-void unpack_gradient_double(const NetworkShape& shape, const Scalar* gradient, double scale,
-                            double* flat) {
+                     double* flat) {
   unpack_to<Scalar, double>(shape, gradient, scale, flat);
 }
 
 template <class Scalar>
+void unpack(const NetworkShape& shape, const Scalar* theta, Scalar* flat) {
+  unpack_to<Scalar, Scalar>(shape, theta, 1.0, flat);
+}
+
+// The inverse of unpack: flat parameters in the layout of a packed gradient.
+template <class Scalar>
+void pack_gradient(const NetworkShape& shape, const Scalar* flat, Scalar* gradient) {
+  std::fill_n(gradient, gradient_size<Scalar>(shape), Scalar(0));
+  for (int l = 0; l < shape.n_layers; ++l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    const LayerOffsets o = gradient_offsets<Scalar>(shape, l);
+    const bool columns = transposed<Scalar>(shape, l);
+    const Index stride = columns ? padded<Scalar>(out) : padded<Scalar>(in);
+    for (Index j = 0; j < out; ++j)
+      for (Index i = 0; i < in; ++i)
+        gradient[o.forward + (columns ? i * stride + j : j * stride + i)] = flat[j * in + i];
+    flat += out * in;
+    std::copy(flat, flat + out, gradient + o.bias);
+    flat += out;
+  }
+}
+
+// W^T (rows x columns', in strips of 8) of W (columns x rows')
+template <class Scalar>
+void transpose(Index rows, Index columns, const Scalar* w, Index w_stride, Scalar* wt,
+               Index wt_stride) {
+  for (Index i0 = 0; i0 < rows; i0 += 8) {
+    const Index i1 = std::min(rows, i0 + 8);
+    for (Index j = 0; j < columns; ++j)
+      for (Index i = i0; i < i1; ++i) wt[i * wt_stride + j] = w[j * w_stride + i];
+  }
+}
+
+// Parameters in the layout of a packed gradient -> packed parameters. Both pad with zeros.
+template <class Scalar>
+void repack(const NetworkShape& shape, const Scalar* theta, Scalar* packed) {
+  for (int l = 0; l < shape.n_layers; ++l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    const Index in_padded = padded<Scalar>(in), out_padded = padded<Scalar>(out);
+    const LayerOffsets from = gradient_offsets<Scalar>(shape, l);
+    const LayerOffsets to = packed_offsets<Scalar>(shape, l);
+    std::copy(theta + from.bias, theta + from.forward, packed + to.bias);
+    if (transposed<Scalar>(shape, l)) {
+      std::copy(theta + from.forward, theta + from.end, packed + to.forward);
+      if (l > 0)
+        transpose(out, in, theta + from.forward, out_padded, packed + to.backward, in_padded);
+    } else {
+      std::copy(theta + from.forward, theta + from.end, packed + to.backward);
+      transpose(in, out, theta + from.forward, in_padded, packed + to.forward, out_padded);
+    }
+  }
+}
+
+template <class Scalar>
 void adam(Index n, double step_size, double beta1, double beta2, double inverse_sqrt_bias2,
-          double epsilon, const Scalar* gradient, Scalar* m, Scalar* v, Scalar* theta) {
+          double epsilon, double scale, const Scalar* gradient, Scalar* m, Scalar* v,
+          Scalar* theta) {
   using Packet = PacketOf<Scalar>;
   const Scalar b1 = Scalar(beta1), c1 = Scalar(1 - beta1);
   const Scalar b2 = Scalar(beta2), c2 = Scalar(1 - beta2);
   const Scalar rate = Scalar(step_size), root = Scalar(inverse_sqrt_bias2), eps = Scalar(epsilon);
   Index i = 0;
   for (; i + kLanes<Scalar> <= n; i += kLanes<Scalar>) {
-    const Packet g = ei::ploadu<Packet>(gradient + i);
+    const Packet g = ei::pmul(ei::pset1<Packet>(Scalar(scale)), ei::ploadu<Packet>(gradient + i));
     const Packet m_i = ei::pmadd(ei::pset1<Packet>(b1), ei::ploadu<Packet>(m + i),
                                  ei::pmul(ei::pset1<Packet>(c1), g));
     const Packet v_i = ei::pmadd(ei::pset1<Packet>(b2), ei::ploadu<Packet>(v + i),
@@ -375,7 +444,7 @@ void adam(Index n, double step_size, double beta1, double beta2, double inverse_
     ei::pstoreu(theta + i, ei::psub(ei::ploadu<Packet>(theta + i), step));
   }
   for (; i < n; ++i) {
-    const Scalar g = gradient[i];
+    const Scalar g = Scalar(scale) * gradient[i];
     m[i] = b1 * m[i] + c1 * g;
     v[i] = b2 * v[i] + c2 * (g * g);
     theta[i] -= rate * m[i] / (std::sqrt(v[i]) * root + eps);
@@ -411,7 +480,9 @@ KernelTable<Scalar> make_table() {
   table.adjoint = adjoint<Scalar>;
   table.tree_sum = tree_sum<Scalar>;
   table.unpack_gradient = unpack_gradient<Scalar>;
-  table.unpack_gradient_double = unpack_gradient_double<Scalar>;
+  table.unpack = unpack<Scalar>;
+  table.pack_gradient = pack_gradient<Scalar>;
+  table.repack = repack<Scalar>;
   table.adam = adam<Scalar>;
   table.normalize = normalize<Scalar>;
   return table;

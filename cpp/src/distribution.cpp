@@ -315,25 +315,37 @@ void Distribution<Scalar>::prepare_metric(const Scalar* outputs, Scalar* metric)
 }
 
 template <class Scalar>
-void Distribution<Scalar>::apply_metric(const Scalar* metric, Scalar* tangent) const {
+void Distribution<Scalar>::apply_metric(const Scalar* metric, Index rows, Index stride,
+                                        Scalar* tangent) const {
   switch (spec_.kind) {
-    case DistributionKind::kGaussian:
-      for (int i = 0; i < spec_.sizes[0]; ++i) tangent[i] *= inverse_variance_[i];
+    case DistributionKind::kGaussian: {
+      const Index n = spec_.sizes[0];
+      const Scalar* scale = inverse_variance_.data();
+      for (Index row = 0; row < rows; ++row)
+        for (Index i = 0; i < n; ++i) tangent[row * stride + i] *= scale[i];
       return;
+    }
     case DistributionKind::kCategorical:
     case DistributionKind::kMultiCategorical:
       // (diag(p) - p p^T) u = p (u - p^T u)
-      for (int size : spec_.sizes) {
-        Scalar mean = 0;
-        for (int i = 0; i < size; ++i) mean += metric[i] * tangent[i];
-        for (int i = 0; i < size; ++i) tangent[i] = metric[i] * (tangent[i] - mean);
-        metric += size;
-        tangent += size;
+      for (Index row = 0; row < rows; ++row) {
+        const Scalar* p = metric + row * stride;
+        Scalar* u = tangent + row * stride;
+        for (int size : spec_.sizes) {
+          Scalar mean = 0;
+          for (int i = 0; i < size; ++i) mean += p[i] * u[i];
+          for (int i = 0; i < size; ++i) u[i] = p[i] * (u[i] - mean);
+          p += size;
+          u += size;
+        }
       }
       return;
-    default:
-      for (int i = 0; i < spec_.n_outputs(); ++i) tangent[i] *= metric[i];
+    default: {
+      const Index n = spec_.n_outputs();
+      for (Index row = 0; row < rows; ++row)
+        for (Index i = 0; i < n; ++i) tangent[row * stride + i] *= metric[row * stride + i];
       return;
+    }
   }
 }
 

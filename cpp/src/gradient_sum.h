@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstring>
-#include <type_traits>
 
 #include "aligned.h"
 #include "dispatch.h"
@@ -23,21 +22,24 @@ class GradientSum {
     std::memset(partial(chunk), 0, static_cast<std::size_t>(size_) * sizeof(Scalar));
   }
 
-  // flat = scale * sum of the partials; flat is Scalar or double
-  template <class Target>
-  void collect(const NetworkShape& shape, const Tiling& tiling, int threads, double scale,
-               Target* flat) {
+  // The sum of the partials, packed; valid until the next clear.
+  const Scalar* sum(const Tiling& tiling, int threads) {
     constexpr Index kRange = 16384;  // scalars that one thread sums at a time
-    const KernelTable<Scalar>& k = kernels<Scalar>();
-    parallel_for((size_ + kRange - 1) / kRange, threads, [&](Index range, int) {
-      k.tree_sum(partials_.data(), tiling.chunks, size_, range * kRange,
-                 std::min(size_, (range + 1) * kRange));
-    });
-    if constexpr (std::is_same_v<Target, Scalar>)
-      k.unpack_gradient(shape, partials_.data(), scale, flat);
-    else
-      k.unpack_gradient_double(shape, partials_.data(), scale, flat);
+    if (tiling.chunks > 1)
+      parallel_for((size_ + kRange - 1) / kRange, threads, [&](Index range, int) {
+        kernels<Scalar>().tree_sum(partials_.data(), tiling.chunks, size_, range * kRange,
+                                   std::min(size_, (range + 1) * kRange));
+      });
+    return partials_.data();
   }
+
+  // flat = scale * sum of the partials
+  void collect(const NetworkShape& shape, const Tiling& tiling, int threads, double scale,
+               double* flat) {
+    kernels<Scalar>().unpack_gradient(shape, sum(tiling, threads), scale, flat);
+  }
+
+  Index size() const { return size_; }
 
  private:
   AlignedBuffer<Scalar> partials_;

@@ -238,10 +238,8 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
       k.tangent(shape, policy.packed(), w_->packed_vector.data(), w_->tile_x(tile), shape.inputs(),
                 rows, activations, s.scratch, u);
       // u <- M u
-      for (Index i = 0; i < rows; ++i)
-        policy.distribution().apply_metric(
-            w_->has_metric ? w_->metric.data() + (begin + i) * w_->stride : nullptr,
-            u + i * w_->stride);
+      policy.distribution().apply_metric(
+          w_->has_metric ? w_->metric.data() + begin * w_->stride : nullptr, rows, w_->stride, u);
       // y += J^T u
       k.adjoint(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, activations, u,
                 s.scratch, w_->gradient.partial(chunk));

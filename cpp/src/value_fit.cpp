@@ -30,8 +30,8 @@ struct ValueFunction<Scalar>::Workspace {
   AlignedBuffer<Scalar> per_thread;  // activations, outputs, cotangents, scratch
   GradientSum<Scalar> gradient;
   std::vector<double> loss_sums;  // chunks
-  std::vector<Scalar> flat_gradient;
   AlignedBuffer<Scalar> minibatch_x, minibatch_y;
+  AlignedBuffer<Scalar> theta, m, v;  // packed like gradients
   std::vector<std::int64_t> order;
   Index activations = 0, stride = 0, thread_size = 0;
 
@@ -58,7 +58,6 @@ ValueFunction<Scalar>::ValueFunction(const NetworkShape& shape)
     throw std::invalid_argument("value network: expected 1 output, got " +
                                 std::to_string(shape.outputs()) + ".");
   w_->packed.reserve(kernels<Scalar>().packed_size(shape_));
-  w_->flat_gradient.resize(parameters_.size());
   set_parameters(parameters_.data());
 }
 
@@ -90,26 +89,32 @@ void ValueFunction<Scalar>::predict(const Scalar* observations, Index rows, Scal
 template <class Scalar>
 double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* targets, Index rows,
                                    double* gradient) {
-  return loss_into(observations, targets, rows, gradient);
+  const Scalar* packed_gradient = nullptr;
+  const double inverse_n = 1.0 / static_cast<double>(rows);
+  const double sum =
+      accumulate(observations, targets, rows, gradient != nullptr, &packed_gradient);
+  if (gradient)
+    kernels<Scalar>().unpack_gradient(shape_, packed_gradient, inverse_n, gradient);
+  return sum * inverse_n;
 }
 
+// Sum of squared errors, and the packed gradient of that sum.
 template <class Scalar>
-template <class Target>
-double ValueFunction<Scalar>::loss_into(const Scalar* observations, const Scalar* targets,
-                                        Index rows, Target* gradient) {
+double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scalar* targets,
+                                         Index rows, bool with_gradient,
+                                         const Scalar** packed_gradient) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const Tiling tiling(rows);
   const int threads = threads_for(rows, n_parameters());
   w_->reserve(shape_, tiling, threads);
   const Index O = shape_.inputs();
-  const double inverse_n = 1.0 / static_cast<double>(rows);
 
   parallel_for(tiling.chunks, threads, [&](Index chunk, int thread) {
     Scalar* hidden = w_->per_thread.data() + thread * w_->thread_size;
     Scalar* outputs = hidden + w_->activations;
     Scalar* u = outputs + kTileRows * w_->stride;
     Scalar* scratch = u + kTileRows * w_->stride;
-    if (gradient) w_->gradient.clear(chunk);
+    if (with_gradient) w_->gradient.clear(chunk);
     double sum = 0.0;
     for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
       const Index begin = tiling.tile_begin(tile), n = tiling.tile_rows(tile);
@@ -123,16 +128,16 @@ double ValueFunction<Scalar>::loss_into(const Scalar* observations, const Scalar
         sum += static_cast<double>(error) * static_cast<double>(error);
         u[i * w_->stride] = Scalar(2) * error;
       }
-      if (gradient)
+      if (with_gradient)
         k.adjoint(shape_, w_->packed.data(), x, O, n, hidden, u, scratch,
                   w_->gradient.partial(chunk));
     }
     w_->loss_sums[static_cast<std::size_t>(chunk)] = sum;
   });
-  if (gradient) w_->gradient.collect(shape_, tiling, threads, inverse_n, gradient);
+  if (with_gradient) *packed_gradient = w_->gradient.sum(tiling, threads);
   double total = 0.0;
   for (Index c = 0; c < tiling.chunks; ++c) total += w_->loss_sums[static_cast<std::size_t>(c)];
-  return total * inverse_n;
+  return total;
 }
 
 template <class Scalar>
@@ -147,6 +152,15 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
     w_->minibatch_y.reserve(size);
     w_->order.resize(static_cast<std::size_t>(rows));
   }
+
+  // parameters and moments in the layout of packed gradients, for the length of this fit
+  const Index packed_size = k.gradient_size(shape_);
+  w_->theta.reserve(packed_size);
+  w_->m.reserve(packed_size);
+  w_->v.reserve(packed_size);
+  k.pack_gradient(shape_, parameters_.data(), w_->theta.data());
+  k.pack_gradient(shape_, m_.data(), w_->m.data());
+  k.pack_gradient(shape_, v_.data(), w_->v.data());
 
   for (int epoch = 0; epoch < options.epochs; ++epoch) {
     if (!full_batch)
@@ -166,17 +180,22 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
       }
 
       // theta -= lr m^ / (sqrt(v^) + eps)
-      loss_into(batch_x, batch_y, n, w_->flat_gradient.data());
+      const Scalar* gradient = nullptr;
+      accumulate(batch_x, batch_y, n, /*with_gradient=*/true, &gradient);
       ++adam_steps_;
       ++summary.steps;
       const double t = static_cast<double>(adam_steps_);
       const double step = options.learning_rate / (1.0 - std::pow(options.beta1, t));
       const double root = 1.0 / std::sqrt(1.0 - std::pow(options.beta2, t));
-      k.adam(n_parameters(), step, options.beta1, options.beta2, root, options.epsilon,
-             w_->flat_gradient.data(), m_.data(), v_.data(), parameters_.data());
-      set_parameters(parameters_.data());
+      k.adam(packed_size, step, options.beta1, options.beta2, root, options.epsilon,
+             1.0 / static_cast<double>(n), gradient, w_->m.data(), w_->v.data(),
+             w_->theta.data());
+      k.repack(shape_, w_->theta.data(), w_->packed.data());
     }
   }
+  k.unpack(shape_, w_->theta.data(), parameters_.data());
+  k.unpack(shape_, w_->m.data(), m_.data());
+  k.unpack(shape_, w_->v.data(), v_.data());
 }
 
 template <class Scalar>

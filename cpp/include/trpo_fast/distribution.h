@@ -59,9 +59,10 @@ class Distribution {
                  Scalar* cotangent, double* log_std_cotangent) const;
 
   // The Fisher information M in the outputs, in two steps: what it needs of each row is worked out
-  // once (`metric`, P Scalars; unused for kGaussian), then applied to tangents: tangent <- M tangent.
+  // once (`metric`, P Scalars; unused for kGaussian), then applied to tangents: tangent <- M tangent,
+  // for `rows` rows of both, `stride` apart.
   void prepare_metric(const Scalar* outputs, Scalar* metric) const;
-  void apply_metric(const Scalar* metric, Scalar* tangent) const;
+  void apply_metric(const Scalar* metric, Index rows, Index stride, Scalar* tangent) const;
 
   void sample(const Scalar* outputs, CounterStream& stream, Scalar* continuous,
               std::int32_t* discrete) const;

@@ -62,8 +62,8 @@ class ValueFunction {
 
  private:
   struct Workspace;
-  template <class Target>
-  double loss_into(const Scalar* x, const Scalar* y, Index rows, Target* gradient);
+  double accumulate(const Scalar* x, const Scalar* y, Index rows, bool with_gradient,
+                    const Scalar** packed_gradient);
   void fit_adam(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
                 ValueFitSummary& summary);
   void fit_lbfgs(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
