@@ -1,4 +1,4 @@
-"""The same bits for any number of threads and any memory budget; forks never hang; memory is bounded."""
+"""Same bits for any number of threads and memory budget; no hang after a fork; bounded memory."""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ def test_an_update_allocates_nothing_once_its_size_was_seen() -> None:
         actions = policy.act(x)
         advantages = rng.normal(size=30_000).astype("f")
         mallinfo = ctypes.CDLL("libc.so.6").mallinfo2
+        names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
         class Info(ctypes.Structure):
-            _fields_ = [(n, ctypes.c_size_t) for n in
-                        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+            _fields_ = [(n, ctypes.c_size_t) for n in names.split()]
         mallinfo.restype = Info
         def in_use():
             gc.collect()

@@ -556,7 +556,7 @@ class _Console:
             if not any(isinstance(logger, ConsoleLogger) for logger in self._loggers):
                 table = ConsoleLogger()
                 self._loggers.append(table)
-            self._bar = ProgressBar(goal, start)
+            self._bar = ProgressBar(goal, start=start)
 
     def __enter__(self) -> _Console:
         return self

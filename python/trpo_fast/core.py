@@ -93,9 +93,9 @@ def _coordinates(name: str, value: ArrayLike, dtype: DTypeLike, n: int) -> NDArr
         raise TypeError(f"{name}: expected integers, got dtype {array.dtype}.")
     if array.shape != (n,):
         raise ValueError(f"{name}: expected shape ({n},), got {array.shape}.")
-    if n and (int(array.min()) < 0 or int(array.max()) > np.iinfo(dtype).max):  # type: ignore[type-var]
+    if n and (int(array.min()) < 0 or int(array.max()) > np.iinfo(dtype).max):
         raise ValueError(
-            f"{name}: expected integers between 0 and {np.iinfo(dtype).max}, "  # type: ignore[type-var]
+            f"{name}: expected integers between 0 and {np.iinfo(dtype).max}, "
             f"got {array.min()} to {array.max()}."
         )
     return np.asarray(array, dtype=dtype, order="C")
