@@ -1,0 +1,530 @@
+"""Worker processes: the same bits as in this process, one sentence per mishap, nothing left behind.
+
+Starting a Python costs the most here, so a test does much with the workers that it has.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
+
+from trpo_fast import core
+from trpo_fast.envs import EnvironmentFailure
+from trpo_fast.rollout import (
+    InProcessSampler,
+    NoWorkers,
+    Rollout,
+    VectorEnvSampler,
+    WorkerSampler,
+    available_cores,
+    make_sampler,
+)
+
+
+class UnevenEnv(gymnasium.Env[Any, Any]):
+    """Episodes of 1 to 60 steps that terminate, or are truncated, or both; noisy everything."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(1, 61))
+        return self.np_random.normal(size=3), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        ends = self.left == 0
+        how = self.np_random.integers(3)
+        reward = float(action.sum() + self.np_random.normal())
+        observation = self.np_random.normal(size=3)
+        return observation, reward, bool(ends and how != 1), bool(ends and how != 0), {}
+
+
+class BrokenEnv(gymnasium.Env[Any, Any]):
+    """Episodes of 10 steps; it breaks at step `at` of its life, counted from 0."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, what: str, at: int = 17) -> None:
+        self.what, self.at, self.steps = what, at, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if self.what == "hangs in reset" and self.steps > self.at:
+            time.sleep(60)
+        return np.zeros(2), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation: Any = np.full(2, self.steps)
+        reward = 1.0
+        if self.steps == self.at:
+            if self.what == "raises":
+                raise OSError("simulator lost")
+            if self.what == "exits":
+                os._exit(3)
+            if self.what == "crashes":
+                signal.raise_signal(signal.SIGSEGV)
+            if self.what == "hangs":
+                time.sleep(60)
+            if self.what == "nan":
+                observation = np.full(2, np.nan)
+            if self.what == "nan reward":
+                reward = np.nan
+            if self.what == "wrong shape":
+                observation = np.zeros(3)
+        self.steps += 1
+        return observation, reward, self.steps % 10 == 0, False, {}
+
+
+def second_breaks(what: str) -> Callable[[], BrokenEnv]:
+    """A factory whose second environment breaks (the second of every worker)."""
+    made: list[int] = []
+
+    def make() -> BrokenEnv:
+        made.append(1)
+        return BrokenEnv(what if len(made) == 2 else "")
+
+    return make
+
+
+def with_policy(sampler: Any, *, seed: int = 3) -> Any:
+    policy = core.Policy(
+        sampler.observation_encoder.dim,
+        sampler.action_adapter.distribution,
+        hidden_sizes=(8,),
+        output_gain=1.0,
+        dtype=sampler.observation_encoder.dtype,
+    )
+    sampler.bind(policy, seed=seed)
+    return policy
+
+
+def assert_same(got: Rollout, expected: Rollout) -> None:
+    for name in vars(expected):
+        if name not in ("seconds", "crashes"):
+            mine, other = getattr(got, name), getattr(expected, name)
+            assert mine.dtype == other.dtype
+            assert mine.tobytes() == other.tobytes(), name
+
+
+def children() -> set[int]:
+    """Process ids of the living children of this process."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    if not Path("/proc/self/task").exists():
+        yield
+        return
+    shared = Path("/dev/shm")
+    before = (children(), set(shared.iterdir()), len(list(Path("/proc/self/fd").iterdir())))
+    yield
+    after = (children(), set(shared.iterdir()), len(list(Path("/proc/self/fd").iterdir())))
+    assert after == before
+
+
+# --- the same bits ---
+
+
+def collect_some(sampler: Any, on_step: Callable[[], object] | None = None) -> list[Rollout]:
+    """Rollouts of several lengths, with a policy and a normaliser that change in between."""
+    policy = with_policy(sampler)
+    random = np.random.default_rng(0)
+    rollouts = []
+    for n_steps in (40, 7, 90, 90):
+        rollouts.append(sampler.collect(n_steps, on_step=on_step))
+        policy.parameters = policy.parameters + 0.1 * random.normal(size=policy.n_parameters)
+        policy.set_normalizer(random.normal(size=policy.obs_dim), np.full(policy.obs_dim, 2.0))
+    policy.clear_normalizer()
+    rollouts.append(sampler.collect(5, on_step=on_step))
+    return rollouts
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bits_do_not_depend_on_the_number_of_workers(dtype: str) -> None:
+    env: Any = UnevenEnv if dtype == "float32" else "CartPole-v1"
+    reference = make_sampler(env, n_envs=5, dtype=dtype)
+    expected = collect_some(reference)
+    assert sum(len(rollout.final_indices) for rollout in expected) > 5 or dtype == "float64"
+    for n_workers in (1, 2, 4) if dtype == "float32" else (3,):
+        with make_sampler(env, n_envs=5, n_workers=n_workers, dtype=dtype) as sampler:
+            assert isinstance(sampler, WorkerSampler)
+            assert sampler.n_workers == n_workers
+            assert sampler.name == reference.name
+            got = collect_some(sampler)
+            for mine, other in zip(got, expected, strict=True):
+                assert_same(mine, other)
+            for name, values in reference.state_dict().items():
+                np.testing.assert_array_equal(sampler.state_dict()[name], values)
+        assert got[0].observations.flags.c_contiguous
+
+
+def test_hooks_state_binding_and_calls() -> None:
+    reference = make_sampler(UnevenEnv, n_envs=3)
+    sampler = make_sampler(UnevenEnv, n_envs=3, n_workers=2)
+    # a hook between the steps runs here, and changes nothing
+    calls: list[int] = []
+    for mine, other in zip(
+        collect_some(sampler, lambda: calls.append(1)), collect_some(reference), strict=True
+    ):
+        assert_same(mine, other)
+    assert len(calls) == 40 + 7 + 90 + 90 + 5
+
+    # arrays belong to the rollout
+    first = sampler.collect(10)
+    kept = first.observations.copy()
+    sampler.collect(10)
+    np.testing.assert_array_equal(first.observations, kept)
+    reference.collect(10)
+    reference.collect(10)
+
+    # another policy, another seed, in the middle of the run
+    with_policy(sampler, seed=11)
+    with_policy(reference, seed=11)
+    assert_same(sampler.collect(20), reference.collect(20))
+
+    # resuming from a state
+    state = reference.state_dict()
+    reference.load_state_dict(state)
+    sampler.load_state_dict(state)
+    assert_same(sampler.collect(20), reference.collect(20))
+
+    # calls on the environments
+    assert sampler.map_environments(lambda env: env.left) == reference.map_environments(
+        lambda env: env.left
+    )
+    assert sampler.map_environments(lambda env, x: 2 * x, [1, 2, 3]) == [2, 4, 6]
+    with pytest.raises(RuntimeError, match="division"):
+        sampler.map_environments(lambda env: 1 // 0)
+
+    # an exception of a hook, or Ctrl-C, stops the workers; the next rollout starts them again
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sampler.collect(10, on_step=interrupt)
+    assert sampler.worker_pids == []
+    assert sampler.collect(5).observations.shape == (5, 3, 3)
+    assert len(sampler.worker_pids) == 2
+    sampler.close()
+    sampler.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        sampler.collect(1)
+    with pytest.raises(RuntimeError, match="closed"):
+        sampler.map_environments(str)
+
+
+def test_workers_have_one_thread_and_no_terminal() -> None:
+    with make_sampler(UnevenEnv, n_envs=2, n_workers=2) as sampler:
+
+        def look(_: Any) -> tuple[int, str, bool, int]:
+            from trpo_fast import runtime
+
+            ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            threads = runtime.get_num_threads()
+            return threads, os.environ["OMP_NUM_THREADS"], ignored, os.getpgid(0)
+
+        seen = sampler.map_environments(look)
+        assert [facts[:3] for facts in seen] == [(1, "1", True)] * 2
+        assert [facts[3] for facts in seen] == sampler.worker_pids  # groups of their own
+
+
+# --- mishaps ---
+
+PLACE = r"worker \d: environment [13] \(BrokenEnv\), step 17: "
+SENTENCES = {
+    "raises": (EnvironmentFailure, PLACE + "the environment raised OSError: simulator lost"),
+    "exits": (EnvironmentFailure, PLACE + "the process ended with exit code 3"),
+    "crashes": (EnvironmentFailure, PLACE + "the process was killed by SIGSEGV"),
+    "hangs": (EnvironmentFailure, PLACE + r"nothing came back for 0\.5 seconds; .*worker_timeout"),
+    "hangs in reset": (
+        EnvironmentFailure,
+        r"worker \d: reset before environment [13] \(BrokenEnv\), step 20: nothing came back",
+    ),
+    "nan": (ValueError, PLACE + "observation entry 0 is nan"),
+    "nan reward": (ValueError, PLACE + "the reward is nan"),
+    "wrong shape": (ValueError, PLACE + r"observation: expected shape \(2,\), got \(3,\)"),
+}
+
+
+@pytest.mark.parametrize("what", SENTENCES)
+def test_mishaps_are_named_and_survived(what: str) -> None:
+    kind, words = SENTENCES[what]
+    sampler = make_sampler(second_breaks(what), n_envs=4, n_workers=2, worker_timeout=0.5)
+    with_policy(sampler)
+    sampler.collect(15)
+    with pytest.raises(kind, match=words) as caught:
+        sampler.collect(15)
+    assert "\n" not in str(caught.value)
+    # the cause is what the worker saw
+    if what != "exits":
+        cause = str(caught.value.__cause__)
+        assert "test_workers.py" in cause or what in ("nan", "nan reward", "wrong shape")
+    assert sampler.worker_pids == []
+    # fresh episodes, beyond every random number drawn so far
+    counters = sampler.state_dict()["counters"]
+    assert counters.min() >= 15
+    assert counters.max() >= 18
+    if what in ("raises", "exits", "hangs"):
+        sampler.collect(5)
+        np.testing.assert_array_equal(sampler.state_dict()["counters"], counters + np.uint64(5))
+    sampler.close()
+
+
+@pytest.mark.parametrize("what", ["raises", "nan", "nan reward", "wrong shape"])
+def test_crashed_environments_are_replaced_alike_everywhere(what: str) -> None:
+    samplers = []
+    for n_workers in (0, 2):
+        # two environments of each worker, one of which breaks; in one process: two of four
+        made: list[int] = []
+
+        def make(made: list[int] = made) -> BrokenEnv:
+            made.append(1)
+            return BrokenEnv(what if len(made) in (2, 4) else "")
+
+        samplers.append(
+            make_sampler(make, n_envs=4, n_workers=n_workers, restart_crashed_environments=True)
+        )
+    for sampler in samplers:
+        with_policy(sampler)
+    for n in (15, 15, 15):
+        expected, got = (sampler.collect(n) for sampler in samplers)
+        assert_same(got, expected)
+        assert got.crashes == expected.crashes
+        if n == 15 and len(got.crashes):
+            assert len(got.crashes) == 2
+            assert "environment 1 (BrokenEnv), step 17" in got.crashes[0]
+            assert not got.valid.all()
+            assert np.isfinite(got.observations).all()
+            # the rows that are left are true ones
+            assert (got.rewards[got.valid] == 1.0).all()
+            assert (got.episode_lengths == 10).all()
+    for sampler in samplers:
+        sampler.close()
+
+
+@pytest.mark.parametrize("what", ["exits", "hangs"])
+def test_lost_workers_are_restarted(what: str) -> None:
+    sampler = make_sampler(
+        second_breaks(what),
+        n_envs=4,
+        n_workers=2,
+        worker_timeout=0.5,
+        restart_crashed_environments=True,
+    )
+    with_policy(sampler)
+    assert sampler.collect(15).crashes == ()
+    rollout = sampler.collect(15)
+    assert len(rollout.crashes) == 2
+    assert rollout.valid.all()
+    assert rollout.episode_lengths.tolist() == [10] * 4
+    sampler.close()
+
+
+def test_a_worker_killed_between_rollouts_is_named() -> None:
+    sampler = make_sampler(UnevenEnv, n_envs=2, n_workers=2)
+    with_policy(sampler)
+    sampler.collect(3)
+    victim = sampler.worker_pids[1]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: not is_alive(victim))
+    with pytest.raises(EnvironmentFailure, match=r"worker 1 .*was killed by SIGKILL"):
+        sampler.collect(3)
+    sampler.collect(3)
+    sampler.close()
+
+
+def test_dropped_episodes_by_hand() -> None:
+    sampler = InProcessSampler(
+        [BrokenEnv("raises", at=13)], remake=lambda e: BrokenEnv("raises", at=4)
+    )
+    with_policy(sampler)
+    first, second = sampler.collect(12), sampler.collect(8)
+    assert first.valid.all()
+    # 12 and 13 belong to the episode that broke; so do 14 to 18, of the environment after it
+    assert second.valid[:, 0].tolist() == [False] * 7 + [True]
+    assert second.observations[7].tolist() == [[0, 0]]
+    assert len(second.crashes) == 2
+    assert len(second.episode_returns) == 0
+    # the episode that runs now is counted from its own start
+    assert sampler.state_dict()["episode_lengths"].tolist() == [1]
+
+    sampler = InProcessSampler([BrokenEnv("raises", at=0)], remake=lambda e: BrokenEnv("raises", 0))
+    with_policy(sampler)
+    with pytest.raises(EnvironmentFailure, match="simulator lost"):
+        sampler.collect(30)
+
+
+# --- what can be sent, and what cannot ---
+
+
+def test_sources_that_stay_here() -> None:
+    environment = gymnasium.make("CartPole-v1")
+    assert isinstance(make_sampler(environment, n_workers=2), InProcessSampler)
+    vector_env = SyncVectorEnv([UnevenEnv, UnevenEnv])
+    assert isinstance(make_sampler(vector_env, n_workers=2), VectorEnvSampler)
+    sampler = make_sampler(lambda: SyncVectorEnv([UnevenEnv] * 2), n_envs=2, n_workers=2)
+    assert isinstance(sampler, VectorEnvSampler)
+    with pytest.raises(ValueError, match="exists already cannot be made again"):
+        make_sampler(environment, restart_crashed_environments=True)
+
+    lock = threading.Lock()
+
+    def unsendable() -> Any:
+        with lock:
+            return UnevenEnv()
+
+    with pytest.raises(NoWorkers, match=r"cannot be sent to worker processes: .*lock.*n_workers=0"):
+        make_sampler(unsendable, n_envs=2, n_workers=2)
+
+
+def test_the_default_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+    monkeypatch.setattr("trpo_fast.rollout.available_cores", lambda: 1)
+    assert isinstance(make_sampler(UnevenEnv, n_envs=4, n_workers=None), InProcessSampler)
+    monkeypatch.setattr("trpo_fast.rollout.available_cores", lambda: 2)
+    assert isinstance(make_sampler(UnevenEnv, n_envs=1, n_workers=None), InProcessSampler)
+    with make_sampler(UnevenEnv, n_envs=3, n_workers=None) as sampler:
+        assert isinstance(sampler, WorkerSampler)
+        assert sampler.n_workers == 2
+    lock = threading.Lock()
+    with pytest.warns(UserWarning, match="cannot be sent .*; stepping it in this process"):
+        made = make_sampler(lambda: UnevenEnv() if lock else None, n_envs=2, n_workers=None)
+    assert isinstance(made, InProcessSampler)
+    with pytest.raises(ValueError, match="n_workers: expected at least 0, or None, got -1"):
+        make_sampler(UnevenEnv, n_workers=-1)
+
+
+def test_errors_of_making_environments_are_those_of_this_process() -> None:
+    with pytest.raises(ValueError, match="did you mean CartPole-v1"):
+        make_sampler("CartPol-v1", n_envs=2, n_workers=2)
+    with pytest.raises(TypeError, match=r"factory must return a gymnasium\.Env, got NoneType"):
+        make_sampler(lambda: None, n_envs=2, n_workers=2)
+    with pytest.raises(RuntimeError, match="no licence"):
+        make_sampler(_no_licence, n_envs=2, n_workers=2)
+
+
+def _no_licence() -> Any:
+    raise RuntimeError("no licence")
+
+
+# --- everywhere Python works ---
+
+SCRIPT = """
+    import os, signal, sys, threading, time
+    import gymnasium
+    import numpy as np
+    from trpo_fast import core
+    from trpo_fast.rollout import make_sampler
+
+    print("begin", flush=True)  # once: nothing imports this script again
+
+    class SlowEnv(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = gymnasium.spaces.Discrete(2)
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2), {}
+        def step(self, action):
+            time.sleep(PAUSE)
+            return np.zeros(2), 0.0, False, False, {}
+
+    PAUSE = float(sys.argv[1])
+    gymnasium.register("Slow-v0", entry_point="__main__:SlowEnv")
+    sampler = make_sampler("Slow-v0", n_envs=2, n_workers=2)
+    distribution = sampler.action_adapter.distribution
+    sampler.bind(core.Policy(2, distribution), seed=0)
+    print(*sampler.worker_pids, flush=True)
+    try:
+        sampler.collect(3)
+    except KeyboardInterrupt:
+        print("interrupted", sampler.worker_pids, flush=True)
+    print("end", flush=True)
+"""
+
+
+def start_script(pause: float, *, stdin: bool = False, tmp_path: Path) -> subprocess.Popen[str]:
+    text = textwrap.dedent(SCRIPT)
+    path = tmp_path / "script.py"
+    path.write_text(text)
+    process = subprocess.Popen(
+        [sys.executable, "-" if stdin else str(path), str(pause)],
+        stdin=subprocess.PIPE if stdin else None,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    if stdin:
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.close()
+    return process
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_a_script_needs_no_main_guard(stdin: bool, tmp_path: Path) -> None:
+    with start_script(0.0, stdin=stdin, tmp_path=tmp_path) as process:
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+    assert process.returncode == 0
+    assert [lines[0], lines[-1]] == ["begin", "end"]
+    assert len(lines) == 3
+    # it never closed the sampler; its end did
+    assert not any(is_alive(int(pid)) for pid in lines[1].split())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> None:
+    before = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").exists() else set()
+    with start_script(100.0, tmp_path=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin\n"
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        time.sleep(0.3)  # in the middle of a step
+        assert all(is_alive(pid) for pid in pids)
+        process.send_signal(how)
+        rest = process.stdout.read()
+    if how == signal.SIGINT:
+        assert rest == "interrupted []\nend\n"
+        assert process.returncode == 0
+    assert wait_until(lambda: not any(is_alive(pid) for pid in pids))
+    if before:
+        assert set(Path("/dev/shm").iterdir()) == before
