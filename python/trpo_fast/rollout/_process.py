@@ -107,7 +107,7 @@ class WorkerProcess:
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(1.0)
-            raise self._lost(where()) from None
+            raise self._lost(where()) from self._trace()
         self._busy = False
         if kind == "result":
             return content[0]
@@ -119,7 +119,7 @@ class WorkerProcess:
     def look(self, where: Callable[[], str]) -> None:
         """Raise `Lost` if the worker ended, or has not moved for too long."""
         if self.process.poll() is not None and not self.connection.poll():
-            raise self._lost(where())
+            raise self._lost(where()) from self._trace()
         now = time.monotonic()
         progress = self.block.progress() if self.command[0] == "collect" else 0
         if progress != self._progress:
@@ -163,10 +163,12 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.command = ("end",)
         self.connection.close()
         self._close_files()
 
     def _close_files(self) -> None:
+        self.__dict__.pop("block", None)  # a mapping holds its file as well
         for name in ("memory", "_report"):
             file = getattr(self, name)
             setattr(self, name, -1)
@@ -184,9 +186,7 @@ class WorkerProcess:
             how = f"was killed by {names.get(-code, f'signal {-code}')}"
             if -code == signal.SIGKILL:
                 how += " (is there enough memory?)"
-        lost = Lost(f"{place}: the process {how}; what it wrote to stderr may say why")
-        lost.__cause__ = self._trace()
-        return lost
+        return Lost(f"{place}: the process {how}; what it wrote to stderr may say why")
 
     def _trace(self) -> WorkerTraceback | None:
         text = os.pread(self._report, 100_000, 0).decode(errors="replace")
