@@ -1,0 +1,147 @@
+"""Simulators written in another language: MuJoCo and the Arcade Learning Environment."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from ._nodes import (
+    ALENode,
+    Array,
+    SnapshotError,
+)
+
+
+class Simulators:
+    """What is worked out once per simulator of an environment."""
+
+    def __init__(self) -> None:
+        self._mujoco: dict[int, tuple[_IntegrationState, list[Array]]] = {}
+        self._ale: dict[int, _ALETool] = {}
+
+    def mujoco(self, data: Any) -> tuple[_IntegrationState, list[Array]]:
+        """Reader and writer of the integration state, and views of the computed arrays."""
+        if id(data) not in self._mujoco:
+            self._mujoco[id(data)] = (_IntegrationState(data), _computed_arrays(data))
+        return self._mujoco[id(data)]
+
+    def ale(self, ale: Any) -> _ALETool:
+        if id(ale) not in self._ale:
+            self._ale[id(ale)] = _ALETool(ale)
+        return self._ale[id(ale)]
+
+
+class _IntegrationState:
+    """MuJoCo's own definition of everything that the next step depends on."""
+
+    def __init__(self, data: Any) -> None:
+        mujoco = importlib.import_module("mujoco")
+        self._mujoco, self._data, self._model = mujoco, data, data.model
+        self._what = mujoco.mjtState.mjSTATE_INTEGRATION
+        self.signature = int(getattr(data, "signature", 0))
+        self.size = int(mujoco.mj_stateSize(self._model, self._what))
+
+    def read(self) -> Array:
+        state = np.empty(self.size)
+        self._mujoco.mj_getState(self._model, self._data, state, self._what)
+        return state
+
+    def write(self, state: Array) -> None:
+        self._mujoco.mj_setState(self._model, self._data, state, self._what)
+
+
+# lists of contacts and constraints: their length changes, and each step makes them anew
+_PER_STEP = re.compile(r"(efc|iefc|efm|island|map|contact|solver|iacc|ifrc)(_|$)")
+
+
+def _computed_arrays(data: Any) -> list[Array]:
+    """The float arrays of mjData that have a fixed size and place, in alphabetical order."""
+    names = [
+        name
+        for name, member in vars(type(data)).items()
+        if isinstance(member, property) and not _PER_STEP.match(name) and name[0] != "_"
+    ]
+    values = [getattr(data, name) for name in sorted(names)]
+    return [
+        value
+        for value in values
+        if isinstance(value, np.ndarray)
+        and value.dtype == np.float64
+        and value.flags.writeable
+        and value.flags.c_contiguous
+        and value.size
+    ]
+
+
+class _ALETool:
+    """State of the Arcade Learning Environment, its hidden last action included.
+
+    With sticky actions (Machado et al. 2018) every frame repeats, with probability p, the action of
+    the frame before. ALE does not save that action. It matters only until the first frame that does
+    not repeat, and the random generator, which is saved, has decided how many frames that is. So
+    any action that leads through the same states is as good as the true one: `_sticky_action` looks
+    for one. To set it, the action is played until it has certainly been taken, and the state is put
+    back behind it.
+    """
+
+    def __init__(self, ale: Any) -> None:
+        self._ale = ale
+        self._module = importlib.import_module(type(ale).__module__)
+        p = float(ale.getFloat("repeat_action_probability"))
+        # frames after which a repetition has ended, up to a probability of 1e-12
+        self._frames = 0 if p <= 0.0 else min(400, 1 + math.ceil(math.log(1e-12) / math.log(p)))
+        minimal = [int(action.value) for action in ale.getMinimalActionSet()]
+        legal = [int(action.value) for action in ale.getLegalActionSet()]
+        self._actions = minimal + [action for action in legal if action not in minimal]
+
+    def record(self, number: int) -> ALENode:
+        state = self._ale.cloneState(include_rng=True)
+        last = self._sticky_action(state) if self._frames else None
+        return ALENode(number, state.serialize(), last, self._ale)
+
+    def restore(self, node: ALENode) -> None:
+        try:
+            state = self._module.ALEState(node.state)
+            if node.last_action is not None:
+                self._set_last_action(node.last_action, state)
+            self._ale.restoreState(state)
+        except Exception as error:  # whatever ALE's reader makes of damaged bytes
+            raise SnapshotError(
+                f"ALE cannot read the saved state ({type(error).__name__}: {error}); "
+                "was it taken from another game or version of ale-py?"
+            ) from None
+
+    def _sticky_action(self, state: Any) -> int:
+        """An action that behaves as the hidden last one; ALE is left as it was found."""
+        true_frames = self._play_on(None)
+        for action in self._actions:
+            self._set_last_action(action, state)
+            self._ale.restoreState(state)
+            if self._play_on(true_frames) is true_frames:
+                # played on: set it once more, now for good
+                self._set_last_action(action, state)
+                self._ale.restoreState(state)
+                return action
+        raise SnapshotError(
+            "the last action of the Atari game could not be found out, so sticky actions would not "
+            "replay; make the environment with repeat_action_probability=0"
+        )
+
+    def _play_on(self, expected: list[bytes] | None) -> list[bytes]:
+        """The states of the next frames; stops at the first that is not as expected."""
+        noop, frames = self._module.Action(self._actions[0]), []
+        for i in range(self._frames):
+            self._ale.act(noop)
+            frames.append(self._ale.cloneState(include_rng=True).serialize())
+            if expected is not None and frames[i] != expected[i]:
+                return frames
+        return frames if expected is None else expected
+
+    def _set_last_action(self, action: int, state: Any) -> None:
+        self._ale.restoreState(state)
+        for _ in range(self._frames):
+            self._ale.act(self._module.Action(action))

@@ -1,0 +1,190 @@
+"""Snapshots as arrays and JSON values, and back, without pickle."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ._nodes import (
+    CONTAINERS,
+    MAPPINGS,
+    MISSING,
+    ALENode,
+    Array,
+    ArrayNode,
+    ConstantNode,
+    ContainerNode,
+    EnumName,
+    GeneratorNode,
+    LeafNode,
+    MuJoCoNode,
+    Node,
+    ObjectNode,
+    ReferenceNode,
+    SnapshotError,
+    ViewNode,
+    class_name,
+)
+
+
+class Writer:
+    """Nodes as JSON values; arrays aside, by name."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+
+    def _add(self, array: Array, path: str) -> str:
+        name = path
+        while name in self.arrays:
+            name += "'"
+        self.arrays[name] = array
+        return name
+
+    def write(self, node: Node, path: str) -> Any:
+        match node:
+            case LeafNode():
+                return self._leaf(node.value, path)
+            case ConstantNode():
+                return ["constant"]
+            case ReferenceNode():
+                return ["reference", node.number]
+            case ArrayNode():
+                name = self._add(node.data, path)
+                return ["array", node.number, name, node.is_borrowed, node.writeable]
+            case ViewNode():
+                base = self.write(node.base, path + ".base")
+                place = [node.dtype, list(node.shape), list(node.strides), node.offset]
+                return ["view", node.number, base, *place, node.writeable]
+            case ContainerNode():
+                items = [self.write(item, f"{path}.{i}") for i, item in enumerate(node.items)]
+                return ["container", node.number, node.kind, items, node.maxlen]
+            case GeneratorNode():
+                state = self.write(node.state, path)
+                return ["generator", node.number, node.kind, state]
+            case ObjectNode():
+                attributes = {
+                    name: self.write(child, f"{path}.{name}")
+                    for name, child in node.attributes.items()
+                }
+                return ["object", node.number, node.class_name, attributes, node.whole]
+            case MuJoCoNode():
+                names = [
+                    self._add(node.integration, f"{path}.integration"),
+                    self._add(node.computed, f"{path}.computed"),
+                ]
+                return ["mujoco", node.number, node.signature, *names]
+            case ALENode():
+                name = self._add(np.frombuffer(node.state, np.uint8).copy(), f"{path}.ale")
+                return ["ale", node.number, name, node.last_action]
+
+    def _leaf(self, value: Any, path: str) -> Any:
+        if value is None or isinstance(value, bool | str) or type(value) is int:
+            return value
+        if type(value) is float:
+            return ["float", value.hex()]
+        if type(value) is complex:
+            return ["complex", value.real.hex(), value.imag.hex()]
+        if type(value) is bytes:
+            return ["bytes", self._add(np.frombuffer(value, np.uint8).copy(), path)]
+        if isinstance(value, np.generic) and not value.dtype.hasobject:
+            return ["scalar", self._add(np.array(value), path)]
+        if isinstance(value, enum.Enum):
+            return ["enum", value.name]
+        if type(value) in (tuple, frozenset):
+            return ["leaves", type(value).__name__, [self._leaf(item, path) for item in value]]
+        if isinstance(value, range):
+            return ["range", value.start, value.stop, value.step]
+        raise SnapshotError(f"{path} is a {class_name(value)}, which cannot be stored in a file")
+
+
+class Reader:
+    """The inverse of `Writer`. Any mistake in the input is a SnapshotError."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = arrays
+
+    def read(self, value: Any) -> Node:
+        try:
+            return self._read(value)
+        except SnapshotError:
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            raise SnapshotError(
+                f"snapshot: the stored state is damaged ({type(error).__name__}: {error})"
+            ) from None
+        except RecursionError:
+            raise SnapshotError("snapshot: the stored state is nested without end") from None
+
+    def _read(self, value: Any) -> Node:
+        if value is None or isinstance(value, bool | str | int):
+            return LeafNode(value)
+        if not isinstance(value, list):
+            raise SnapshotError(f"snapshot: expected a list, got {type(value).__name__}")
+        match value:
+            case ["constant"]:
+                return ConstantNode(MISSING)
+            case ["reference", int(number)]:
+                return ReferenceNode(number)
+            case ["array", int(number), str(name), bool(borrowed), bool(writeable)]:
+                return ArrayNode(number, np.array(self._arrays[name]), borrowed, writeable, None)
+            case ["view", int(number), base, str(dtype), list(shape), list(strides), int(at), flag]:
+                node, place = self._read(base), (tuple(map(int, shape)), tuple(map(int, strides)))
+                if np.dtype(dtype).hasobject or not isinstance(node, ArrayNode | ReferenceNode):
+                    raise SnapshotError("snapshot: expected a view of an array of numbers")
+                return ViewNode(number, node, dtype, *place, at, bool(flag))
+            case ["container", int(number), str(kind), list(items), maxlen]:
+                if kind not in (*CONTAINERS, "namedtuple"):
+                    raise SnapshotError(f"snapshot: unknown container {kind!r}")
+                if not (maxlen is None or isinstance(maxlen, int)):
+                    raise SnapshotError(f"snapshot: unknown length {maxlen!r}")
+                if kind in MAPPINGS and len(items) % 2:
+                    raise SnapshotError("snapshot: a mapping has a key without a value")
+                nodes = [self._read(item) for item in items]
+                return ContainerNode(number, kind, nodes, maxlen, None)
+            case ["generator", int(number), str(kind), state]:
+                if kind not in ("Generator", "RandomState", "Random"):
+                    raise SnapshotError(f"snapshot: unknown random generator {kind!r}")
+                return GeneratorNode(number, kind, self._read(state), None)
+            case ["object", int(number), str(name), dict(attributes), bool(whole)]:
+                children = {key: self._read(child) for key, child in attributes.items()}
+                return ObjectNode(number, name, children, whole, None)
+            case ["mujoco", int(number), int(signature), str(state), str(computed)]:
+                arrays = (self._floats(state), self._floats(computed))
+                return MuJoCoNode(number, signature, *arrays, None)
+            case ["ale", int(number), str(name), last]:
+                if not (last is None or (isinstance(last, int) and 0 <= last < 18)):
+                    raise SnapshotError(f"snapshot: unknown Atari action {last!r}")
+                return ALENode(number, self._bytes(name), last, None)
+        return LeafNode(self._leaf(value))
+
+    def _leaf(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | str | int):
+            return value
+        match value:
+            case ["float", str(number)]:
+                return float.fromhex(number)
+            case ["complex", str(real), str(imaginary)]:
+                return complex(float.fromhex(real), float.fromhex(imaginary))
+            case ["bytes", str(name)]:
+                return self._bytes(name)
+            case ["scalar", str(name)]:
+                return self._arrays[name].reshape(())[()]
+            case ["enum", str(name)]:
+                return EnumName(name)
+            case ["leaves", str(kind), list(items)] if kind in ("tuple", "frozenset"):
+                return CONTAINERS[kind](self._leaf(item) for item in items)
+            case ["range", int(start), int(stop), int(step)]:
+                return range(start, stop, step)
+        raise SnapshotError(f"snapshot: unknown entry {str(value)[:60]}")
+
+    def _bytes(self, name: str) -> bytes:
+        return np.ascontiguousarray(self._arrays[name], np.uint8).tobytes()
+
+    def _floats(self, name: str) -> Array:
+        array = self._arrays[name]
+        if array.dtype != np.float64 or array.ndim != 1:
+            raise SnapshotError(f"snapshot: expected float64 numbers in {name!r}")
+        return np.array(array)
