@@ -254,12 +254,17 @@ def test_non_finite_input_leaves_everything(
 def test_a_diverging_fit_is_undone() -> None:
     value, parameters, obs, targets = value_problem((3, (5,), 120), "identity", "float32")
     function = core_value(value, parameters, "float32")
-    summary = function.fit(
-        obs.astype(np.float32), targets.astype(np.float32), learning_rate=1e30, epochs=5
-    )
+    o, y = obs.astype(np.float32), targets.astype(np.float32)
+    function.fit(o, y, epochs=2)  # so that there are moments to lose
+    before, state = function.parameters, function.optimizer_state()
+    summary = function.fit(o, y, learning_rate=1e30, epochs=5)
     assert summary.status == "non_finite"
-    assert np.array_equal(function.parameters, parameters.astype(np.float32))
     assert "learning rate" in summary.message
+    assert np.array_equal(function.parameters, before)
+    after = function.optimizer_state()
+    assert all(np.array_equal(after[name], state[name]) for name in state)
+    # and the next fit goes on as if nothing had happened
+    assert function.fit(o, y).status == "ok"
 
 
 def test_one_sample_can_be_fitted() -> None:
