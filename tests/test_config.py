@@ -127,6 +127,12 @@ INVALID: list[tuple[str, Any]] = [
     ("normalize_observations", "yes"),
     ("observation_clip", 0.0),
     ("scale_returns", np.bool_(True)),
+    ("overlap_value_fit", 1),
+    ("n_workers", -1),
+    ("n_workers", 1.5),
+    ("worker_timeout", 0.0),
+    ("worker_timeout", "1"),
+    ("restart_crashed_environments", 1),
 ]
 
 

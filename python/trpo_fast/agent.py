@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -88,6 +89,9 @@ class TRPO:
             dtype=config.dtype,
             state_dependent_std=config.state_dependent_std,
             env_kwargs=env_kwargs,
+            n_workers=config.n_workers,
+            worker_timeout=config.worker_timeout,
+            restart_crashed_environments=config.restart_crashed_environments,
         )
         self.env_name = self.sampler.name
         self._env_source = env
@@ -127,6 +131,7 @@ class TRPO:
         self._elapsed_seconds = 0.0
         self._schedule_end = 0  # timesteps at which a learning-rate schedule ends
         self._predictions = 0
+        self._value_fit: _Background | _Deferred | None = None
         self._callbacks = CallbackList()
         self._callback_state: dict[str, Any] = {}
         self.sampler.bind(self.policy, seed=config.seed)
@@ -176,9 +181,10 @@ class TRPO:
                 while self.timesteps < goal:
                     started = time.perf_counter()
                     rollout = self.sampler.collect(self._steps_per_env, on_step=on_step)
+                    fit = self._finish_value_fit()  # of the batch before, made meanwhile
                     batch = self._advantages(rollout)
                     update = self._improve_policy(batch)
-                    fit = self._fit_values(batch)
+                    self._start_value_fit(batch)
                     self._update_statistics(rollout)
                     self._elapsed_seconds += time.perf_counter() - started
 
@@ -188,6 +194,7 @@ class TRPO:
                     if goes_on is False:
                         break
             finally:
+                self._finish_value_fit()
                 callbacks.on_end(self)
                 self._callback_state = callbacks.state_dict()
         return self
@@ -250,8 +257,11 @@ class TRPO:
             seed=_derived_seed(config.seed, _FISHER, self.iteration),
         )
 
-    def _fit_values(self, batch: _Batch) -> core.FitSummary:
-        """Regress V on the returns, in units of their running standard deviation."""
+    def _start_value_fit(self, batch: _Batch) -> None:
+        """Regress V on the returns, in units of their running standard deviation.
+
+        The result is first needed for the next advantages, so the fit runs beside the next rollout.
+        """
         config = self.config
         if config.scale_returns:
             self.return_statistics.update(batch.returns[:, np.newaxis])
@@ -260,7 +270,8 @@ class TRPO:
         rate = config.value_learning_rate
         if config.value_learning_rate_schedule == "linear":
             rate *= max(0.0, 1.0 - self.timesteps / max(1, self._schedule_end))
-        return self.value_function.fit(
+        fit = partial(
+            self.value_function.fit,
             batch.observations,
             batch.returns / self.value_scale,
             method=config.value_optimizer,
@@ -270,6 +281,14 @@ class TRPO:
             iterations=config.value_lbfgs_iterations,
             seed=_derived_seed(config.seed, _SHUFFLE, self.iteration),
         )
+        self._value_fit = _Background(fit) if config.overlap_value_fit else _Deferred(fit)
+
+    def _finish_value_fit(self) -> core.FitSummary | None:
+        """Wait for the value fit under way, if there is one; its summary."""
+        if self._value_fit is None:
+            return None
+        fit, self._value_fit = self._value_fit, None
+        return fit.result()
 
     def _update_statistics(self, rollout: Rollout) -> None:
         """Merge the batch into the running statistics: they stay frozen from here to the next update."""
@@ -293,10 +312,10 @@ class TRPO:
         rollout: Rollout,
         batch: _Batch,
         update: core.UpdateSummary,
-        fit: core.FitSummary,
+        fit: core.FitSummary | None,
         started: float,
     ) -> dict[str, Any]:
-        """What the user is told of an iteration."""
+        """What the user is told of an iteration. The value fit is that of the batch before."""
         record: dict[str, Any] = {
             "time/iteration": self.iteration,
             "time/timesteps": self.timesteps,
@@ -304,7 +323,7 @@ class TRPO:
             "time/elapsed_seconds": self._elapsed_seconds,
             "time/rollout_seconds": rollout.seconds,
             "time/update_seconds": update.seconds_total,
-            "time/value_fit_seconds": fit.seconds,
+            "time/value_fit_seconds": 0.0 if fit is None else fit.seconds,
             "rollout/episodes": len(rollout.episode_returns),
             "policy/status": update.status,
             "policy/message": update.message,
@@ -319,11 +338,12 @@ class TRPO:
             "policy/cg_residual": update.cg_relative_residual,
             "policy/backtracks": update.backtracks,
             "policy/entropy": update.entropy,
-            "value/status": fit.status,
-            "value/loss_before": fit.loss_before,
-            "value/loss_after": fit.loss_after,
             "value/explained_variance": _explained_variance(batch.values, batch.returns),
         }
+        if fit is not None:
+            record["value/status"] = fit.status
+            record["value/loss_before"] = fit.loss_before
+            record["value/loss_after"] = fit.loss_after
         if self._episode_returns:
             record["rollout/episode_return"] = float(np.mean(self._episode_returns))
             record["rollout/episode_length"] = float(np.mean(self._episode_lengths))
@@ -424,6 +444,7 @@ class TRPO:
 
     def state_tensors(self) -> dict[str, NDArray[Any]]:
         """Every array of the agent's state by name."""
+        self._finish_value_fit()
         groups: dict[str, Mapping[str, NDArray[Any]]] = {
             "observation_statistics": self.observation_statistics.state_dict(),
             "return_statistics": self.return_statistics.state_dict(),
@@ -535,6 +556,36 @@ class _Batch:
         self.advantages = advantages  # (N,) reward units
         self.returns = returns  # (N,) reward units: targets of V
         self.values = values  # (N,) reward units: V before the fit
+
+
+class _Background:
+    """A value fit in a thread of its own: the core releases the GIL for all of it."""
+
+    def __init__(self, fit: Callable[[], core.FitSummary]) -> None:
+        self._summary: core.FitSummary | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(fit,), name="value fit")
+        self._thread.start()
+
+    def _run(self, fit: Callable[[], core.FitSummary]) -> None:
+        try:
+            self._summary = fit()
+        except BaseException as error:  # raised again in the thread that waits
+            self._error = error
+
+    def result(self) -> core.FitSummary:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._summary is not None
+        return self._summary
+
+
+class _Deferred:
+    """A value fit that is made where its result is waited for."""
+
+    def __init__(self, fit: Callable[[], core.FitSummary]) -> None:
+        self.result = fit
 
 
 class _Console:

@@ -58,6 +58,16 @@ class TRPOConfig:
     batch_size: int = 2048
     """Environment steps per update, over all environments; rounded up to a multiple of n_envs."""
 
+    n_workers: int | None = None
+    """Processes that step the environments: None chooses by the cores allowed, 0 stays in process."""
+    # the results do not depend on it
+
+    worker_timeout: float = 300.0
+    """Seconds that an environment in a worker may take for one step before it counts as hung."""
+
+    restart_crashed_environments: bool = False
+    """Replace an environment that crashes and drop its episode, instead of ending the run."""
+
     gamma: float = 0.99
     """Discount factor γ per step, in [0, 1]."""
 
@@ -143,6 +153,9 @@ class TRPOConfig:
     value_lbfgs_iterations: int = 25
     """L-BFGS iterations per update."""
 
+    overlap_value_fit: bool = True
+    """Fit the value function in a thread while the next batch is collected; same results."""
+
     # ---- normalisation
 
     normalize_observations: bool = True
@@ -165,6 +178,9 @@ class TRPOConfig:
         # sampling
         self._integer("n_envs", 1, remedy="1 is the smallest number of environments")
         self._integer("batch_size", 2, remedy="an update needs some hundred steps to mean anything")
+        self._optional_integer("n_workers", 0, remedy="0 steps all environments in this process")
+        self._number("worker_timeout", "(0, inf)", remedy="300 seconds suit most simulators")
+        self._flag("restart_crashed_environments")
         self._number("gamma", "[0, 1]", remedy="0.99 suits most tasks")
         self._number("gae_lambda", "[0, 1]", remedy="0.95 suits most tasks")
 
@@ -197,6 +213,8 @@ class TRPOConfig:
         self._integer("value_epochs", 1, remedy="10 is usual")
         self._optional_integer("value_minibatch_size", 1, remedy="None takes the whole batch")
         self._integer("value_lbfgs_iterations", 1, remedy="25 is usual")
+
+        self._flag("overlap_value_fit")
 
         # normalisation
         self._flag("normalize_observations")
