@@ -76,8 +76,8 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
 
     Args:
         source: a Gymnasium id (`"CartPole-v1"`, `"ALE/Breakout-v5"`, `"module:Id-v0"`, where the
-            module is imported first), an `Env` (returned as it is), or a callable without
-            arguments that returns an `Env`.
+            module is imported first; `"envpool:Id-v0"` is an EnvPool of one), an `Env` (returned
+            as it is), or a callable without arguments that returns an `Env`.
         kwargs: passed to `gymnasium.make`; allowed with an id only. Gymnasium's passive checker is
             left out unless `disable_env_checker=False` is given: one call less per step.
 
@@ -89,6 +89,10 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
     import gymnasium
     from gymnasium.vector import VectorEnv
 
+    if isinstance(source, str) and source.startswith("envpool:"):
+        from trpo_fast._single_envpool import SingleEnvPool
+
+        return SingleEnvPool(source, **kwargs)
     if isinstance(source, str):
         return _make_from_id(source, kwargs)
     if kwargs:
@@ -173,9 +177,9 @@ def environment_name(source: EnvSource) -> str:
     """The Gymnasium id where there is one, otherwise the name of the class or function."""
     if isinstance(source, str):
         return source
-    spec = getattr(source, "spec", None)
-    if spec is not None:
-        return str(spec.id)
+    env_id = getattr(getattr(source, "spec", None), "id", None)
+    if env_id is not None:
+        return str(env_id)
     unwrapped = getattr(source, "unwrapped", source)
     return str(getattr(unwrapped, "__name__", type(unwrapped).__name__))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from trpo_fast._envpool import is_envpool_source
 from trpo_fast.rollout._base import (
     ActingPolicy,
     Actor,
@@ -22,6 +23,7 @@ from trpo_fast.rollout._base import (
     environment_seed,
 )
 from trpo_fast.rollout.data import Rollout, RolloutBuffers
+from trpo_fast.rollout.envpool import EnvPoolSampler
 from trpo_fast.rollout.in_process import InProcessSampler
 from trpo_fast.rollout.vector import VectorEnvSampler
 from trpo_fast.rollout.workers import DEFAULT_TIMEOUT, NoWorkers, WorkerSampler, available_cores
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActingPolicy",
     "Actor",
+    "EnvPoolSampler",
     "InProcessSampler",
     "NoWorkers",
     "Rollout",
@@ -60,13 +63,15 @@ def make_sampler(
     """Open the environments of a run and return their sampler; then `bind` a policy to it.
 
     Args:
-        env: a Gymnasium id, an `Env`, a factory, or a `VectorEnv`.
+        env: a Gymnasium id, "envpool:" and a task of EnvPool, an `Env`, a factory, or a
+            `VectorEnv`.
         n_envs: number of environments made from an id or a factory. An `Env` gives one, a
             `VectorEnv` as many as it holds: read `sampler.n_envs`.
         n_workers: processes that step the environments; 0 steps them in this process. None takes
             one for every core that this process may use, but at most `n_envs`, and 0 where that
             would be 1. An `Env` or a `VectorEnv` that exists already stays in this process. The
-            rollouts have the same bits for every number of workers.
+            rollouts have the same bits for every number of workers. EnvPool takes the number as
+            that of its threads (0 and None: one for every core).
         dtype: dtype of observations and continuous actions, that of the policy.
         state_dependent_std: the Gaussian's deviation is a network output.
         env_kwargs: passed to `gymnasium.make`; with an id only.
@@ -86,13 +91,26 @@ def make_sampler(
 
     if n_workers is not None and operator.index(n_workers) < 0:
         raise ValueError(f"n_workers: expected at least 0, or None, got {n_workers}")
+    common: dict[str, Any] = {"dtype": dtype, "state_dependent_std": state_dependent_std}
+    if is_envpool_source(env):
+        if restart_crashed_environments:
+            raise ValueError(
+                "restart_crashed_environments: EnvPool has no way to replace one environment; "
+                "use Gymnasium's environments for that"
+            )
+        return EnvPoolSampler(
+            str(env),
+            n_envs=n_envs,
+            n_threads=n_workers or min(available_cores(), n_envs),
+            env_kwargs=env_kwargs,
+            **common,
+        )
     exists = isinstance(env, gymnasium.Env | VectorEnv)
     if restart_crashed_environments and exists:
         raise ValueError(
             "restart_crashed_environments: an environment that exists already cannot be made "
             "again; pass an id or a function that makes it"
         )
-    common: dict[str, Any] = {"dtype": dtype, "state_dependent_std": state_dependent_std}
 
     # in worker processes
     wanted = n_workers

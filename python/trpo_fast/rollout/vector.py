@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from trpo_fast._envpool import is_envpool, read_spaces
 from trpo_fast.envs import EnvironmentFailure, ObservationError
 from trpo_fast.rollout._base import Actor, Events, SamplerBase, environment_seed
 from trpo_fast.rollout.data import RolloutBuffers
@@ -33,7 +34,7 @@ class VectorEnvSampler(SamplerBase):
 
     Seeding: Gymnasium's SyncVectorEnv and AsyncVectorEnv get one seed an environment, as in
     `InProcessSampler`. Other vector environments accept a single number only: that of
-    environment 0.
+    environment 0. An EnvPool got its seeds when it was made.
 
     Args:
         vector_env: the vector environment.
@@ -58,8 +59,7 @@ class VectorEnvSampler(SamplerBase):
     ) -> None:
         super().__init__(
             name,
-            vector_env.single_observation_space,
-            vector_env.single_action_space,
+            *read_spaces(vector_env),
             n_envs=int(vector_env.num_envs),
             dtype=dtype,
             state_dependent_std=state_dependent_std,
@@ -79,9 +79,12 @@ class VectorEnvSampler(SamplerBase):
         ]
         observations: Any = None
         try:
-            observations, _ = self.vector_env.reset(
-                seed=seeds if _accepts_seed_list(self.vector_env) else seeds[0]
-            )
+            if is_envpool(self.vector_env):
+                observations, _ = self.vector_env.reset()
+            else:
+                observations, _ = self.vector_env.reset(
+                    seed=seeds if _accepts_seed_list(self.vector_env) else seeds[0]
+                )
             self.observation_encoder.write_batch(observations, self._observations)
         except Exception as error:
             raise self._vector_failure(

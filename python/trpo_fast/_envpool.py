@@ -1,0 +1,77 @@
+"""EnvPool as a source of environments: `env="envpool:HalfCheetah-v5"`.
+
+An EnvPool steps many environments in C++ threads of its own. Its seeds are fixed when it is made,
+so whoever seeds makes a new one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trpo_fast._extras import import_extra
+
+PREFIX = "envpool:"
+
+_OURS = ("num_envs", "batch_size", "seed", "env_seed", "env_type")
+
+
+def is_envpool_source(source: object) -> bool:
+    """Whether `source` is an id that begins with "envpool:"."""
+    return isinstance(source, str) and source.startswith(PREFIX)
+
+
+def is_envpool(vector_env: Any) -> bool:
+    """Whether a vector environment is an EnvPool."""
+    return any(base.__module__.partition(".")[0] == "envpool" for base in type(vector_env).__mro__)
+
+
+def read_spaces(vector_env: Any) -> tuple[Any, Any]:
+    """The spaces of one environment. EnvPool builds them once, and says that it rounds bounds."""
+    with warnings.catch_warnings():
+        if is_envpool(vector_env):
+            warnings.simplefilter("ignore")
+        return vector_env.single_observation_space, vector_env.single_action_space
+
+
+def make_pool(
+    source: str, *, seeds: Sequence[int], kwargs: Mapping[str, Any], n_threads: int
+) -> Any:
+    """An EnvPool of one environment for each seed, all of which step together.
+
+    Args:
+        source: "envpool:" and a task of EnvPool.
+        seeds: one for every environment; EnvPool takes 31 bits of each.
+        kwargs: further arguments of `envpool.make_gymnasium`.
+        n_threads: threads, unless `kwargs` has `num_threads`. Results do not depend on it.
+
+    Raises:
+        ImportError: EnvPool is not installed.
+        ValueError: an unknown task, or arguments that EnvPool refuses.
+    """
+    task = source.removeprefix(PREFIX)
+    envpool = import_extra("envpool", what=f"env={source!r}", extra="envpool")
+    taken = sorted(set(_OURS) & set(kwargs))
+    if taken:
+        raise ValueError(
+            f"env_kwargs: expected none of {', '.join(_OURS)} with {source!r}, got {taken[0]}; "
+            "n_envs and the seed of the run say it"
+        )
+    known = envpool.list_all_envs()
+    if task not in known:
+        close = difflib.get_close_matches(task, known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see envpool.list_all_envs()"
+        raise ValueError(f"env: EnvPool has no task {task!r}; {hint}")
+    try:
+        pool = envpool.make_gymnasium(
+            task,
+            num_envs=len(seeds),
+            seed=[int(seed) & (2**31 - 1) for seed in seeds],
+            **{"num_threads": n_threads, **kwargs},
+        )
+        read_spaces(pool)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"env: EnvPool cannot make {task!r}: {error}") from error
+    return pool

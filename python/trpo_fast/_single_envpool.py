@@ -1,0 +1,51 @@
+"""An EnvPool of one as an ordinary environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from trpo_fast._envpool import make_pool, read_spaces
+
+
+class SingleEnvPool(gymnasium.Env[Any, Any]):
+    """One environment of EnvPool as an ordinary `gymnasium.Env`, for evaluation.
+
+    `reset(seed=...)` makes it anew; `reset()` starts the next episode.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, source: str, **kwargs: Any) -> None:
+        self._source, self._kwargs = source, kwargs
+        self._pool = self._make(0)
+        self.observation_space, self.action_space = read_spaces(self._pool)
+
+    def _make(self, seed: int) -> Any:
+        return make_pool(self._source, seeds=[seed], kwargs=self._kwargs, n_threads=1)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._pool = self._make(seed)
+        observations, _ = self._pool.reset()
+        return _first(observations), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one step."""
+        batch = np.asarray(action, self.action_space.dtype)[np.newaxis]
+        observations, rewards, terminated, truncated, _ = self._pool.step(batch)
+        ends = bool(terminated[0]), bool(truncated[0])
+        return _first(observations), float(rewards[0]), *ends, {}
+
+
+def _first(observations: Any) -> Any:
+    if isinstance(observations, Mapping):
+        return {key: _first(part) for key, part in observations.items()}
+    return observations[0]
