@@ -1,0 +1,332 @@
+"""The agent from end to end, on real and on tiny environments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from trpo_fast import TRPO, TRPOConfig
+from trpo_fast.callbacks import Callback
+from trpo_fast.checkpoint import CheckpointError
+from trpo_fast.presets import PRESETS
+
+SMALL = {"n_workers": 0, "n_envs": 2, "batch_size": 256, "value_epochs": 2, "seed": 1}
+
+
+class Toy(gymnasium.Env[Any, Any]):
+    """Random observations, reward 1 where the action's first entry is small; 20 steps an episode."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        reward: Any = None,
+    ) -> None:
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self._reward = reward
+        self._t = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self._t = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self._t += 1
+        first = float(np.ravel(action)[0])
+        reward = float(first < 0.5) if self._reward is None else self._reward(self._t)
+        return self.observation_space.sample(), reward, False, self._t == 20, {}
+
+
+BOX = spaces.Box(-1.0, 1.0, (3,), np.float32)
+
+
+def toy(observation_space: Any = BOX, action_space: Any = None, reward: Any = None) -> Any:
+    actions = spaces.Discrete(3) if action_space is None else action_space
+    return lambda: Toy(observation_space, actions, reward)
+
+
+class Recorder:
+    """A logger that keeps the records."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.closed = False
+
+    def write(self, record: Any) -> None:
+        self.records.append(dict(record))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def trained(env: Any = "CartPole-v1", steps: int = 1024, **settings: Any) -> TRPO:
+    agent = TRPO(env, **{**SMALL, **settings})
+    return agent.learn(steps, progress=False)
+
+
+def bits(agent: TRPO) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in agent.state_tensors().items()}
+
+
+# ---- training
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_trust_region_holds_in_every_iteration(env: str) -> None:
+    log = Recorder()
+    TRPO(env, **SMALL).learn(4096, loggers=[log])
+    assert len(log.records) == 16
+    assert log.closed
+    for record in log.records:
+        assert record["policy/kl"] <= record["policy/max_kl"]
+        if record["policy/status"] == "accepted":
+            assert record["policy/surrogate_gain"] > 0.0
+        assert np.isfinite([v for v in record.values() if isinstance(v, float)]).all()
+    assert log.records[-1]["time/timesteps"] == 4096
+
+
+def test_cartpole_improves() -> None:
+    agent = TRPO("CartPole-v1", n_workers=0, seed=0).learn(30_000, progress=False)
+    assert agent.evaluate(10, seed=0).mean_return > 150.0  # 22 at random
+
+
+def test_the_seed_decides_everything() -> None:
+    assert bits(trained(seed=3)) == bits(trained(seed=3))
+    assert bits(trained(seed=3)) != bits(trained(seed=4))
+
+
+@pytest.mark.parametrize(
+    "change", [{"overlap_value_fit": False}, {"n_workers": 2}, {"n_threads": 2}], ids=str
+)
+def test_what_must_not_change_a_bit(change: dict[str, Any]) -> None:
+    assert bits(trained(**change)) == bits(trained())
+
+
+def test_learning_in_parts_equals_learning_at_once() -> None:
+    parts = TRPO("CartPole-v1", **SMALL)
+    for _ in range(4):
+        parts.learn(256, progress=False)
+    assert bits(parts) == bits(trained(steps=1024))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dtype": "float64"},
+        {"value_optimizer": "lbfgs", "value_lbfgs_iterations": 3},
+        {"fisher_fraction": 0.2},
+        {"value_minibatch_size": None},
+        {"hidden_sizes": (), "value_hidden_sizes": (8,)},
+        {"activation": "gelu", "value_activation": "silu"},
+        {"normalize_observations": False, "scale_returns": False},
+        {"value_learning_rate_schedule": "linear"},
+        {"standardize_advantages": False},
+        {"batch_size": 255},
+        {"batch_size": 2, "n_envs": 1},
+    ],
+    ids=str,
+)
+def test_settings_that_take_another_path(settings: dict[str, Any]) -> None:
+    agent = trained("Pendulum-v1", 300, **settings)
+    assert np.isfinite(agent.policy.parameters).all()
+    assert agent.timesteps >= 300
+
+
+def test_state_dependent_std() -> None:
+    agent = trained("Pendulum-v1", 512, state_dependent_std=True)
+    assert agent.policy.distribution.kind == "state_dependent_gaussian"
+    assert agent.last_record["policy/status"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    "action_space",
+    [
+        spaces.Discrete(4),
+        spaces.Discrete(3, start=-1),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.MultiBinary(4),
+        spaces.Box(-2.0, 2.0, (2, 2), np.float32),
+        spaces.Box(np.array([0.0, -np.inf]), np.array([1.0, np.inf]), dtype=np.float64),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "observation_space",
+    [
+        BOX,
+        spaces.Box(0, 255, (4, 3), np.uint8),
+        spaces.Discrete(5, start=2),
+        spaces.MultiDiscrete([2, 4]),
+        spaces.MultiBinary(3),
+        spaces.Dict(a=BOX, b=spaces.Tuple((spaces.Discrete(2), spaces.MultiBinary(2)))),
+    ],
+    ids=str,
+)
+def test_every_space_trains_and_predicts(observation_space: Any, action_space: Any) -> None:
+    env = toy(observation_space, action_space)
+    agent = trained(env, 512)
+    for deterministic in (False, True):
+        action, state = agent.predict(observation_space.sample(), deterministic=deterministic)
+        assert state is None
+        assert action_space.contains(action)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_train(name: str) -> None:
+    agent = TRPO("Pendulum-v1", preset=name, batch_size=400, n_workers=0)
+    agent.learn(400, progress=False)
+    assert agent.last_record["policy/kl"] <= agent.last_record["policy/max_kl"]
+
+
+def test_kl_convention_scales_the_bound_by_the_action_dimensions() -> None:
+    space = spaces.Box(-1.0, 1.0, (5,), np.float32)
+    agent = trained(toy(action_space=space), 256, kl_convention="mean_over_action_dimensions")
+    assert agent.last_record["policy/max_kl"] == pytest.approx(0.05)
+    agent = trained(toy(), 256, kl_convention="mean_over_action_dimensions")
+    assert agent.last_record["policy/max_kl"] == pytest.approx(0.01)
+
+
+def test_sources_of_environments() -> None:
+    single = trained(gymnasium.make("CartPole-v1"), 256)
+    assert single.sampler.n_envs == 1
+    vector = trained(gymnasium.make_vec("CartPole-v1", num_envs=3), 300)
+    assert vector.sampler.n_envs == 3
+    assert trained(lambda: gymnasium.make("CartPole-v1"), 256).timesteps == 256
+
+
+# ---- callbacks
+
+
+def test_a_callback_sees_every_iteration_and_can_stop() -> None:
+    class Stop(Callback):
+        steps = 0
+
+        def on_step(self, agent: Any) -> None:
+            self.steps += 1
+
+        def on_iteration(self, agent: Any, record: dict[str, Any]) -> bool | None:
+            record["mine"] = 1.0
+            return agent.iteration < 3
+
+    stop, log = Stop(), Recorder()
+    agent = TRPO("CartPole-v1", **SMALL).learn(100_000, callback=stop, loggers=[log])
+    assert agent.iteration == 3
+    assert stop.steps == 3 * 128
+    assert [record["mine"] for record in log.records] == [1.0] * 3
+
+
+def test_a_plain_function_is_a_callback() -> None:
+    agent = TRPO("CartPole-v1", **SMALL)
+    agent.learn(10_000, callback=lambda agent, record: False, progress=False)
+    assert agent.iteration == 1
+
+
+# ---- files
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    agent = trained("Pendulum-v1", 1024)
+    path = agent.save(tmp_path / "agent.safetensors")
+    loaded = TRPO.load(path)
+    expected_bits = bits(agent)
+    for name, array in bits(loaded).items():
+        if not name.startswith("sampler.episode"):  # episodes under way start anew
+            assert array == expected_bits[name], name
+    assert loaded.config == agent.config
+    assert loaded.timesteps == agent.timesteps
+    observation = np.array([0.3, -0.2, 1.5], np.float32)
+    for deterministic in (True, False):
+        expected, _ = agent.predict(observation, deterministic=deterministic)
+        got, _ = loaded.predict(observation, deterministic=deterministic)
+        assert np.array_equal(expected, got)
+    loaded.learn(256, progress=False)
+    assert loaded.timesteps == agent.timesteps + 256
+
+
+def test_a_checkpoint_of_another_environment_is_refused(tmp_path: Path) -> None:
+    path = trained("CartPole-v1", 256).save(tmp_path / "agent.safetensors")
+    with pytest.raises(CheckpointError, match="environment must be the one"):
+        TRPO.load(path, env="Pendulum-v1")
+
+
+def test_predict_takes_one_observation_or_a_batch() -> None:
+    agent = trained("CartPole-v1", 256)
+    one, _ = agent.predict(np.zeros(4, np.float32), deterministic=True)
+    assert one in (0, 1)
+    batch, _ = agent.predict(np.zeros((5, 4), np.float32), deterministic=True)
+    assert batch.shape == (5,)
+    with pytest.raises(ValueError, match=r"observation.*expected shape \(4,\)"):
+        agent.predict(np.zeros(3))
+    with pytest.raises(ValueError, match="finite"):
+        agent.predict(np.full(4, np.nan, np.float32))
+
+
+# ---- what goes wrong
+
+
+def test_constant_rewards_leave_the_policy_as_it_was() -> None:
+    env = toy(reward=lambda t: 0.0)
+    agent = TRPO(env, **SMALL, value_output_gain=0.0)
+    before = agent.policy.parameters
+    agent.learn(256, progress=False)
+    assert agent.last_record["policy/status"] == "zero_gradient"
+    assert np.array_equal(before, agent.policy.parameters)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_extreme_rewards(scale: float) -> None:
+    rewards = np.random.default_rng(0).normal(size=21) * scale
+    agent = trained(toy(reward=lambda t: float(rewards[t])), 1024)
+    assert agent.last_record["policy/status"] == "accepted"
+    assert np.isfinite(agent.policy.parameters).all()
+    assert np.isfinite(agent.value_function.parameters).all()
+
+
+def test_a_nan_reward_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    env = toy(reward=lambda t: float("nan") if t == 7 else 0.0)
+    agent = TRPO(env, **SMALL)
+    before = agent.policy.parameters
+    with pytest.raises(ValueError, match=r"environment 0.*step 6") as caught:
+        agent.learn(256, progress=False)
+    assert "reward" in str(caught.value)
+    assert np.array_equal(before, agent.policy.parameters)
+    agent.save(tmp_path / "still.safetensors")
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, float("nan"), float("inf")])
+def test_total_timesteps_out_of_range(steps: Any) -> None:
+    with pytest.raises(ValueError, match="total_timesteps: expected"):
+        TRPO("CartPole-v1", **SMALL).learn(steps)
+
+
+@pytest.mark.parametrize(
+    ("env", "settings", "sentence"),
+    [
+        ("CartPole-v9", {}, "env: .*CartPole-v9.*did you mean"),
+        ("CartPole-v1", {"max_kl": -1.0}, "max_kl: expected"),
+        ("CartPole-v1", {"gamma": 1.5}, "gamma: expected"),
+        ("CartPole-v1", {"max_lk": 0.1}, "max_lk.*did you mean 'max_kl'"),
+        ("CartPole-v1", {"preset": "sb4"}, "preset: expected"),
+        ("CartPole-v1", {"preset": "sb3", "config": TRPOConfig()}, "config, preset"),
+    ],
+)
+def test_bad_arguments(env: str, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        TRPO(env, **settings)
+
+
+def test_unsupported_spaces() -> None:
+    with pytest.raises(TypeError, match="not supported"):
+        TRPO(toy(observation_space=spaces.Text(5)), **SMALL)
+    with pytest.raises(TypeError, match="not supported"):
+        TRPO(toy(action_space=spaces.Tuple((spaces.Discrete(2),))), **SMALL)
