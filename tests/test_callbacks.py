@@ -57,6 +57,7 @@ def train(
             record: dict[str, Any] = {"rollout/episode_return": float(agent.timesteps)}
             records.append(record)
             answer = callback.on_iteration(agent, record)
+            callback.on_logged(agent)
             if answer is not None and not answer:
                 break
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -156,9 +157,10 @@ class TRPO:
             A :class:`~trpo_fast.callbacks.Callback`, a function ``(agent, record) -> bool | None``
             (``False`` stops), or several of them.
         progress
-            Show a progress bar and a table per iteration; by default where stderr is a terminal.
+            Show a progress bar and a table on stderr, as plain lines where it is no terminal; by
+            default only where it is one.
         loggers
-            Receive one record (a flat dictionary) per iteration.
+            Receive one record (a flat dictionary) per iteration, and are closed at the end.
 
         Raises
         ------
@@ -191,6 +193,7 @@ class TRPO:
                     record = self._record(rollout, batch, update, fit, started)
                     goes_on = callbacks.on_iteration(self, record)
                     console.write(record)
+                    callbacks.on_logged(self)
                     if goes_on is False:
                         break
             finally:
@@ -404,20 +407,26 @@ class TRPO:
             seed=seed,
         )
 
-    def evaluation_environment(self) -> Any:
-        """A callable that makes an environment like those of training."""
+    def evaluation_environment(self, render_mode: str | None = None) -> Callable[[], Any]:
+        """A callable that makes an environment like those of training.
+
+        Raises
+        ------
+        ValueError
+            if the environment was given as an object that Gymnasium did not make.
+        """
         from .envs import make_environment
 
         source = self._env_source
-        spec = getattr(source, "spec", None)
+        rendering = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(source, str):
-            kwargs = self._env_kwargs
-            return lambda: make_environment(source, **kwargs)
+            return partial(make_environment, source, **{**self._env_kwargs, **rendering})
+        spec = getattr(source, "spec", None)
         if spec is not None:
             import gymnasium
 
-            return lambda: gymnasium.make(spec)
-        if callable(source) and not hasattr(source, "step"):
+            return partial(gymnasium.make, spec, **rendering)
+        if callable(source):
             return source
         raise ValueError(
             f"evaluate: the environment {self.env_name} was given as an object and cannot be made "
@@ -596,18 +605,15 @@ class _Console:
     ) -> None:
         self._loggers: list[Any] = list(loggers or ())
         self._bar: Any = None
-        self._own: list[Any] = []
-        import sys
-
         if progress is None:
-            progress = loggers is None and bool(getattr(sys.stderr, "isatty", lambda: False)())
+            progress = loggers is None and sys.stderr.isatty()
         if progress:
             from .logging import ConsoleLogger, ProgressBar
 
+            terminal = sys.stderr.isatty()
             if not any(isinstance(logger, ConsoleLogger) for logger in self._loggers):
-                table = ConsoleLogger()
-                self._loggers.append(table)
-            self._bar = ProgressBar(goal, start=start)
+                self._loggers.append(ConsoleLogger(style="auto" if terminal else "plain"))
+            self._bar = ProgressBar(goal, start=start, enabled=True)
 
     def __enter__(self) -> _Console:
         return self

@@ -49,6 +49,9 @@ class Callback:
         """
         return None
 
+    def on_logged(self, agent: Any) -> None:
+        """The record of the iteration has reached the loggers: what is saved now has its row."""
+
     def on_end(self, agent: Any) -> None:
         """Training has ended, also if it was interrupted."""
 
@@ -117,6 +120,11 @@ class CallbackList(Callback):
         # a list, not a generator: everyone is asked, also after one has said no
         answers = [callback.on_iteration(agent, record) for callback in self.callbacks]
         return all(answer is None or bool(answer) for answer in answers)
+
+    def on_logged(self, agent: Any) -> None:
+        """Tell all."""
+        for callback in self.callbacks:
+            callback.on_logged(agent)
 
     def on_end(self, agent: Any) -> None:
         """Tell all."""
@@ -314,12 +322,11 @@ class CheckpointEvery(Callback):
         self._next = _next_multiple(agent.timesteps, self.timesteps)
         self._saved_at = agent.timesteps
 
-    def on_iteration(self, agent: Any, record: Record) -> bool | None:
+    def on_logged(self, agent: Any) -> None:
         """Save if it is time."""
         if agent.timesteps >= self._next:
             self._next = _next_multiple(agent.timesteps, self.timesteps)
             self._save(agent)
-        return None
 
     def on_end(self, agent: Any) -> None:
         """Save what has been learned since."""

@@ -118,7 +118,7 @@ class TRPOConfig:
     cg_tolerance: float = 1e-6
     """Relative residual ‖b − Ax‖ / ‖b‖ at which conjugate gradient stops."""
 
-    cg_damping: float = 0.1
+    cg_damping: float = 0.03
     """λ added to the diagonal of the Fisher matrix, in the matrix's own units."""
 
     backtrack_ratio: float = 0.8
@@ -200,7 +200,7 @@ class TRPOConfig:
         self._choice("kl_convention", KLConvention)
         self._integer("cg_iterations", 1, remedy="10 is usual")
         self._number("cg_tolerance", "[0, 1)", remedy="it is relative to the gradient's norm")
-        self._number("cg_damping", "[0, inf)", remedy="0.1 is usual")
+        self._number("cg_damping", "[0, inf)", remedy="0.01 to 0.1 is usual")
         self._number("backtrack_ratio", "(0, 1)", remedy="0.8 is usual")
         self._integer("max_backtracks", 0, remedy="10 is usual")
         self._number("fisher_fraction", "(0, 1]", remedy="1 uses the whole batch")

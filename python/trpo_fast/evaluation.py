@@ -33,7 +33,7 @@ _MOST_GIF_FPS = 50.0  # viewers slow down a GIF with shorter delays
 class Predictor(Protocol):
     """Whatever acts: an agent, or anything with the ``predict`` of Stable-Baselines3."""
 
-    def predict(self, observation: Any, deterministic: bool = ...) -> tuple[Any, Any]:
+    def predict(self, observation: Any, *, deterministic: bool = ...) -> tuple[Any, Any]:
         """Return the environment's action for one observation, and None."""
 
 
@@ -154,7 +154,7 @@ def record_video(
     path:
         The file to write. Its folder is made if needed; an older file is replaced.
     env:
-        As there, but None takes the agent's ``env_name``. An id is made with
+        As there. An id is made with
         ``render_mode="rgb_array"``; an environment, or a function that makes one, must have it
         already.
     fps:
@@ -195,7 +195,7 @@ def record_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        source = _own_name(policy) if env is None else env
+        source = own_environment(policy, render_mode="rgb_array") if env is None else env
         with _opened(source, render_mode="rgb_array") as environment:
             rate = fps or float(environment.metadata.get("render_fps") or 30.0)
             encode(unfinished, frames(environment), rate)
@@ -264,7 +264,7 @@ def _check(name: str, value: int, least: int) -> None:
 # ---- environments
 
 
-def own_environment(agent: Any) -> Environment:
+def own_environment(agent: Any, **rendering: str) -> Environment:
     """What to evaluate an agent in: another one of the environments that it was made for.
 
     Raises
@@ -273,7 +273,7 @@ def own_environment(agent: Any) -> Environment:
         if it does not tell which.
     """
     make = getattr(agent, "evaluation_environment", None)
-    environment: Environment = make() if make is not None else _own_name(agent)
+    environment: Environment = make(**rendering) if make is not None else _own_name(agent)
     return environment
 
 
