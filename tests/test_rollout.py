@@ -24,6 +24,7 @@ from trpo_fast.rollout import (
     environment_seed,
     make_sampler,
 )
+from trpo_fast.snapshots import SnapshotError
 
 SCRIPT = ((2, "terminated"), (3, "truncated"))
 OTHER_SCRIPT = ((4, "truncated"), (1, "both"), (2, "truncated"))
@@ -305,6 +306,13 @@ def test_state_survives_and_environments_restart_with_fresh_seeds() -> None:
         in_process(SCRIPT, SCRIPT).load_state_dict(state)
     with pytest.raises(ValueError, match="got nothing"):
         in_process(SCRIPT).load_state_dict({})
+
+
+def test_vector_environments_have_no_state_to_save() -> None:
+    sampler = vector(AutoresetMode.SAME_STEP, SCRIPT)
+    sampler.collect(2)
+    with pytest.raises(SnapshotError, match="inside a vector environment cannot be reached"):
+        sampler.environment_state()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -231,8 +231,11 @@ def test_hooks_state_binding_and_calls() -> None:
         lambda env: env.left
     )
     assert sampler.map_environments(lambda env, x: 2 * x, [1, 2, 3]) == [2, 4, 6]
-    with pytest.raises(RuntimeError, match="division"):
+    pids = sampler.worker_pids
+    with pytest.raises(ZeroDivisionError):
         sampler.map_environments(lambda env: 1 // 0)
+    assert_same(sampler.collect(20), reference.collect(20))
+    assert sampler.worker_pids == pids
 
     # an exception of a hook, or Ctrl-C, stops the workers; the next rollout starts them again
     def interrupt() -> None:
@@ -264,6 +267,30 @@ def test_workers_have_one_thread_and_no_terminal() -> None:
         seen = sampler.map_environments(look)
         assert [facts[:3] for facts in seen] == [(1, "1", True)] * 2
         assert [facts[3] for facts in seen] == sampler.worker_pids  # groups of their own
+
+
+def test_exact_resume_with_any_number_of_workers() -> None:
+    samplers = [make_sampler(UnevenEnv, n_envs=3, n_workers=n) for n in (0, 2)]
+    for sampler in samplers:
+        with_policy(sampler)
+        assert sampler.environment_state() == {}
+        sampler.collect(50)
+    states = [{**s.state_dict(), **s.environment_state()} for s in samplers]
+    assert states[0].keys() == states[1].keys()
+    expected = [samplers[0].collect(n) for n in (20, 30)]
+    for state in states:
+        for sampler in samplers[::-1]:  # from 0 to 2 workers and back
+            sampler.load_environment_state(state)
+            for rollout in expected:
+                assert_same(sampler.collect(rollout.n_steps), rollout)
+    # without the environments: new episodes
+    for sampler in samplers:
+        sampler.load_environment_state(
+            {k: a for k, a in states[0].items() if k in samplers[0].state_dict()}
+        )
+    assert_same(samplers[0].collect(20), samplers[1].collect(20))
+    for sampler in samplers:
+        sampler.close()
 
 
 # --- mishaps ---

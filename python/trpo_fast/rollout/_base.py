@@ -98,6 +98,20 @@ def environment_seed(seed: int, env: int, counter: int = 0) -> int:
     return int(np.random.SeedSequence([seed, env, counter]).generate_state(1)[0])
 
 
+def _save_environment(environment: Any) -> dict[str, Array]:
+    from trpo_fast.snapshots import save_environments
+
+    return save_environments([environment])
+
+
+def _load_environment(environment: Any, given: tuple[int, dict[str, Array]]) -> None:
+    from trpo_fast.snapshots import load_environments
+
+    seed, state = given
+    environment.reset(seed=seed)
+    load_environments([environment], state)
+
+
 @dataclass
 class Events:
     """What happened between the rows of a rollout; every list is ordered by t, then e."""
@@ -148,7 +162,6 @@ class SamplerBase:
         self._first_steps = np.zeros(n_envs, np.int64)  # counters at the start of the rollout
         self._closed = False
         self._recovers = False  # crashed environments are replaced
-        self._broken: set[int] = set()  # environments to replace before the next step
         # what goes on from one rollout to the next
         self._counters = np.zeros(n_envs, np.uint64)  # actions drawn so far
         self._env_ids = np.arange(first_index, first_index + n_envs, dtype=np.uint32)
@@ -235,7 +248,7 @@ class SamplerBase:
         }
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Restore the counters. The environments cannot be restored: they start anew.
+        """Restore the counters; the environments start anew (or see `load_environment_state`).
 
         At the next rollout, environment e is reset with `environment_seed(seed, e, counter)`, and
         its running episode is forgotten, because nobody can finish it.
@@ -252,6 +265,70 @@ class SamplerBase:
             )
         self._counters[:] = counters
         self._started = False
+
+    def environment_state(self) -> dict[str, Array]:
+        """What an exact resume needs beside `state_dict`: the state of every environment.
+
+        `observations` (E, O), what the next action will be chosen for, and
+        `environments.{e}.{name}`, see `trpo_fast.snapshots.save_environments`. Empty before the
+        first rollout and after a failed one, when the environments start anew anyway.
+
+        Raises:
+            SnapshotError: the state of an environment cannot be saved; one sentence.
+        """
+        if not self._started:
+            return {}
+        from trpo_fast.snapshots import SnapshotError
+
+        state = {"observations": self._observations.copy()}
+        try:
+            saved = self.map_environments(_save_environment)
+        except NotImplementedError as error:
+            raise SnapshotError(str(error)) from None
+        for e, arrays in enumerate(saved):
+            state.update({f"environments.{e}.{name}": array for name, array in arrays.items()})
+        return state
+
+    def load_environment_state(self, state: Mapping[str, Array]) -> None:
+        """Go on exactly where `{**state_dict(), **environment_state()}` was taken.
+
+        Call `bind` first. Where the entries of `environment_state` are missing, the environments
+        start anew, as after `load_state_dict`.
+
+        Raises:
+            SnapshotError: the environments cannot be put into this state; they start anew then.
+            ValueError: see `load_state_dict`.
+        """
+        self.load_state_dict(state)
+        if "observations" not in state:
+            return
+        given: list[Any] = []
+        for e in range(self.n_envs):
+            prefix = f"environments.{e}."
+            arrays = {k.removeprefix(prefix): a for k, a in state.items() if k.startswith(prefix)}
+            seed = environment_seed(self._seed, self.first_index + e, int(self._counters[e]))
+            given.append((seed, arrays))
+        self.map_environments(_load_environment, given)
+        self._observations[:] = state["observations"]
+        self._returns[:] = state["episode_returns"]
+        self._lengths[:] = state["episode_lengths"]
+        self._started = True
+
+    def map_environments(
+        self, function: Callable[..., Any], arguments: Sequence[Any] | None = None
+    ) -> list[Any]:
+        """Call `function(environment)`, or `function(environment, arguments[e])`, on each of them.
+
+        Returns:
+            The E results in the order of the environments.
+
+        Raises:
+            NotImplementedError: a vector environment, whose parts cannot be reached.
+        """
+        raise NotImplementedError(
+            f"{self.name}: the environments inside a vector environment cannot be reached; pass an "
+            "id or a function that makes one environment"
+        )
 
     # --- for subclasses ---
 
@@ -298,11 +375,7 @@ class SamplerBase:
         if not started:
             self._returns[:] = 0.0
             self._lengths[:] = 0
-            self._broken.clear()
             self._restart()
-        while self._broken:
-            self._renew(min(self._broken))
-            self._broken.remove(min(self._broken))
         self._first_steps = self._counters.astype(np.int64)
         buffers.observations[0] = self._observations
 
@@ -366,6 +439,7 @@ class SamplerBase:
         The rows become zero and `valid = False`; what earlier rollouts hold of the episode stays.
         """
         n_steps = len(buffers.rewards)
+        broken: set[int] = set()  # environments to replace before the next rollout
         for t, e in events.crashes:
             self._drop(buffers, events, t, e)
 
@@ -387,14 +461,14 @@ class SamplerBase:
                     t += 1
             if t == n_steps:  # a reset at the very end: no step to take back
                 buffers.observations[n_steps, e] = 0
-                self._broken.add(e)
+                broken.add(e)
                 events.sentences.append(sentence)
                 continue
             end = min((k for k, other in events.ends if other == e and k >= t), default=n_steps)
             if end == n_steps:  # it runs on: replace the environment before the next rollout
                 end -= 1
                 buffers.observations[n_steps, e] = 0
-                self._broken.add(e)
+                broken.add(e)
             else:
                 events.ends.remove((end, e))
                 if (end, e) in events.final_indices:
@@ -404,6 +478,9 @@ class SamplerBase:
             events.sentences.append(sentence)
             self._drop(buffers, events, end, e)
         events.crashes.sort()
+        for e in sorted(broken):
+            self._renew(e)
+            buffers.observations[n_steps, e] = self._observations[e]
 
     @staticmethod
     def _drop(buffers: RolloutBuffers, events: Events, end: int, e: int) -> None:

@@ -141,9 +141,13 @@ class _Worker:
         self._sampler.bind(self._policy, seed=seed)
 
     def collect(
-        self, n_steps: int, begin: int, end: int, fresh: bool
+        self, n_steps: int, begin: int, end: int, start: str
     ) -> tuple[int, int, tuple[str, ...]]:
         """Fill rows begin to end - 1 of a rollout of `n_steps`.
+
+        Args:
+            start: "fresh": with new episodes; "resume": with restored environments, and the state
+                that the parent wrote; "": where the last rows ended.
 
         Returns:
             The number of final observations and of episodes that ended, and sentences of crashes.
@@ -151,9 +155,11 @@ class _Worker:
         block, sampler = self._block, self._sampler
         block.reserve(n_steps)
         self._take_policy()
-        if fresh:
+        if start == "fresh":
             sampler.load_state_dict({"counters": block.lasting["counters"].copy()})
-        rollout = sampler._fill(block.buffers(begin, end, fresh=fresh), None)
+        if start == "resume":
+            sampler._started = True
+        rollout = sampler._fill(block.buffers(begin, end, fresh=start == "fresh"), None)
         n_finals, n_episodes = len(rollout.final_indices), len(rollout.episode_indices)
         for name in ("final_observations", "final_indices"):
             block.arrays[name][:n_finals] = getattr(rollout, name)
@@ -165,9 +171,17 @@ class _Worker:
         """Call a function on every environment, see `WorkerSampler.map_environments`."""
         import cloudpickle
 
-        given = None if arguments is None else pickle.loads(arguments)
-        results = self._sampler.map_environments(pickle.loads(function), given)
-        answer: bytes = cloudpickle.dumps(results)
+        outcome: tuple[str, Any]
+        try:
+            given = None if arguments is None else pickle.loads(arguments)
+            results = self._sampler.map_environments(pickle.loads(function), given)
+            outcome = "result", cloudpickle.dumps(results)
+        except Exception as error:
+            outcome = "error", error
+        try:
+            answer: bytes = cloudpickle.dumps(outcome)
+        except Exception:  # the error itself cannot be sent
+            answer = cloudpickle.dumps(("error", RuntimeError(repr(outcome[1]))))
         return answer
 
     def close(self) -> None:

@@ -91,6 +91,9 @@ class InProcessSampler(SamplerBase):
 
         Returns:
             The E results in the order of the environments.
+
+        Raises:
+            Exception: what the function raised.
         """
         if arguments is None:
             return [function(environment) for environment in self.environments]

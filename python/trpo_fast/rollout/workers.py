@@ -136,6 +136,7 @@ class WorkerSampler(SamplerBase):
         self._restarts = restart_crashed_environments
         self._timeout = math.inf if timeout is None else timeout
         self._workers: list[WorkerProcess] = []
+        self._resumes = False  # the environments were restored, the workers do not know it yet
         self._stop = weakref.finalize(self, stop_workers, self._workers, os.getpid())
         # contiguous groups, as even as can be
         n_workers = min(n_workers, n_envs)
@@ -170,6 +171,11 @@ class WorkerSampler(SamplerBase):
             with self._stops_on_error():
                 self._bind_workers()
 
+    def load_environment_state(self, state: Mapping[str, Array]) -> None:
+        """Go on exactly where `{**state_dict(), **environment_state()}` was taken."""
+        super().load_environment_state(state)
+        self._resumes = self._started
+
     def map_environments(
         self, function: Callable[..., Any], arguments: Sequence[Any] | None = None
     ) -> list[Any]:
@@ -179,38 +185,48 @@ class WorkerSampler(SamplerBase):
 
         Returns:
             The E results in the order of the environments.
+
+        Raises:
+            Exception: what the function raised.
+            EnvironmentFailure: a worker ended, or hangs.
         """
         import cloudpickle
 
+        sent = cloudpickle.dumps(function)
         with self._stops_on_error():
             self._ensure_started()
-            sent = cloudpickle.dumps(function)
             for worker in self._workers:
                 given = None if arguments is None else list(arguments[worker.group])
                 packed = None if given is None else cloudpickle.dumps(given)
                 worker.send("map_environments", sent, packed)
-            answers = self._gather()
-        return [result for answer in answers for result in cloudpickle.loads(answer)]
+            answers = [cloudpickle.loads(answer) for answer in self._gather()]
+        # what the function raised is no fault of the workers
+        for kind, content in answers:
+            if kind == "error":
+                raise content
+        return [result for _, packed in answers for result in cloudpickle.loads(packed)]
 
     # --- one rollout ---
 
     def _collect(self, n_steps: int, on_step: Callable[[], object] | None) -> Rollout:
         start_time = time.perf_counter()
-        fresh, self._started = not self._started, False
+        start = "fresh" if not self._started else "resume" if self._resumes else ""
+        self._started = self._resumes = False
         self._first_steps = self._counters.astype(np.int64)
         with self._stops_on_error():
             self._ensure_started()
             for worker in self._workers:
                 worker.block.reserve(n_steps)
                 worker.write_policy(self._policy)
-                if fresh:
-                    worker.block.lasting["counters"][:] = self._counters[worker.group]
+                if start:
+                    for name in ("counters", "returns", "lengths", "observations"):
+                        worker.block.lasting[name][:] = getattr(self, f"_{name}")[worker.group]
             # a rollout in one piece, or, for a hook between the steps, in pieces of one step
             length = n_steps if on_step is None else 1
             pieces = []
             for begin in range(0, n_steps, length):
-                pieces.append(self._collect_rows(n_steps, begin, begin + length, fresh))
-                fresh = False
+                pieces.append(self._collect_rows(n_steps, begin, begin + length, start))
+                start = ""
                 if on_step is not None:
                     on_step()
             rollout = Rollout.concatenate(
@@ -223,11 +239,11 @@ class WorkerSampler(SamplerBase):
         self._started = True
         return replace(rollout, seconds=time.perf_counter() - start_time)
 
-    def _collect_rows(self, n_steps: int, begin: int, end: int, fresh: bool) -> list[_Piece]:
+    def _collect_rows(self, n_steps: int, begin: int, end: int, start: str) -> list[_Piece]:
         """Have every worker fill rows begin to end - 1."""
         command = ("collect", n_steps, begin, end)
         for worker in self._workers:
-            worker.send(*command, fresh)
+            worker.send(*command, start)
         crashes: list[list[str]] = [[] for _ in self._workers]
 
         def restart(w: int, lost: EnvironmentFailure) -> None:
@@ -246,7 +262,7 @@ class WorkerSampler(SamplerBase):
             worker.write_policy(self._policy)
             # one further than the last action drawn: no seed is used twice
             worker.block.lasting["counters"][:] = counters + np.uint64(1)
-            worker.send(*command, True)
+            worker.send(*command, "fresh")
 
         answers = self._gather(on_loss=restart if self._restarts else None)
         return [
@@ -392,7 +408,7 @@ class WorkerSampler(SamplerBase):
         try:
             yield
         except BaseException:
-            self._started = False
+            self._started = self._resumes = False
             for worker in self._workers:
                 # what was drawn is drawn, though nobody will see it
                 if worker.command[0] == "collect":
