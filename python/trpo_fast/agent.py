@@ -112,7 +112,7 @@ class TRPO:
             output_gain=config.policy_output_gain,
             seed=_derived_seed(config.seed, _POLICY),
         )
-        self.value_function = core.ValueFunction(
+        self._value_function = core.ValueFunction(
             self._encoder.dim,
             hidden_sizes=config.value_hidden_sizes,
             activation=config.value_activation,
@@ -274,7 +274,7 @@ class TRPO:
         if config.value_learning_rate_schedule == "linear":
             rate *= max(0.0, 1.0 - self.timesteps / max(1, self._schedule_end))
         fit = partial(
-            self.value_function.fit,
+            self._value_function.fit,
             batch.observations,
             batch.returns / self.value_scale,
             method=config.value_optimizer,
@@ -292,6 +292,13 @@ class TRPO:
             return None
         fit, self._value_fit = self._value_fit, None
         return fit.result()
+
+    @property
+    def value_function(self) -> core.ValueFunction:
+        """The value function; waits for a fit that is under way."""
+        if self._value_fit is not None:
+            self._value_fit.result()
+        return self._value_function
 
     def _update_statistics(self, rollout: Rollout) -> None:
         """Merge the batch into the running statistics: they stay frozen from here to the next update."""
@@ -418,7 +425,7 @@ class TRPO:
         from .envs import make_environment
 
         source = self._env_source
-        rendering = {} if render_mode is None else {"render_mode": render_mode}
+        rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(source, str):
             return partial(make_environment, source, **{**self._env_kwargs, **rendering})
         spec = getattr(source, "spec", None)
@@ -453,7 +460,6 @@ class TRPO:
 
     def state_tensors(self) -> dict[str, NDArray[Any]]:
         """Every array of the agent's state by name."""
-        self._finish_value_fit()
         groups: dict[str, Mapping[str, NDArray[Any]]] = {
             "observation_statistics": self.observation_statistics.state_dict(),
             "return_statistics": self.return_statistics.state_dict(),
@@ -594,7 +600,13 @@ class _Deferred:
     """A value fit that is made where its result is waited for."""
 
     def __init__(self, fit: Callable[[], core.FitSummary]) -> None:
-        self.result = fit
+        self._fit = fit
+        self._summary: core.FitSummary | None = None
+
+    def result(self) -> core.FitSummary:
+        if self._summary is None:
+            self._summary = self._fit()
+        return self._summary
 
 
 class _Console:
