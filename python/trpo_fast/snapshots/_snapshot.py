@@ -206,6 +206,12 @@ class Snapshotter:
             f"{problems[0]}; and through copy.deepcopy: {problems[1]}"
         )
 
+    def for_alike(self, env: Environment) -> Snapshotter:
+        """The same for another environment, made alike: what was seen once is not tried again."""
+        other = Snapshotter(env, self.method)
+        other.why_not_storable = self.why_not_storable
+        return other
+
     def take(self) -> Snapshot:
         """Save the state of the environment."""
         return self._take(self.env, self._simulators)

@@ -1,0 +1,868 @@
+"""The two sampling schemes of the TRPO paper (Schulman et al. 2015, section 5): vine, single path.
+
+Vine (section 5.2) looks at a state more than once. The trunk is a rollout of the current policy; N
+of its states make up the rollout set; from each of them K branches start, each with another first
+action, and then follow the policy:
+
+::
+
+    Q_k = sum_{l<L} gamma^l r_l + gamma^L V(s_L)      branch k of state s; V on a switch
+
+All branches of a state see the same random numbers, those of the environment and those of the
+policy, so that the differences between Q_1 ... Q_K, which are all that matters, carry little noise.
+What is maximised is the mean over the rollout set of
+
+::
+
+    L_s(theta) = sum_a pi(a|s) Q(s, a)                                     all actions (equation 15)
+    L_s(theta) = sum_k w_k Q_k / sum_k w_k,  w_k = pi(a_k|s)/pi_old(a_k|s)   sampled (equation 16)
+
+under the same trust region as single-path TRPO, over the states of the rollout set. Neither form
+needs a baseline from outside: the first subtracts the mean of Q under the old policy (a constant of
+the state), the second is invariant under a shift of Q.
+
+Departures from the paper: states of the rollout set are drawn from the trunk uniformly, without
+gamma^t; branches are cut after L steps and, on a switch, continued by a value function that is
+fitted to the trunk.
+
+The environment goes back to a state through `trpo_fast.snapshots`. Environments are stepped in this
+process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import core
+from .agent import TRPO, _Batch
+from .envs import EnvironmentFailure, ObservationError
+from .rollout import InProcessSampler, Rollout
+from .snapshots import Snapshot, SnapshotError, Snapshotter
+
+if TYPE_CHECKING:
+    from .config import TRPOConfig
+    from .envs import EnvSource
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+Estimator = Literal["exact_sum", "self_normalized"]
+
+__all__ = [
+    "Branches",
+    "SinglePathTRPO",
+    "VineObjective",
+    "VineOptions",
+    "VineRollout",
+    "VineSampler",
+    "VineTRPO",
+    "all_actions",
+    "vine_update",
+]
+
+MOST_ACTIONS = 64  # of which branches may try all
+FEW_ACTIONS = 8  # of which branches try all by default
+_LONGEST_BRANCH = 2**20 - 1  # steps: the room for a branch in the counter of a random stream
+
+# purposes of random streams that are derived from the seed of a run
+_ROLLOUT_SET, _FIRST_ACTIONS, _BRANCH_NOISE = (0x76696E65 + i for i in range(3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VineOptions:
+    """How the vine grows. The trunk has `batch_size` steps; branches come on top.
+
+    Raises
+    ------
+    ValueError, TypeError
+        One sentence: name, expected, got.
+    """
+
+    states: int = 64
+    """N, states of the rollout set per update, over all environments."""
+
+    branches: int | Literal["all"] | None = None
+    """K, branches of a state; "all": every action; None: all of up to 8 actions, otherwise 4."""
+
+    branch_steps: int | None = 16
+    """L, most steps of a branch, its first action included; None: until the episode ends."""
+
+    bootstrap: bool = True
+    """Whether V stands for what follows a branch that was cut off."""
+
+    def __post_init__(self) -> None:
+        _count("states", self.states, "; a rollout set without states says nothing")
+        if self.branches is not None and self.branches != "all":
+            _count("branches", self.branches, ', or "all" or None')
+        if self.branch_steps is not None:
+            _count("branch_steps", self.branch_steps, ", or None for whole episodes")
+        if not isinstance(self.bootstrap, bool):
+            raise TypeError(f"bootstrap: expected True or False, got {self.bootstrap!r}")
+
+    def estimator(
+        self, distribution: core.Distribution, space: Any = None
+    ) -> tuple[Estimator, int]:
+        """Which form of L fits the policy's actions, and the number of branches of a state.
+
+        `space` is the environment's action space, for the sentences of errors.
+
+        Raises
+        ------
+        ValueError
+            All actions of a continuous or large space; fewer than two samples.
+        """
+        branches: int | str | None = self.branches
+        if branches is None:
+            few = distribution.is_discrete and _number_of_actions(distribution) <= FEW_ACTIONS
+            branches = "all" if few else 4
+        if branches == "all":
+            return "exact_sum", len(all_actions(distribution, space))
+        branches = int(branches)
+        if branches < 2:
+            remedy = ', or branches="all"' if distribution.is_discrete else ""
+            raise ValueError(
+                "branches: expected at least 2 sampled actions a state for "
+                f"{_space_name(distribution, space)}, got {branches}: the weight of a single one "
+                f"is always 1, and nothing is learned; take 2 or more{remedy}"
+            )
+        return "self_normalized", branches
+
+
+def _space_name(distribution: core.Distribution, space: Any) -> str:
+    kind = f"{distribution.kind}{distribution.sizes}" if space is None else str(space)
+    return f"the action space {kind}"
+
+
+def _count(name: str, value: Any, remedy: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected a whole number{remedy}, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1{remedy}, got {value}")
+
+
+def _number_of_actions(distribution: core.Distribution) -> int:
+    if distribution.kind == "bernoulli":
+        return 1 << distribution.sizes[0]
+    return math.prod(distribution.sizes)
+
+
+def all_actions(distribution: core.Distribution, space: Any = None) -> NDArray[np.int32]:
+    """Every action of a small discrete distribution, shape (number of actions, K), int32.
+
+    Raises
+    ------
+    ValueError
+        A continuous distribution, or more than 64 actions.
+    """
+    name = _space_name(distribution, space)
+    if not distribution.is_discrete:
+        raise ValueError(
+            f'branches: "all" needs a discrete action space, got {name}, whose actions have no '
+            "end; give a number of branches, 2 or more"
+        )
+    if _number_of_actions(distribution) > MOST_ACTIONS:
+        raise ValueError(
+            f'branches: "all" allows up to {MOST_ACTIONS} actions, got {name} with '
+            f"{_number_of_actions(distribution)}; give a number of branches, 2 or more"
+        )
+    sizes = distribution.sizes
+    if distribution.kind == "bernoulli":
+        sizes = (2,) * sizes[0]
+    return np.indices(sizes).reshape(len(sizes), -1).T.astype(np.int32)
+
+
+# ----------------------------------------------------------------------------------------- sampling
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Branches:
+    """What the branches brought. N states of the rollout set, B branches of each."""
+
+    estimator: Estimator
+    observations: Array  # (N, O) S, raw
+    actions: Array  # (N, B, K), first actions, as sampled
+    returns: Float64  # (N, B), sum_{l<L} gamma^l r_l
+    discounts: Float64  # (N, B), the weight of V(s_L): 0 where the branch terminated
+    end_observations: Array  # (N, B, O) S, raw s_L
+    lengths: NDArray[np.int64]  # (N, B), steps taken
+    indices: NDArray[np.int64]  # (N, 2), (t, e): s_{t+1} of environment e's trunk
+
+    @property
+    def n_steps(self) -> int:
+        """Environment steps of all branches."""
+        return int(self.lengths.sum())
+
+    def q_values(self, values: Callable[[Array], ArrayLike] | None) -> Float64:
+        """Q (N, B); `values` gives V (M,) of raw observations (M, O), None leaves it out."""
+        if values is None:
+            return self.returns
+        N, B, width = self.end_observations.shape
+        ends = np.asarray(values(self.end_observations.reshape(N * B, width)), np.float64)
+        return self.returns + self.discounts * ends.reshape(N, B)
+
+
+@dataclass
+class VineRollout(Rollout):
+    """A trunk, and the branches that grew from it."""
+
+    branches: Branches = field(kw_only=True)
+
+    @property
+    def n_transitions(self) -> int:
+        """Steps that environments took, branches included."""
+        return super().n_transitions + self.branches.n_steps
+
+
+class VineSampler:
+    """Collects trunks with an `InProcessSampler`, and branches from states of them.
+
+    The trunk is, bit for bit, what the sampler alone would collect: after the branches each
+    environment goes back to the end of its trunk. Random numbers depend on the seed, the
+    environment's index and the number of trunk actions drawn so far, and on nothing else.
+
+    Parameters
+    ----------
+    trunk
+        Steps the environments.
+    options
+        How the vine grows.
+    gamma
+        Discount factor of the branches.
+
+    Raises
+    ------
+    SnapshotError
+        (a ``ValueError``) The environment's state cannot be saved and restored.
+    ValueError
+        Environments that are not stepped one by one in this process; branches that do not fit the
+        action space.
+    """
+
+    def __init__(self, trunk: Any, options: VineOptions, *, gamma: float) -> None:
+        if not isinstance(trunk, InProcessSampler):
+            raise ValueError(
+                "env: vine sampling goes back to saved states of single environments in this "
+                f"process, got a {type(trunk).__name__}; pass an id, an Env or a factory, with "
+                "n_workers=0"
+            )
+        if trunk._recovers:
+            raise ValueError(
+                "restart_crashed_environments: expected False under vine sampling, got True: a "
+                "replaced environment cannot go back to the states of the one that crashed"
+            )
+        self.trunk = trunk
+        self.gamma = gamma
+        self.name = trunk.name
+        self.n_envs = trunk.n_envs
+        self.observation_encoder = trunk.observation_encoder
+        self.action_adapter = trunk.action_adapter
+        self.options = options
+        self._snapshotters: dict[int, Snapshotter] = {}
+        self._policy: Any = None
+        self._seed = 0
+        try:
+            self._snapshotter(0)
+        except SnapshotError as error:
+            raise SnapshotError(f"vine sampling goes back to saved states, but {error}") from None
+
+    @property
+    def options(self) -> VineOptions:
+        """How the vine grows; may be replaced between two calls of `collect`."""
+        return self._options
+
+    @options.setter
+    def options(self, options: VineOptions) -> None:
+        self._estimator, self._n_branches = options.estimator(
+            self.action_adapter.distribution, self.action_adapter.space
+        )
+        self._options = options
+
+    def bind(self, policy: Any, *, seed: int) -> None:
+        """Set the policy that acts in trunk and branches, and the seed of the run."""
+        self.trunk.bind(policy, seed=seed)
+        self._policy, self._seed = policy, seed
+
+    def collect(self, n_steps: int, *, on_step: Callable[[], object] | None = None) -> VineRollout:
+        """A trunk of `n_steps` steps in every environment, and its branches.
+
+        Raises
+        ------
+        ValueError, EnvironmentFailure, RuntimeError
+            As `InProcessSampler.collect`; also more states than the trunk has.
+        """
+        started = time.perf_counter()
+        drawn = self.trunk.state_dict()["counters"].astype(np.int64)
+        chosen = self._rollout_set(n_steps, int(drawn.sum()))
+        by_step: dict[int, list[int]] = {}
+        for t, e in chosen.tolist():
+            by_step.setdefault(t, []).append(e)
+        snapshots: list[Snapshot] = []
+        steps = itertools.count()
+
+        def after_step() -> None:
+            for e in by_step.get(next(steps), ()):
+                snapshots.append(self._snapshotter(e).take())
+            if on_step is not None:
+                on_step()
+
+        rollout = self.trunk.collect(n_steps, on_step=after_step)
+        after = np.concatenate([rollout.observations[1:], rollout.last_observations[np.newaxis]])
+        branches = self._branches(after[chosen[:, 0], chosen[:, 1]], chosen, drawn, snapshots)
+        whole = {f.name: getattr(rollout, f.name) for f in fields(rollout)}
+        whole["seconds"] = time.perf_counter() - started
+        return VineRollout(**whole, branches=branches)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.trunk.close()
+
+    def state_dict(self) -> dict[str, Array]:
+        """That of the trunk: branches leave nothing behind."""
+        return self.trunk.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Restore what `state_dict` returned."""
+        self.trunk.load_state_dict(state)
+
+    def _snapshotter(self, e: int) -> Snapshotter:
+        """What saves environment e; environment 0 shows that it works, the others are alike."""
+        env = self.trunk.environments[e]
+        known = self._snapshotters.get(e)
+        if known is None or known.env is not env:
+            first = self._snapshotters.get(0)
+            known = Snapshotter.for_environment(env) if first is None else first.for_alike(env)
+            self._snapshotters[e] = known
+        return known
+
+    def _rollout_set(self, n_steps: int, drawn: int) -> NDArray[np.int64]:
+        """(N, 2): the steps (t, e) after which branches start, by t, then e."""
+        n_states, available = self.options.states, n_steps * self.n_envs
+        if n_states > available:
+            raise ValueError(
+                f"states: expected at most the {available} states of a trunk, got {n_states}; "
+                "make batch_size larger or states smaller"
+            )
+        rng = np.random.default_rng([self._seed, _ROLLOUT_SET, drawn])
+        flat = np.sort(rng.choice(available, n_states, replace=False))
+        return np.stack(np.divmod(flat, self.n_envs), axis=1).astype(np.int64)
+
+    def _first_actions(self, observations: Array, envs: Array, counters: Array) -> Array:
+        """(N, B, K): every action, or samples of the policy."""
+        N, B = len(observations), self._n_branches
+        if self._estimator == "exact_sum":
+            every = all_actions(self.action_adapter.distribution)
+            return np.broadcast_to(every, (N, *every.shape)).copy()
+        steps = np.repeat(counters << 20, B) + np.tile(np.arange(B), N)
+        actions: Array = self._policy.act(
+            np.repeat(observations, B, axis=0),
+            seed=_stream_seed(self._seed, _FIRST_ACTIONS),
+            envs=np.repeat(envs, B),
+            steps=steps.astype(np.uint64),
+        )
+        return actions.reshape(N, B, -1)
+
+    def _branches(
+        self,
+        observations: Array,
+        chosen: NDArray[np.int64],
+        drawn: NDArray[np.int64],
+        snapshots: list[Snapshot],
+    ) -> Branches:
+        """Grow every branch of every state, then put the environments back."""
+        N, B, encoder = len(chosen), self._n_branches, self.observation_encoder
+        envs = (self.trunk.first_index + chosen[:, 1]).astype(np.uint32)
+        counters = drawn[chosen[:, 1]] + chosen[:, 0] + 1  # trunk actions before the state
+        actions = self._first_actions(observations, envs, counters)
+        branches = Branches(
+            estimator=self._estimator,
+            observations=observations,
+            actions=actions,
+            returns=np.zeros((N, B)),
+            discounts=np.zeros((N, B)),
+            end_observations=np.zeros((N, B, encoder.dim), encoder.dtype),
+            lengths=np.zeros((N, B), np.int64),
+            indices=chosen,
+        )
+        touched = sorted(set(chosen[:, 1].tolist()))
+        trunk_ends = {e: self._snapshotter(e).take() for e in touched}
+        stepper = _BranchStepper(self, actions.dtype)
+        try:
+            for n, snapshot in enumerate(snapshots):
+                e = int(chosen[n, 1])
+                for b in range(B):
+                    self._snapshotter(e).restore(snapshot)
+                    stepper.run(branches, n, b, e, int(envs[n]), int(counters[n]))
+        finally:
+            for e in touched:
+                self._snapshotter(e).restore(trunk_ends[e])
+        return branches
+
+
+class _BranchStepper:
+    """Steps one environment along one branch."""
+
+    def __init__(self, sampler: VineSampler, action_dtype: Any) -> None:
+        encoder, adapter = sampler.observation_encoder, sampler.action_adapter
+        self._name = sampler.name
+        self._environments = sampler.trunk.environments
+        self._write = encoder.write
+        self._to_env = adapter.step_converter(1, encoder.dtype)
+        self._gamma = sampler.gamma
+        self._limit = sampler.options.branch_steps
+        self._bootstrap = sampler.options.bootstrap
+        self._observation = np.zeros((1, 1, encoder.dim), encoder.dtype)
+        self._action = np.zeros((1, 1, adapter.action_dim), action_dtype)
+        self._counter = np.zeros(1, np.uint64)
+        self._env = np.zeros(1, np.uint32)
+        self._actor = sampler._policy.actor(
+            self._observation,
+            self._action,
+            self._counter,
+            self._env,
+            seed=_stream_seed(sampler._seed, _BRANCH_NOISE),
+        )
+
+    def run(self, branches: Branches, n: int, b: int, e: int, env: int, counter: int) -> None:
+        """Branch b of state n, in environment e, which is number `env` of the run."""
+        where = f"environment {env} ({self._name}), branch {b} from step {counter}"
+        # the same action noise along all branches of a state
+        self._env[0] = env
+        self._counter[0] = counter << 20
+        action = self._to_env(branches.actions[n, b][np.newaxis])[0]
+        end = branches.end_observations[n, b]
+        step = self._environments[e].step
+        total, discount = 0.0, 1.0
+        for taken in self._steps(where):
+            try:
+                observation, reward, terminated, truncated, _ = step(action)
+                total += discount * float(reward)
+                discount *= self._gamma
+                self._write(observation, end)
+            except Exception as error:
+                kind = ValueError if isinstance(error, ObservationError) else EnvironmentFailure
+                sentence = f"the environment raised {type(error).__name__}: {error}"
+                raise kind(f"{where}: {sentence}") from error
+            if terminated or truncated or taken == self._limit:
+                break
+            self._observation[0, 0] = end
+            self._actor.step(0)
+            action = self._to_env(self._action[0])[0]
+        if not (math.isfinite(total) and np.isfinite(end).all()):
+            raise ValueError(
+                f"{where}: a reward or an observation is NaN or infinite; the environment must "
+                "return finite numbers: mend it, or wrap it"
+            )
+        branches.returns[n, b] = total
+        branches.discounts[n, b] = discount if self._bootstrap and not terminated else 0.0
+        branches.lengths[n, b] = taken
+
+    def _steps(self, where: str) -> Iterator[int]:
+        """1, 2, ... until the caller has enough."""
+        yield from range(1, _LONGEST_BRANCH + 1)
+        raise ValueError(
+            f"{where}: the episode did not end within {_LONGEST_BRANCH} steps; give branch_steps"
+        )
+
+
+def _stream_seed(seed: int, purpose: int) -> int:
+    return int(np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)[0])
+
+
+# ------------------------------------------------------------------------------------------- update
+
+
+class VineObjective:
+    """mean over states of L_s(theta), equations 15 and 16, in reward units.
+
+    Parameters
+    ----------
+    policy
+        At the old parameters; later calls look at its parameters of that moment.
+    observations
+        (N, O), normalised, as ``policy.normalize`` returns them.
+    actions
+        (N, B, K): all actions in every state, or samples of the policy.
+    q_values
+        (N, B).
+    estimator
+        ``"exact_sum"`` over all actions, or ``"self_normalized"`` over samples.
+    """
+
+    def __init__(
+        self,
+        policy: core.Policy,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        q_values: ArrayLike,
+        estimator: Estimator,
+    ) -> None:
+        if estimator not in ("exact_sum", "self_normalized"):
+            raise ValueError(
+                f"estimator: expected 'exact_sum' or 'self_normalized', got {estimator!r}"
+            )
+        self.policy = policy
+        self.estimator: Estimator = estimator
+        self.observations = np.asarray(observations)
+        actions, Q = np.asarray(actions), np.asarray(q_values, np.float64)
+        if Q.ndim != 2 or 0 in Q.shape:
+            raise ValueError(
+                f"q_values: expected shape (N, B) with at least one state and one branch, got "
+                f"{Q.shape}; an empty rollout set has nothing to learn from"
+            )
+        N, B = Q.shape
+        K = policy.distribution.action_dim
+        if actions.shape != (N, B, K):
+            raise ValueError(f"actions: expected shape {(N, B, K)}, got {actions.shape}")
+        if self.observations.shape != (N, policy.obs_dim):
+            raise ValueError(
+                f"observations: expected shape {(N, policy.obs_dim)}, got {self.observations.shape}"
+            )
+        if estimator == "exact_sum":
+            n_actions = len(all_actions(policy.distribution))
+            if n_actions != B:
+                raise ValueError(f"actions: expected all {n_actions} in every state, got {B}")
+        elif B < 2:
+            raise ValueError(
+                "actions: expected at least 2 samples in every state, got 1: its weight is always "
+                "1, and nothing is learned"
+            )
+        self._shape = (N, B)
+        self._rows = np.repeat(self.observations, B, axis=0)
+        self._actions = actions.reshape(N * B, K)
+        self._old = self._log_prob()
+
+        # Q = baseline + advantages: the mean of the advantages under the old policy is 0
+        weights = np.exp(self._old) if estimator == "exact_sum" else np.full((N, B), 1.0 / B)
+        self.old_weights = weights / weights.sum(axis=1, keepdims=True)
+        self.baseline = (self.old_weights * Q).sum(axis=1)  # (N,)
+        self.advantages = Q - self.baseline[:, np.newaxis]
+
+    def _log_prob(self) -> Float64:
+        return self.policy.log_prob(self._rows, self._actions).reshape(self._shape)
+
+    def value(self) -> float:
+        """L at the policy's parameters of this moment."""
+        return float(self.baseline.mean()) + self.gain()
+
+    def gain(self) -> float:
+        """L(theta) - L(theta_old), computed from the differences."""
+        A = self.advantages
+        with np.errstate(all="ignore"):  # far from the old parameters: inf or NaN is an answer
+            log_ratio = self._log_prob() - self._old
+            if self.estimator == "exact_sum":
+                # sum_a (pi - pi_old) A
+                return float((self.old_weights * np.expm1(log_ratio) * A).sum(axis=1).mean())
+            ratio = np.exp(log_ratio - log_ratio.max(axis=1, keepdims=True))
+            return float(((ratio * A).sum(axis=1) / ratio.sum(axis=1)).mean())
+
+    def gradient(self) -> Float64:
+        """Gradient of L at the old parameters, (D,): a weighted sum of scores.
+
+        ::
+
+            all actions    1/N sum_n sum_a pi_old(a|s_n) A_na  grad log pi(a|s_n)
+            sampled        1/N sum_n sum_k 1/K           A_nk  grad log pi(a_nk|s_n)
+        """
+        B = self._shape[1]
+        weights = self.old_weights * self.advantages * B  # the core takes the mean over N B rows
+        return self.policy.surrogate_gradient(self._rows, self._actions, weights.ravel())
+
+    def deviation(self) -> float:
+        """Standard deviation of the advantages under the old policy; 0 where they are all alike."""
+        Q = self.advantages + self.baseline[:, np.newaxis]
+        spread = float(np.abs(self.advantages).max())
+        if not spread > 64.0 * np.finfo(np.float64).eps * float(np.abs(Q).max()):
+            return 0.0 if math.isfinite(spread) else math.nan
+        return math.sqrt(float((self.old_weights * self.advantages**2).sum(axis=1).mean()))
+
+
+def vine_update(
+    policy: core.Policy,
+    observations: ArrayLike,
+    actions: ArrayLike,
+    q_values: ArrayLike,
+    *,
+    estimator: Estimator,
+    max_kl: float = 0.01,
+    cg_iterations: int = 10,
+    cg_tolerance: float = 1e-10,
+    cg_damping: float = 0.1,
+    backtrack_ratio: float = 0.8,
+    max_backtracks: int = 10,
+) -> core.UpdateSummary:
+    """One TRPO step, in place, on the vine objective; see :class:`VineObjective` for the arguments.
+
+    The step is that of :meth:`trpo_fast.core.Policy.update`, with the same promises: Fisher matrix
+    and mean KL are over the N states of the rollout set; an accepted step has KL <= max_kl and a
+    better objective; after any other the parameters are, bit for bit, those before. Gains are in
+    standard deviations of the advantages.
+    """
+    positive = 5e-324
+    max_kl = core._finite("max_kl", max_kl, positive, math.inf, "a positive number")
+    backtrack_ratio = core._finite(
+        "backtrack_ratio", backtrack_ratio, positive, 1.0 - 1e-16, "a number in (0, 1)"
+    )
+    max_backtracks = core._integer("max_backtracks", max_backtracks, 0)
+    objective = VineObjective(policy, observations, actions, q_values, estimator)
+    scale = objective.deviation()
+    clock = _Clock()
+    old = policy.parameters
+    x = objective.observations
+    entropy = float(policy.entropy(x).mean())
+    report: dict[str, Any] = dict.fromkeys(
+        (field.name for field in fields(core.UpdateSummary)), 0.0
+    )
+    report |= {"max_kl": max_kl, "entropy": entropy, "entropy_before": entropy}
+    report |= {"cg_iterations": 0, "cg_status": "", "backtracks": 0}
+
+    def finish(status: str, message: str) -> core.UpdateSummary:
+        report.update(status=status, message=message, seconds_total=clock.total())
+        return core.UpdateSummary(**report)
+
+    if not (math.isfinite(scale) and math.isfinite(entropy)):
+        return finish(
+            "non_finite",
+            "Q or the policy's outputs hold a NaN or an infinity, so no update was made; look at "
+            "rewards, values and observations",
+        )
+    if scale == 0.0:
+        return finish(
+            "zero_gradient",
+            "in every state all branches are equally good, so there is nothing to improve and no "
+            "update was made",
+        )
+
+    # g = grad L(theta_k) / scale
+    g = objective.gradient() / scale
+    report["gradient_norm"] = float(np.linalg.norm(g))
+    report["seconds_gradient"] = clock.lap()
+    if not math.isfinite(report["gradient_norm"]):
+        return finish("non_finite", "the gradient is not finite, so no update was made")
+
+    # x = (F + lambda I)^{-1} g
+    F = policy.fisher_operator(x, damping=cg_damping)
+    cg = core.conjugate_gradient(F, g, max_iterations=cg_iterations, tolerance=cg_tolerance)
+    report["cg_iterations"], report["cg_status"] = cg.iterations, cg.status
+    report["cg_relative_residual"] = cg.relative_residual
+    report["seconds_cg"] = clock.lap()
+    if cg.status == "zero_rhs":
+        return finish("zero_gradient", "the gradient is zero, so no update was made")
+    g_x, x_x = float(g @ cg.x), float(cg.x @ cg.x)  # g^T x = x^T (F + lambda I) x
+    if not (g_x > 0.0 and math.isfinite(g_x)):
+        bent = cg.status == "non_positive_curvature"
+        return finish(
+            "non_positive_curvature" if bent else "non_finite",
+            f"conjugate gradient found no direction of ascent ({cg.message}), so no update was "
+            "made; a larger cg_damping helps when the Fisher matrix is nearly singular",
+        )
+
+    # theta = theta_k + alpha^j beta x
+    beta = math.sqrt(2.0 * max_kl / g_x)
+    kl = gain = 0.0
+    accepted = False
+    try:
+        for j in range(max_backtracks + 1):
+            step = backtrack_ratio**j * beta
+            report["backtracks"], report["step_scale"] = j, backtrack_ratio**j
+            report["step_norm"] = step * math.sqrt(x_x)
+            report["kl_predicted"] = 0.5 * step * step * (g_x - cg_damping * x_x)
+            report["surrogate_gain_predicted"] = step * g_x
+            candidate = (old.astype(np.float64) + step * cg.x).astype(old.dtype)
+            if not np.isfinite(candidate).all():
+                continue
+            policy.parameters = candidate
+            divergence = policy.kl(x, old)
+            kl, gain = float(divergence.mean()), objective.gain() / scale
+            if kl <= max_kl and gain > 0.0 and math.isfinite(gain):  # false for NaN
+                accepted = True
+                break
+    finally:
+        if not accepted:
+            policy.parameters = old
+    report["seconds_line_search"] = clock.lap()
+    if not accepted:
+        return finish(
+            "line_search_failed",
+            f"none of {max_backtracks + 1} candidate steps was accepted; the last had KL {kl:.4g} "
+            f"of {max_kl:.4g} and gain {gain:.4g}; the parameters are those before",
+        )
+    report |= {"kl": kl, "kl_max": float(divergence.max()), "surrogate_gain": gain}
+    report["entropy"] = float(policy.entropy(x).mean())
+    return finish(
+        "accepted",
+        f"accepted after {report['backtracks']} backtracks: KL {kl:.4g} of {max_kl:.4g}, "
+        f"surrogate gain {gain:.4g}",
+    )
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._start = self._lap = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        before, self._lap = self._lap, time.perf_counter()
+        return self._lap - before
+
+    def total(self) -> float:
+        return time.perf_counter() - self._start
+
+
+# ------------------------------------------------------------------------------------------- agents
+
+
+class VineTRPO(TRPO):
+    """TRPO with vine sampling (Schulman et al. 2015, section 5.2).
+
+    >>> agent = VineTRPO("CartPole-v1", vine=VineOptions(states=64, branch_steps=16), seed=0)
+    >>> agent.learn(100_000)
+
+    An update takes ``batch_size`` steps of trunk and up to ``states * branches * branch_steps``
+    steps of branches; both count as timesteps. Everything else is as in :class:`trpo_fast.TRPO`.
+
+    Parameters
+    ----------
+    vine
+        How the vine grows: :class:`VineOptions`, or its fields as a mapping.
+
+    Raises
+    ------
+    SnapshotError
+        (a ``ValueError``) The environment's state cannot be saved and restored.
+    """
+
+    def __init__(
+        self,
+        env: EnvSource,
+        *,
+        vine: VineOptions | Mapping[str, Any] | None = None,
+        config: TRPOConfig | None = None,
+        preset: str | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> None:
+        options = vine if isinstance(vine, VineOptions) else _options(vine or {})
+        overrides.setdefault("n_workers", 0)
+        super().__init__(env, config=config, preset=preset, env_kwargs=env_kwargs, **overrides)
+        try:
+            self._vine = VineSampler(self.sampler, options, gamma=self.config.gamma)
+        except BaseException:
+            self.sampler.close()
+            raise
+        self._vine.bind(self.policy, seed=self.config.seed)
+        self.sampler = self._vine
+
+    @property
+    def vine(self) -> VineOptions:
+        """How the vine grows."""
+        return self._vine.options
+
+    def _advantages(self, rollout: Rollout) -> _VineBatch:
+        """Q of every branch; the trunk's returns are what V learns from."""
+        assert isinstance(rollout, VineRollout)
+        branches = rollout.branches
+        values = self._values_of_raw if self.vine.bootstrap else None
+        return _VineBatch(super()._advantages(rollout), branches, branches.q_values(values))
+
+    def _values_of_raw(self, observations: Array) -> Float64:
+        return self._values(self.policy.normalize(observations))
+
+    def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
+        assert isinstance(batch, _VineBatch)
+        config, branches = self.config, batch.branches
+        per_dimension = (
+            config.kl_convention == "mean_over_action_dimensions"
+            and not self.policy.distribution.is_discrete
+        )
+        factor = self.policy.distribution.action_dim if per_dimension else 1
+        return vine_update(
+            self.policy,
+            self.policy.normalize(branches.observations),
+            branches.actions,
+            batch.q_values,
+            estimator=branches.estimator,
+            max_kl=config.max_kl * factor,
+            cg_iterations=config.cg_iterations,
+            cg_tolerance=config.cg_tolerance,
+            cg_damping=config.cg_damping * factor,
+            backtrack_ratio=config.backtrack_ratio,
+            max_backtracks=config.max_backtracks,
+        )
+
+    def _start_value_fit(self, batch: _Batch) -> None:
+        if self.vine.bootstrap:
+            super()._start_value_fit(batch)
+
+    def _record(self, rollout: Rollout, *args: Any) -> dict[str, Any]:
+        assert isinstance(rollout, VineRollout)
+        record = super()._record(rollout, *args)
+        record["vine/states"], record["vine/branches"] = rollout.branches.returns.shape
+        record["vine/branch_steps"] = rollout.branches.n_steps
+        return record
+
+    def state_metadata(self) -> dict[str, Any]:
+        """The rest of the agent's state, as JSON can hold it."""
+        return {**super().state_metadata(), "algorithm": "VineTRPO", "vine": asdict(self.vine)}
+
+    def _restore(self, tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
+        self._vine.options = _options(metadata["vine"])
+        super()._restore(tensors, metadata)
+
+
+class _VineBatch(_Batch):
+    """A trunk's rows for V, and the branches for the policy."""
+
+    __slots__ = ("branches", "q_values")
+
+    def __init__(self, trunk: _Batch, branches: Branches, q_values: Float64) -> None:
+        super().__init__(
+            trunk.observations, trunk.actions, trunk.advantages, trunk.returns, trunk.values
+        )
+        self.branches = branches
+        self.q_values = q_values  # (N, B) reward units
+
+
+def _options(values: Mapping[str, Any]) -> VineOptions:
+    known = [f.name for f in fields(VineOptions)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"vine: expected the options {', '.join(known)}, got {name!r}")
+    return VineOptions(**values)
+
+
+class SinglePathTRPO(TRPO):
+    """TRPO as in the paper's section 5.1: Monte Carlo Q-values of single paths, no value function.
+
+    ::
+
+        Q_t = sum_{l >= 0} gamma^l r_{t+l}        to the end of the episode or of the batch
+
+    Nothing stands for what follows a truncation or the end of the batch, as in the paper, whose
+    batches are whole trajectories of fixed length. With ``standardize_advantages`` (the default,
+    not in the paper) the batch's mean of Q is subtracted, a constant baseline.
+    """
+
+    def __init__(self, env: EnvSource, **settings: Any) -> None:
+        if settings.setdefault("gae_lambda", 1.0) != 1.0:
+            raise ValueError(
+                f"gae_lambda: expected 1, got {settings['gae_lambda']}: without a value function "
+                "only whole returns are left; use TRPO for GAE"
+            )
+        super().__init__(env, **settings)
+
+    def _values(self, observations: Any) -> Float64:
+        return np.zeros(len(observations))
+
+    def _start_value_fit(self, batch: _Batch) -> None:
+        """There is none to fit."""
+
+    def state_metadata(self) -> dict[str, Any]:
+        """The rest of the agent's state, as JSON can hold it."""
+        return {**super().state_metadata(), "algorithm": "SinglePathTRPO"}
