@@ -1,5 +1,6 @@
 // Policy, Actor, PolicyBatch and PolicyUpdater, for float and double.
 #include <algorithm>
+#include <utility>
 
 #include "arrays.h"
 #include "trpo_fast/policy.h"
@@ -105,14 +106,46 @@ class BoundActor {
   std::int32_t* discrete_ = nullptr;
 };
 
+// An option by its name: `names` and `values` side by side.
+template <class Enum>
+Enum parse_option(const char* what, const std::string& text,
+                  std::initializer_list<std::pair<const char*, Enum>> options) {
+  std::string known;
+  for (const auto& [name, value] : options) {
+    if (text == name) return value;
+    known += (known.empty() ? "'" : ", '") + std::string(name) + "'";
+  }
+  throw py::value_error(std::string(what) + ": expected one of " + known + ", got '" + text + "'.");
+}
+
+FisherForm parse_fisher(const std::string& text) {
+  return parse_option<FisherForm>("fisher", text,
+                                  {{"gauss_newton", FisherForm::kGaussNewton},
+                                   {"empirical", FisherForm::kEmpirical},
+                                   {"identity", FisherForm::kIdentity}});
+}
+
+KlConstraint parse_constraint(const std::string& text) {
+  return parse_option<KlConstraint>("constraint", text,
+                                    {{"mean", KlConstraint::kMean}, {"max", KlConstraint::kMax}});
+}
+
+StepRule parse_step_rule(const std::string& text) {
+  return parse_option<StepRule>("step", text,
+                                {{"line_search", StepRule::kLineSearch},
+                                 {"boundary", StepRule::kBoundary},
+                                 {"fixed", StepRule::kFixed}});
+}
+
 // A PolicyBatch with its own copy of the policy, so that later changes of the policy cannot meet
 // activations cached before.
 template <class Scalar>
 class BoundBatch {
  public:
   BoundBatch(const Policy<Scalar>& policy, Array<Scalar> observations,
-             std::optional<py::array> actions, Index activation_budget)
+             std::optional<py::array> actions, Index activation_budget, const std::string& fisher)
       : policy_(copy_of(policy)), observations_(std::move(observations)) {
+    const FisherForm form = parse_fisher(fisher);
     checked_observations(policy, observations_);
     sample_.observations = observations_.data();
     sample_.size = observations_.shape(0);
@@ -121,8 +154,9 @@ class BoundBatch {
       sample_.actions = actions_of<Scalar>(policy.spec(), actions_, sample_.size);
       has_actions_ = true;
     }
+    if (form == FisherForm::kEmpirical) need_actions();
     py::gil_scoped_release release;  // the arrays are members
-    batch_.assign(*policy_, sample_, activation_budget);
+    batch_.assign(*policy_, sample_, activation_budget, form);
   }
 
   Array<double> fisher_vector_product(const Array<double>& v) {
@@ -147,6 +181,28 @@ class BoundBatch {
     py::gil_scoped_release release;  // all arrays are held by this frame
     batch_.surrogate_gradient(w, old, out);
     return g;
+  }
+
+  Array<double> penalised_gradient(const BoundBatch& old, const Array<double>& weights,
+                                   double kl_coefficient) {
+    need_actions();
+    old.need_actions();
+    check_shape("advantages", weights, {sample_.size});
+    if (old.sample_.size != sample_.size)
+      throw py::value_error("old: expected a batch of the same samples.");
+    Array<double> g(policy_->n_parameters());
+    const double* w = weights.data();
+    double* out = g.mutable_data();
+    py::gil_scoped_release release;  // all arrays are held by this frame
+    batch_.penalised_gradient(old.batch_, nullptr, w, kl_coefficient, out);
+    return g;
+  }
+
+  double largest_curvature(const Array<double>& v) {
+    check_shape("vector", v, {policy_->n_parameters()});
+    const double* in = v.data();
+    py::gil_scoped_release release;  // v is held by this frame
+    return batch_.largest_curvature(in);
   }
 
   py::dict evaluate(const Policy<Scalar>& policy, const Array<double>& weights) {
@@ -196,6 +252,7 @@ py::dict to_dict(const PolicyUpdateSummary& s) {
   d["gradient_norm"] = s.gradient_norm;
   d["step_norm"] = s.step_norm;
   d["step_scale"] = s.step_scale;
+  d["step_size"] = s.step_size;
   d["cg_iterations"] = s.conjugate_gradient.iterations;
   d["cg_status"] = to_string(s.conjugate_gradient.status);
   d["cg_relative_residual"] = s.conjugate_gradient.relative_residual;
@@ -210,18 +267,25 @@ py::dict to_dict(const PolicyUpdateSummary& s) {
 }
 
 template <class Scalar>
-py::dict update(PolicyUpdater<Scalar>& updater, Policy<Scalar>& policy, const Array<Scalar>& x,
-                const py::array& actions, const Array<Scalar>& advantages, double max_kl,
-                int cg_iterations, double cg_tolerance, double cg_damping, double backtrack_ratio,
-                int max_backtracks, double fisher_fraction, bool standardize_advantages,
-                std::uint64_t seed, Index activation_budget) {
+SampleBatch<Scalar> samples_of(const Policy<Scalar>& policy, const Array<Scalar>& x,
+                               const py::array& actions, const Array<Scalar>& advantages) {
   SampleBatch<Scalar> batch;
   batch.observations = checked_observations(policy, x).data();
   batch.size = x.shape(0);
   batch.actions = actions_of<Scalar>(policy.spec(), actions, batch.size);
   check_shape("advantages", advantages, {batch.size});
   batch.advantages = advantages.data();
+  return batch;
+}
 
+template <class Scalar>
+py::dict update(PolicyUpdater<Scalar>& updater, Policy<Scalar>& policy, const Array<Scalar>& x,
+                const py::array& actions, const Array<Scalar>& advantages, double max_kl,
+                int cg_iterations, double cg_tolerance, double cg_damping, double backtrack_ratio,
+                int max_backtracks, double fisher_fraction, bool standardize_advantages,
+                std::uint64_t seed, Index activation_budget, const std::string& constraint,
+                const std::string& fisher, const std::string& step, double step_size) {
+  const SampleBatch<Scalar> batch = samples_of(policy, x, actions, advantages);
   PolicyUpdateOptions options;
   options.line_search.max_kl = max_kl;
   options.line_search.backtrack_ratio = backtrack_ratio;
@@ -233,10 +297,36 @@ py::dict update(PolicyUpdater<Scalar>& updater, Policy<Scalar>& policy, const Ar
   options.standardize_advantages = standardize_advantages;
   options.seed = seed;
   options.activation_budget = activation_budget;
+  options.constraint = parse_constraint(constraint);
+  options.fisher = parse_fisher(fisher);
+  options.step_rule = parse_step_rule(step);
+  options.step_size = step_size;
   PolicyUpdateSummary summary;
   {
     py::gil_scoped_release release;  // every array is held by this frame
     summary = updater.update(policy, batch, options);
+  }
+  return to_dict(summary);
+}
+
+template <class Scalar>
+py::dict ascend(PolicyUpdater<Scalar>& updater, Policy<Scalar>& policy, const Array<Scalar>& x,
+                const py::array& actions, const Array<Scalar>& advantages, int epochs,
+                Index minibatch_size, double learning_rate, double kl_coefficient,
+                bool standardize_advantages, std::uint64_t seed, Index activation_budget) {
+  const SampleBatch<Scalar> batch = samples_of(policy, x, actions, advantages);
+  PolicyAscentOptions options;
+  options.epochs = epochs;
+  options.minibatch_size = minibatch_size;
+  options.learning_rate = learning_rate;
+  options.kl_coefficient = kl_coefficient;
+  options.standardize_advantages = standardize_advantages;
+  options.seed = seed;
+  options.activation_budget = activation_budget;
+  PolicyUpdateSummary summary;
+  {
+    py::gil_scoped_release release;  // every array is held by this frame
+    summary = updater.ascend(policy, batch, options);
   }
   return to_dict(summary);
 }
@@ -353,12 +443,16 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
 
   using B = BoundBatch<Scalar>;
   py::class_<B>(m, ("PolicyBatch" + suffix).c_str())
-      .def(py::init<const P&, Array<Scalar>, std::optional<py::array>, Index>(), "policy"_a,
-           "observations"_a.noconvert(), "actions"_a,
-           "activation_budget"_a = PolicyBatch<Scalar>::kDefaultActivationBudget)
+      .def(py::init<const P&, Array<Scalar>, std::optional<py::array>, Index, std::string>(),
+           "policy"_a, "observations"_a.noconvert(), "actions"_a,
+           "activation_budget"_a = PolicyBatch<Scalar>::kDefaultActivationBudget,
+           "fisher"_a = "gauss_newton")
       .def("fisher_vector_product", &B::fisher_vector_product, "vector"_a.noconvert())
       .def("surrogate_gradient", &B::surrogate_gradient, "advantages"_a.noconvert(),
            "old_log_probs"_a.noconvert())
+      .def("penalised_gradient", &B::penalised_gradient, "old"_a, "advantages"_a.noconvert(),
+           "kl_coefficient"_a)
+      .def("largest_curvature", &B::largest_curvature, "vector"_a.noconvert())
       .def("evaluate", &B::evaluate, "policy"_a, "advantages"_a.noconvert())
       .def("mean_entropy", &B::mean_entropy);
 
@@ -368,7 +462,29 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
       .def("update", &update<Scalar>, "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "advantages"_a.noconvert(), "max_kl"_a, "cg_iterations"_a, "cg_tolerance"_a,
            "cg_damping"_a, "backtrack_ratio"_a, "max_backtracks"_a, "fisher_fraction"_a,
-           "standardize_advantages"_a, "seed"_a, "activation_budget"_a);
+           "standardize_advantages"_a, "seed"_a, "activation_budget"_a, "constraint"_a = "mean",
+           "fisher"_a = "gauss_newton", "step"_a = "line_search", "step_size"_a = 0.1)
+      .def("ascend", &ascend<Scalar>, "policy"_a, "observations"_a.noconvert(), "actions"_a,
+           "advantages"_a.noconvert(), "epochs"_a, "minibatch_size"_a, "learning_rate"_a,
+           "kl_coefficient"_a, "standardize_advantages"_a, "seed"_a, "activation_budget"_a)
+      .def("get_adam",
+           [](U& u, Index n_parameters) {
+             auto& adam = u.adam();  // sized here where no ascent was made yet
+             adam.first_moment.resize(static_cast<std::size_t>(n_parameters));
+             adam.second_moment.resize(static_cast<std::size_t>(n_parameters));
+             return py::make_tuple(Array<Scalar>(n_parameters, adam.first_moment.data()),
+                                   Array<Scalar>(n_parameters, adam.second_moment.data()),
+                                   adam.steps);
+           },
+           "n_parameters"_a)
+      .def("set_adam",
+           [](U& u, const Array<Scalar>& first, const Array<Scalar>& second, std::int64_t steps) {
+             check_shape("second_moment", second, {first.size()});
+             u.adam().first_moment.assign(first.data(), first.data() + first.size());
+             u.adam().second_moment.assign(second.data(), second.data() + second.size());
+             u.adam().steps = steps;
+           },
+           "first_moment"_a.noconvert(), "second_moment"_a.noconvert(), "steps"_a);
 }
 
 }  // namespace

@@ -283,6 +283,57 @@ void Distribution<Scalar>::add_score(const Scalar* outputs, const Actions<Scalar
 }
 
 template <class Scalar>
+void Distribution<Scalar>::add_kl_gradient(const Distribution& old, const Scalar* old_outputs,
+                                           const Scalar* outputs, double weight, Scalar* cotangent,
+                                           double* log_std_cotangent) const {
+  const int n = spec_.sizes[0];
+  switch (spec_.kind) {
+    case DistributionKind::kGaussian:
+    case DistributionKind::kStateDependentGaussian: {
+      // z = (m - m_old) / s:  d/dm = z / s,  d/d log s = 1 - s_old^2 / s^2 - z^2
+      const bool free = spec_.kind == DistributionKind::kGaussian;
+      for (int i = 0; i < n; ++i) {
+        const auto a = static_cast<std::size_t>(i);
+        const double raw = free ? log_std_[a] : double(outputs[n + i]);
+        const double log_std = free ? raw : clamp_log_std(raw);
+        const double old_log_std =
+            free ? old.log_std_[a] : clamp_log_std(double(old_outputs[n + i]));
+        const double inverse_std = std::exp(-log_std);
+        const double z = (double(outputs[i]) - double(old_outputs[i])) * inverse_std;
+        const double d_log_std = -(std::expm1(2.0 * (old_log_std - log_std)) + z * z);
+        cotangent[i] += static_cast<Scalar>(weight * z * inverse_std);
+        if (free)
+          log_std_cotangent[i] += weight * d_log_std;
+        else if (log_std_is_free(raw))
+          cotangent[n + i] += static_cast<Scalar>(weight * d_log_std);
+      }
+      return;
+    }
+    case DistributionKind::kCategorical:
+    case DistributionKind::kMultiCategorical:
+      // d/dz_i = q_i - p_i,  p old, q new
+      for (int size : spec_.sizes) {
+        const double old_log_z = log_sum_exp(old_outputs, size);
+        const double log_z = log_sum_exp(outputs, size);
+        for (int i = 0; i < size; ++i) {
+          const double p = std::exp(double(old_outputs[i]) - old_log_z);
+          const double q = std::exp(double(outputs[i]) - log_z);
+          cotangent[i] += static_cast<Scalar>(weight * (q - p));
+        }
+        old_outputs += size;
+        outputs += size;
+        cotangent += size;
+      }
+      return;
+    case DistributionKind::kBernoulli:  // d/dz = q - p
+      for (int i = 0; i < n; ++i)
+        cotangent[i] += static_cast<Scalar>(
+            weight * (sigmoid(double(outputs[i])) - sigmoid(double(old_outputs[i]))));
+      return;
+  }
+}
+
+template <class Scalar>
 void Distribution<Scalar>::prepare_metric(const Scalar* outputs, Scalar* metric) const {
   const int n = spec_.sizes[0];
   switch (spec_.kind) {

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -29,6 +29,13 @@ Float64 = NDArray[np.float64]
 
 ACTIVATIONS = ("tanh", "relu", "elu", "silu", "gelu", "identity")
 DEFAULT_ACTIVATION_BUDGET = 512 << 20  # bytes
+
+Constraint = Literal["mean", "max"]
+Fisher = Literal["gauss_newton", "empirical", "identity"]
+StepRule = Literal["line_search", "boundary", "fixed"]
+CONSTRAINTS: tuple[Constraint, ...] = get_args(Constraint)
+FISHER_FORMS: tuple[Fisher, ...] = get_args(Fisher)
+STEP_RULES: tuple[StepRule, ...] = get_args(StepRule)
 
 __all__ = [
     "Actor",
@@ -146,6 +153,11 @@ def _integers(name: str, values: Any) -> tuple[int, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__}.")
     return tuple(_integer(name, n, 1, 2**20) for n in values)
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.")
 
 
 def _seed(value: int) -> int:
@@ -490,12 +502,13 @@ class UpdateSummary:
     kl: float  # mean KL(old || new) over the batch, nats; 0 when refused
     kl_predicted: float  # 1/2 s^T F s
     kl_max: float  # largest KL over the samples
-    max_kl: float  # delta
+    max_kl: float  # delta; infinite where nothing bounds the step
     surrogate_gain: float  # L(theta) - L(theta_k), in standardised advantages; 0 when refused
     surrogate_gain_predicted: float  # g^T s
     gradient_norm: float
     step_norm: float
     step_scale: float  # alpha^j
+    step_size: float  # alpha^j beta, along x; of an ascent its learning rate
     cg_iterations: int
     cg_status: str
     cg_relative_residual: float
@@ -515,10 +528,15 @@ class UpdateSummary:
 class FisherOperator:
     """v -> (F + damping I) v on a fixed batch at fixed parameters.
 
-    F = mean_n J_n^T M_n J_n, the Gauss-Newton form of the Hessian of the mean KL, exact at the
-    parameters where it was made. Activations are computed once; each call is one tangent and one
-    adjoint pass (Pearlmutter 1994; Schulman et al. 2015, appendix C). Calls take and return (D,)
-    float64.
+    ::
+
+        "gauss_newton":  F = mean_n J_n^T M_n J_n                       the Hessian of the mean KL
+        "empirical":     F = mean_n s_n s_n^T, s_n = grad log pi(a_n|s_n)   covariance of the scores
+
+    The first is exact at the parameters where it was made and integrates over the actions
+    analytically; the second has the same expectation but depends on the sampled actions (Schulman
+    et al. 2015, section 7 and appendix C). Activations are computed once; each call is one tangent
+    and one adjoint pass (Pearlmutter 1994). Calls take and return (D,) float64.
     """
 
     def __init__(self, batch: Any, n_parameters: int, damping: float) -> None:
@@ -790,21 +808,55 @@ class Policy(_Network):
         gradient: Float64 = self._batch(x, a).surrogate_gradient(weights, old)
         return gradient
 
+    def penalised_gradient(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        advantages: ArrayLike,
+        *,
+        old_parameters: ArrayLike,
+        kl_coefficient: float,
+    ) -> Float64:
+        """Gradient of L(theta) - kl_coefficient mean_n KL(pi_old || pi_theta), (D,) float64.
+
+        L is :meth:`surrogate`, with advantages (N,) used as they are. At ``old_parameters`` the KL is
+        flat and this is the policy gradient. Schulman et al. 2017 (PPO), equation 8.
+        """
+        x = self._observations(observations)
+        a = self._actions(actions, x.shape[0])
+        weights = _shaped("advantages", advantages, np.float64, (x.shape[0],))
+        coefficient = _finite(
+            "kl_coefficient", kl_coefficient, 0.0, math.inf, "a finite number of at least 0"
+        )
+        old = type(self._batch(x, a))(self._at(old_parameters), x, a)
+        gradient: Float64 = self._batch(x, a).penalised_gradient(old, weights, coefficient)
+        return gradient
+
     def fisher_operator(
         self,
         observations: ArrayLike,
         *,
+        actions: ArrayLike | None = None,
+        fisher: Fisher = "gauss_newton",
         damping: float = 0.0,
         activation_budget: int = DEFAULT_ACTIVATION_BUDGET,
     ) -> FisherOperator:
         """The Fisher matrix on a batch of normalised observations (N, O), as a callable.
 
+        ``fisher="empirical"`` is the covariance of the scores of ``actions`` (N, A), which it needs.
         ``activation_budget`` bytes of activations are kept; beyond it they are recomputed in every
         product, to the same bits.
         """
         x = self._observations(observations)
+        _choice("fisher", fisher, ("gauss_newton", "empirical"))
+        a = None if actions is None else self._actions(actions, x.shape[0])
+        if fisher == "empirical" and a is None:
+            raise ValueError(
+                "actions: expected the sampled actions, because the empirical Fisher matrix is the "
+                "covariance of their scores, got None."
+            )
         batch = getattr(_core, f"PolicyBatch{self._suffix}")(
-            self._impl, x, None, _integer("activation_budget", activation_budget, 0)
+            self._impl, x, a, _integer("activation_budget", activation_budget, 0), fisher
         )
         return FisherOperator(
             batch,
@@ -834,8 +886,12 @@ class Policy(_Network):
         standardize_advantages: bool = True,
         seed: int = 0,
         activation_budget: int = DEFAULT_ACTIVATION_BUDGET,
+        constraint: Constraint = "mean",
+        fisher: Fisher = "gauss_newton",
+        step: StepRule = "line_search",
+        step_size: float | None = None,
     ) -> UpdateSummary:
-        """One TRPO update in place (Schulman et al. 2015, section 6).
+        """One TRPO update in place (Schulman et al. 2015, section 6), or one of its relatives.
 
         ::
 
@@ -844,14 +900,31 @@ class Policy(_Network):
             theta = theta_k + backtrack_ratio^j beta x,   smallest j with KL <= max_kl and L improved
 
         observations (N, O) normalised, actions (N, A) as sampled (unclipped), advantages (N,).
-        ``max_kl`` is in nats, averaged over samples and summed over action components;
+        ``max_kl`` is in nats, over samples as ``constraint`` says and summed over action components;
         ``fisher_fraction`` of the samples, drawn once with ``seed``, estimate F.
+
+        constraint
+            ``"mean"`` bounds the mean KL over the samples; ``"max"`` the largest (equation 11), with
+            beta = sqrt(2 max_kl / (max_n x^T F_n x + damping ||x||^2)).
+        fisher
+            ``"gauss_newton"``; ``"empirical"``, the covariance of the scores (see
+            :class:`FisherOperator`); or ``"identity"``: x = g without damping, the vanilla policy
+            gradient, where the boundary is that of the ball ||theta - theta_k||^2 / 2 <= max_kl.
+        step
+            ``"line_search"``; ``"boundary"`` takes j = 0 unchecked (normalised natural gradient);
+            ``"fixed"`` takes theta_k + ``step_size`` x (natural gradient, Kakade 2001).
         """
         x = self._observations(observations)
-        if self._updater is None:
-            self._updater = getattr(_core, f"PolicyUpdater{self._suffix}")()
         positive = 5e-324
-        summary = self._updater.update(
+        _choice("constraint", constraint, CONSTRAINTS)
+        _choice("fisher", fisher, FISHER_FORMS)
+        _choice("step", step, STEP_RULES)
+        if (step_size is not None) != (step == "fixed"):
+            raise ValueError(
+                f"step_size: expected a number for step='fixed' and None otherwise, got {step_size} "
+                f"for step={step!r}."
+            )
+        summary = self._native_updater().update(
             self._impl,
             x,
             self._actions(actions, x.shape[0]),
@@ -866,8 +939,71 @@ class Policy(_Network):
             bool(standardize_advantages),
             _seed(seed),
             _integer("activation_budget", activation_budget, 0),
+            constraint,
+            fisher,
+            step,
+            0.0
+            if step_size is None
+            else _finite("step_size", step_size, positive, math.inf, "a positive number"),
         )
         return UpdateSummary(**summary)
+
+    def ascend(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        advantages: ArrayLike,
+        *,
+        learning_rate: float = 3e-4,
+        epochs: int = 1,
+        minibatch_size: int | None = None,
+        kl_coefficient: float = 0.0,
+        standardize_advantages: bool = True,
+        seed: int = 0,
+        activation_budget: int = DEFAULT_ACTIVATION_BUDGET,
+    ) -> UpdateSummary:
+        """Adam on L(theta) - kl_coefficient mean_n KL(pi_k || pi_theta), in place.
+
+        Arguments are those of :meth:`update`. ``epochs`` passes over shuffled minibatches (the order
+        drawn with ``seed``; ``None`` is the full batch) make PPO's penalised update (Schulman et al.
+        2017, equation 8); one epoch on the full batch without penalty is the vanilla policy gradient.
+        Advantages are standardised over the whole batch. Moments and step count carry over to the
+        next call, see :meth:`optimizer_state`; a NaN on the way restores them and the parameters.
+        """
+        x = self._observations(observations)
+        at_least_0 = "a finite number of at least 0"
+        summary = self._native_updater().ascend(
+            self._impl,
+            x,
+            self._actions(actions, x.shape[0]),
+            _shaped("advantages", advantages, self.dtype, (x.shape[0],)),
+            _integer("epochs", epochs, 1, 2**31 - 1),
+            0 if minibatch_size is None else _integer("minibatch_size", minibatch_size, 1),
+            _finite("learning_rate", learning_rate, 0.0, math.inf, at_least_0),
+            _finite("kl_coefficient", kl_coefficient, 0.0, math.inf, at_least_0),
+            bool(standardize_advantages),
+            _seed(seed),
+            _integer("activation_budget", activation_budget, 0),
+        )
+        return UpdateSummary(**summary)
+
+    def optimizer_state(self) -> dict[str, NDArray[Any]]:
+        """Adam's moments (D,) dtype S and step count (1,) int64, of :meth:`ascend`."""
+        first, second, steps = self._native_updater().get_adam(self.n_parameters)
+        return {
+            "first_moment": first,
+            "second_moment": second,
+            "steps": np.array([steps], np.int64),
+        }
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`optimizer_state` returned, bit for bit."""
+        self._native_updater().set_adam(*_adam_state(state, self.dtype, self.n_parameters))
+
+    def _native_updater(self) -> Any:
+        if self._updater is None:
+            self._updater = getattr(_core, f"PolicyUpdater{self._suffix}")()
+        return self._updater
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -964,14 +1100,21 @@ class ValueFunction(_Network):
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`optimizer_state` returned, bit for bit."""
-        shape = (self.n_parameters,)
-        self._impl.set_adam(
-            _shaped("first_moment", _entry("optimizer", state, "first_moment"), self.dtype, shape),
-            _shaped(
-                "second_moment", _entry("optimizer", state, "second_moment"), self.dtype, shape
-            ),
-            int(_shaped("steps", _entry("optimizer", state, "steps"), np.int64, (1,))[0]),
+        self._impl.set_adam(*_adam_state(state, self.dtype, self.n_parameters))
+
+
+def _adam_state(
+    state: dict[str, Any], dtype: np.dtype[Any], n: int
+) -> tuple[NDArray[Any], NDArray[Any], int]:
+    first, second, steps = (
+        _shaped(name, _entry("optimizer", state, name), kind, shape)
+        for name, kind, shape in (
+            ("first_moment", dtype, (n,)),
+            ("second_moment", dtype, (n,)),
+            ("steps", np.dtype(np.int64), (1,)),
         )
+    )
+    return first, second, int(steps[0])
 
 
 def summary_dict(summary: UpdateSummary | FitSummary) -> dict[str, Any]:

@@ -58,6 +58,11 @@ class Distribution {
   void add_score(const Scalar* outputs, const Actions<Scalar>& actions, Index row, double weight,
                  Scalar* cotangent, double* log_std_cotangent) const;
 
+  // cotangent += weight * d KL(old || this) / d outputs;  log_std_cotangent (A doubles) likewise.
+  // Exactly 0 where both are the same bits.
+  void add_kl_gradient(const Distribution& old, const Scalar* old_outputs, const Scalar* outputs,
+                       double weight, Scalar* cotangent, double* log_std_cotangent) const;
+
   // The Fisher information M in the outputs, in two steps: what it needs of each row is worked out
   // once (`metric`, P Scalars; unused for kGaussian), then applied to tangents: tangent <- M tangent,
   // for `rows` rows of both, `stride` apart.
