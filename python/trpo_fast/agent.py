@@ -132,6 +132,8 @@ class TRPO:
         self._elapsed_seconds = 0.0
         self._schedule_end = 0  # timesteps at which a learning-rate schedule ends
         self._predictions = 0
+        self._notice = ""  # for the next record
+        self._unsaved_environments = ""
         self._value_fit: _Background | _Deferred | None = None
         self._callbacks = CallbackList()
         self._callback_state: dict[str, Any] = {}
@@ -360,6 +362,12 @@ class TRPO:
         if self.policy.distribution.kind == "gaussian":
             where, _ = self.policy.parameter_layout["log_std"]
             record["policy/std"] = float(np.exp(self.policy.parameters[where]).mean())
+        if rollout.crashes:
+            record["rollout/crashes"] = len(rollout.crashes)
+            record["run/notice"] = rollout.crashes[-1]
+        if self._notice:
+            record["run/notice"] = self._notice
+            self._notice = ""
         self.last_record = record
         return record
 
@@ -447,8 +455,19 @@ class TRPO:
         return save_checkpoint(path, self.state_tensors(), self.state_metadata())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], env: EnvSource | None = None) -> TRPO:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        env: EnvSource | None = None,
+        *,
+        n_workers: int | None = None,
+        n_threads: int | None = None,
+    ) -> TRPO:
         """Read a checkpoint; ``env`` defaults to the id that it was trained on.
+
+        Training goes on bit for bit where the environments' state could be saved, and with new
+        episodes where not: the next record says so. ``n_workers`` and ``n_threads`` belong to the
+        machine, not to the run, so they may change.
 
         Raises
         ------
@@ -456,7 +475,9 @@ class TRPO:
             A damaged or foreign file, or one of other spaces than the environment has.
         """
         tensors, metadata = load_checkpoint(path)
-        return cls.from_state(tensors, metadata, env=env)
+        machine = {"n_workers": n_workers, "n_threads": n_threads}
+        machine = {name: value for name, value in machine.items() if value is not None}
+        return cls.from_state(tensors, metadata, env=env, **machine)
 
     def state_tensors(self) -> dict[str, NDArray[Any]]:
         """Every array of the agent's state by name."""
@@ -464,7 +485,7 @@ class TRPO:
             "observation_statistics": self.observation_statistics.state_dict(),
             "return_statistics": self.return_statistics.state_dict(),
             "value_optimizer": self.value_function.optimizer_state(),
-            "sampler": self.sampler.state_dict(),
+            "sampler": self._sampler_state(),
         }
         return {
             "policy": self.policy.parameters,
@@ -473,6 +494,18 @@ class TRPO:
             "episode_lengths": np.array(self._episode_lengths, np.float64),
             **{f"{group}.{name}": a for group, arrays in groups.items() for name, a in arrays.items()},
         }
+
+    def _sampler_state(self) -> dict[str, NDArray[Any]]:
+        """Counters, and the environments themselves where their state can be saved."""
+        from .snapshots import SnapshotError
+
+        state = dict(self.sampler.state_dict())
+        try:
+            state.update(self.sampler.environment_state())
+            self._unsaved_environments = ""
+        except SnapshotError as error:
+            self._unsaved_environments = str(error)
+        return state
 
     def state_metadata(self) -> dict[str, Any]:
         """The rest of the agent's state, as JSON can hold it."""
@@ -489,6 +522,7 @@ class TRPO:
             "elapsed_seconds": self._elapsed_seconds,
             "predictions": self._predictions,
             "callbacks": self._callbacks.state_dict(),
+            "unsaved_environments": self._unsaved_environments,
             "versions": {"trpo_fast": __version__, "numpy": np.__version__},
             "simd_level": runtime.simd_level(),
         }
@@ -499,10 +533,11 @@ class TRPO:
         tensors: Mapping[str, NDArray[Any]],
         metadata: Mapping[str, Any],
         env: EnvSource | None = None,
+        **overrides: Any,
     ) -> TRPO:
         """Rebuild an agent from what :meth:`state_tensors` and :meth:`state_metadata` gave."""
         try:
-            config = TRPOConfig.from_dict(metadata["config"])
+            config = TRPOConfig.from_dict(metadata["config"]).replace(**overrides)
             source = metadata["env"] if env is None else env
             kwargs = metadata["env_kwargs"] if isinstance(source, str) else None
             agent = cls(source, config=config, env_kwargs=kwargs)
@@ -538,12 +573,21 @@ class TRPO:
         self._predictions = int(metadata["predictions"])
         self._callback_state = dict(metadata["callbacks"])
         self._freeze_normalizer()
+        from .snapshots import SnapshotError
+
         sampler = group("sampler")
+        restarted = str(metadata["unsaved_environments"])
         if self.sampler.n_envs != metadata["n_envs"]:
             # another number of environments: go on beyond every random number drawn so far
             drawn = np.full(self.sampler.n_envs, sampler["counters"].max(), np.uint64)
             sampler = {"counters": drawn}
-        self.sampler.load_state_dict(sampler)
+            restarted = f"the run had {metadata['n_envs']} environments"
+        try:
+            self.sampler.load_environment_state(sampler)
+        except SnapshotError as error:
+            restarted = str(error)
+        if restarted:
+            self._notice = f"the environments start new episodes: {restarted}"
 
     def close(self) -> None:
         """Close the environments."""

@@ -89,6 +89,12 @@ class Sampler(Protocol):
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Restore what `state_dict` returned; the environments start anew."""
 
+    def environment_state(self) -> dict[str, Array]:
+        """What an exact resume needs besides; SnapshotError where it cannot be saved."""
+
+    def load_environment_state(self, state: Mapping[str, Array]) -> None:
+        """Go on exactly where both were taken, or as `load_state_dict` where entries are missing."""
+
 
 def environment_seed(seed: int, env: int, counter: int = 0) -> int:
     """Seed of a reset: the first 32-bit word of `np.random.SeedSequence([seed, env, counter])`.
