@@ -86,8 +86,14 @@ def train(
     """Train one seed and return everything that the tables and the picture need."""
     from trpo_fast import TRPO
 
+    # threads and workers do not change a bit of the result; runs side by side share the cores
     agent = TRPO(
-        task.env, seed=seed, n_threads=threads, env_kwargs=task.env_kwargs, **task.overrides
+        task.env,
+        seed=seed,
+        n_threads=threads,
+        n_workers=0 if threads == 1 else None,
+        env_kwargs=task.env_kwargs,
+        **task.overrides,
     )
     every = max(1, task.total_timesteps // evaluations)
     next_evaluation = every
