@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import reference
 from cases import SMALL_HEADS, Array, assert_close, moved, normals, small_problem
 
