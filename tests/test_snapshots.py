@@ -5,9 +5,13 @@ from __future__ import annotations
 import collections
 import copy
 import enum
+import hashlib
 import io
 import json
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -15,6 +19,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from trpo_fast.checkpoint import save_checkpoint
 from trpo_fast.snapshots import (
     Snapshot,
     SnapshotError,
@@ -24,6 +29,7 @@ from trpo_fast.snapshots import (
     restore,
     save_environments,
     take,
+    why_not_storable,
 )
 
 ale_py = pytest.importorskip("ale_py")
@@ -343,6 +349,12 @@ class GlobalNoise(Opaque):
         return np.array([np.random.random()]), 0.0, False, False, {}  # noqa: NPY002
 
 
+def test_why_not_storable() -> None:
+    assert why_not_storable(gym.make("Acrobot-v1")) is None
+    assert "only pickle" in str(why_not_storable(Opaque(Ladder())))
+    assert "does not replay" in str(why_not_storable(GlobalNoise()))
+
+
 def test_state_outside_the_environment_is_noticed() -> None:
     with pytest.raises(SnapshotError, match=r"step 0 after a restored state does not replay.*np\."):
         check_replay(GlobalNoise())
@@ -390,15 +402,41 @@ def test_a_rewritten_mujoco_model_is_noticed() -> None:
 # ---- files
 
 
-def test_environments_of_a_run_through_a_checkpoint() -> None:
-    environments = [gym.make("CartPole-v1") for _ in range(3)]
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "HalfCheetah-v5", "ALE/Breakout-v5"])
+def test_through_a_checkpoint_into_another_process(env_id: str, tmp_path: Path) -> None:
+    kwargs = REPLAYED[env_id]
+    env = gym.make(env_id, **kwargs)
+    env.reset(seed=1)
+    actions = random_actions(env, 150)
+    play(env, actions[:50])
+    state = save_environments([env])
+    assert {array.dtype.kind for array in state.values()} <= set("bif u")
+    path = save_checkpoint(tmp_path / "state.safetensors", state, {})
+    original = hashlib.sha256(b"".join(play(env, actions[50:]))).hexdigest()
+    code = f"""
+import hashlib, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_snapshots import gym, load_environments, play, random_actions
+from trpo_fast.checkpoint import load_checkpoint
+env = gym.make({env_id!r}, **{kwargs!r})
+env.reset()
+load_environments([env], load_checkpoint({str(path)!r})[0])
+played = play(env, random_actions(env, 150)[50:])
+print(hashlib.sha256(b"".join(played)).hexdigest())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split()[-1] == original
+
+
+def test_environments_of_a_run() -> None:
+    environments, fresh = ([gym.make("CartPole-v1") for _ in range(3)] for _ in range(2))
     for e, env in enumerate(environments):
         env.reset(seed=e)
         play(env, [0, 1] * e)
     state = save_environments(environments)
-    assert all(array.dtype != object for array in state.values())
     original = [play(env, [0, 1] * 30) for env in environments]
-    fresh = [gym.make("CartPole-v1") for _ in range(3)]
     for env in fresh:
         env.reset(seed=50)
     load_environments(fresh, state)
@@ -418,8 +456,10 @@ def test_another_environment_is_refused() -> None:
     heavier.reset(seed=0)
     with pytest.raises(SnapshotError, match="another MuJoCo model"):
         restore(heavier, snapshot)
-    with pytest.raises(SnapshotError, match=r"environment 0 \(Opaque\)"):
+    with pytest.raises(SnapshotError, match=r"environment Opaque: env\.part is a builtins"):
         save_environments([Opaque(iter(range(3)))])
+    with pytest.raises(SnapshotError, match="expected 1, one an environment, got 0"):
+        load_environments([cartpole], {})
 
 
 def test_damaged_files_are_refused() -> None:

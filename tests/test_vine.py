@@ -412,10 +412,14 @@ def test_continuous_actions_and_a_checkpoint(tmp_path: Path) -> None:
     assert isinstance(loaded, VineTRPO)
     assert loaded.vine == options
     np.testing.assert_array_equal(loaded.policy.parameters, agent.policy.parameters)
-    loaded.learn(100, progress=False)
+    # both go on alike, from the middle of their episodes
+    for continued in (agent, loaded):
+        continued.learn(300, progress=False)
+    np.testing.assert_array_equal(loaded.policy.parameters, agent.policy.parameters)
+    assert loaded.timesteps == agent.timesteps
     # twice the same
     twin = VineTRPO("Hopper-v5", vine=options, **settings)
-    twin.learn(300, progress=False)
+    twin.learn(agent.timesteps, progress=False)
     np.testing.assert_array_equal(twin.policy.parameters, agent.policy.parameters)
     for a in (agent, loaded, twin):
         a.close()

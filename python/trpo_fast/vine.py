@@ -331,6 +331,14 @@ class VineSampler:
         """Restore what `state_dict` returned."""
         self.trunk.load_state_dict(state)
 
+    def environment_state(self) -> dict[str, Array]:
+        """What an exact resume needs besides; SnapshotError where it cannot be saved."""
+        return self.trunk.environment_state()
+
+    def load_environment_state(self, state: Mapping[str, Array]) -> None:
+        """Go on exactly where both were taken; as `load_state_dict` where entries are missing."""
+        self.trunk.load_environment_state(state)
+
     def _snapshotter(self, e: int) -> Snapshotter:
         """What saves environment e; environment 0 shows that it works, the others are alike."""
         env = self.trunk.environments[e]

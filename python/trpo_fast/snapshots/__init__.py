@@ -40,6 +40,7 @@ from ._snapshot import (
     restore,
     save_environments,
     take,
+    why_not_storable,
 )
 
 __all__ = [
@@ -51,4 +52,5 @@ __all__ = [
     "restore",
     "save_environments",
     "take",
+    "why_not_storable",
 ]

@@ -298,6 +298,17 @@ def check_replay(env: Environment, n_steps: int = 100, *, seed: int = 0) -> Snap
     return Snapshotter.for_environment(env, n_steps=n_steps, seed=seed)
 
 
+def why_not_storable(env: Environment, *, n_steps: int = 50, seed: int = 0) -> str | None:
+    """None where `env` goes on bit for bit from its stored state, or one sentence why it does not.
+
+    Steps the environment, see `Snapshotter.check_replay`, and leaves it as it was.
+    """
+    try:
+        return Snapshotter.for_environment(env, n_steps=n_steps, seed=seed).why_not_storable
+    except SnapshotError as error:
+        return str(error)
+
+
 def save_environments(environments: Sequence[Environment]) -> dict[str, Array]:
     """The states of several environments as arrays only, for a checkpoint.
 
@@ -311,7 +322,8 @@ def save_environments(environments: Sequence[Environment]) -> dict[str, Array]:
         try:
             arrays, metadata = take(env).to_arrays()
         except SnapshotError as error:
-            raise SnapshotError(f"environment {e} ({_name(env)}): {error}") from None
+            which = _name(env) if len(environments) == 1 else f"{e} ({_name(env)})"
+            raise SnapshotError(f"environment {which}: {error}") from None
         text = json.dumps(metadata, allow_nan=False, separators=(",", ":"))
         state[f"{e}.metadata"] = np.frombuffer(text.encode(), np.uint8).copy()
         state.update({f"{e}.{name}": array for name, array in arrays.items()})
