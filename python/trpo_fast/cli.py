@@ -1,4 +1,4 @@
-"""The command line: ``trpo-fast train | evaluate | record | plot | info``.
+"""The command line: ``trpo-fast train | evaluate | record | plot | info | selfcheck``.
 
 Flags are generated from the dataclasses below and from :class:`TRPOConfig`. Environments, the
 compiled core and plotting are imported by the command that needs them, so that ``--help`` is
@@ -15,9 +15,10 @@ import platform
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -146,7 +147,12 @@ class Info:
     """Show version, instruction-set level, threads and libraries."""
 
 
-Command = Train | Evaluate | Record | Plot | Info
+@dataclass(frozen=True, kw_only=True)
+class Selfcheck:
+    """Check on this machine that the installed package computes what it should; some 10 seconds."""
+
+
+Command = Train | Evaluate | Record | Plot | Info | Selfcheck
 
 
 class UsageError(ValueError):
@@ -203,6 +209,7 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
         Annotated[Record, subcommand("record")],
         Annotated[Plot, subcommand("plot")],
         Annotated[Info, subcommand("info")],
+        Annotated[Selfcheck, subcommand("selfcheck")],
     ]
     # the argument registry= would do, but misses integers before tyro 1.0.12
     with _integers_registry():
@@ -263,6 +270,8 @@ def _run(command: Command) -> int:
             return plot(command)
         case Info():
             return info()
+        case Selfcheck():
+            return selfcheck()
 
 
 # ---- commands
@@ -272,12 +281,12 @@ def train(command: Train) -> int:
     """Train, or continue training, until the total of steps or a signal."""
     config = TRPOConfig.from_dict(command.config.to_dict())
     _check_counts(command)
-    if command.resume is None:
-        run, agent = _started(command, config)
-    else:
-        run, agent = _resumed(command, config, RunFolder.open(command.resume))
-
-    with closing(agent), StopOnSignal() as stop:
+    with ExitStack() as held:
+        if command.resume is None:
+            run, agent = _started(command, config, held)
+        else:
+            run, agent = _resumed(command, config, held)
+        stop = held.enter_context(StopOnSignal())
         try:
             _learn(agent, run, command, stop)
         except KeyboardInterrupt:
@@ -345,18 +354,32 @@ def info() -> int:
     """Print versions and what the core found on this machine."""
     from . import runtime
 
-    facts = {**runtime.info(), **_library_versions(), "presets": list(PRESETS)}
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        text = ", ".join(value) if isinstance(value, list) else value
-        _say(f"{name:<{width}}  {text}")
+    _say_facts({**runtime.info(), **_library_versions(), "presets": list(PRESETS)})
     return DONE
+
+
+def selfcheck() -> int:
+    """Print facts and the outcome of every check: a report to paste into a bug report."""
+    from . import runtime
+    from .selfcheck import checks, run_check
+
+    _say_facts({**runtime.info(), **_library_versions()})
+    started, failed, todo = time.perf_counter(), 0, checks()
+    for check in todo:
+        result = run_check(check)
+        failed += not result.passed
+        verdict = "ok" if result.passed else "FAILED"
+        _say(f"{verdict:<6}  {result.name:<20}  {result.seconds:4.1f} s  {result.message}")
+        if result.trace:
+            _say(result.trace)
+    _say(f"{len(todo)} checks, {failed} failed, {time.perf_counter() - started:.1f} s")
+    return FAILED if failed else DONE
 
 
 # ---- training
 
 
-def _started(command: Train, config: TRPOConfig) -> tuple[RunFolder, TRPO]:
+def _started(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFolder, TRPO]:
     if not command.env:
         raise UsageError("train: expected an environment, got none; name one, as CartPole-v1")
     name = re.sub(r"[^\w.-]+", "-", command.env)
@@ -366,11 +389,19 @@ def _started(command: Train, config: TRPOConfig) -> tuple[RunFolder, TRPO]:
 
     from .agent import TRPO
 
-    agent = TRPO(command.env, config=config)
-    return RunFolder.create(folder, _describe(command, config)), agent
+    agent = held.enter_context(closing(TRPO(command.env, config=config)))
+    run = RunFolder.create(folder)
+    held.enter_context(run.locked())
+    run.refuse_if_present()
+    # what --resume needs, in this order: from config.json on there is a run to continue
+    agent.save(run.latest)
+    run.write_record(_describe(command, config))
+    return run, agent
 
 
-def _resumed(command: Train, config: TRPOConfig, run: RunFolder) -> tuple[RunFolder, TRPO]:
+def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFolder, TRPO]:
+    run = RunFolder.open(cast(str, command.resume))
+    held.enter_context(run.locked())
     stored = run.read_record()
     if command.run_dir is not None:
         raise UsageError("--run-dir: expected none with --resume, got both; leave out --run-dir")
@@ -390,7 +421,7 @@ def _resumed(command: Train, config: TRPOConfig, run: RunFolder) -> tuple[RunFol
     from .agent import TRPO
     from .runtime import set_num_threads
 
-    agent = TRPO.load(run.checkpoint("latest"), env=stored["env"])
+    agent = held.enter_context(closing(TRPO.load(run.checkpoint("latest"), env=stored["env"])))
     if agent.timesteps >= command.total_timesteps:
         raise UsageError(
             f"--total-timesteps: expected more than the {agent.timesteps} steps already done, "
@@ -399,6 +430,8 @@ def _resumed(command: Train, config: TRPOConfig, run: RunFolder) -> tuple[RunFol
     if config.n_threads is not None:
         set_num_threads(config.n_threads)
     run.write_record({**stored, "total_timesteps": command.total_timesteps})
+    if agent.timesteps == 0:  # stopped before its first checkpoint: all rows will be written again
+        run.evaluations_file.unlink(missing_ok=True)
     return run, agent
 
 
@@ -523,6 +556,13 @@ def _where_to_continue(run: RunFolder) -> str:
 # ---- the outside
 
 
+def _say_facts(facts: Mapping[str, Any]) -> None:
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        _say(f"{name:<{width}}  {text}")
+
+
 def _version() -> str:
     from ._version import __version__
 
@@ -560,7 +600,7 @@ def _tell(problem: object) -> None:
     print(f"trpo-fast: {sentence}", file=sys.stderr, flush=True)
 
 
-__all__ = ["Evaluate", "Info", "Plot", "Record", "RunFolderError", "Train", "main"]
+__all__ = ["Evaluate", "Info", "Plot", "Record", "RunFolderError", "Selfcheck", "Train", "main"]
 
 
 if __name__ == "__main__":

@@ -2,21 +2,28 @@
 
 ::
 
-    config.json          environment, configuration, versions, command
+    config.json          environment, configuration, versions, command; the last file of a start
     progress.csv         one row per iteration
     evaluations.csv      one row per evaluation episode: timesteps, episode, return, length
     latest.safetensors   newest checkpoint
     best.safetensors     checkpoint of the best evaluation
     tensorboard/         if asked for
+    .lock                held by the process that trains
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
-from collections.abc import Mapping
+import platform
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from .logging import write_atomically
 
 
 class RunFolderError(ValueError):
@@ -34,20 +41,24 @@ class RunFolder:
         self.latest = self.path / "latest.safetensors"
         self.best = self.path / "best.safetensors"
         self.tensorboard = self.path / "tensorboard"
+        self.lock_file = self.path / ".lock"
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], record: Mapping[str, Any]) -> RunFolder:
-        """Make the folder and write its config.json; an existing folder is refused."""
+    def create(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Make the folder; one that exists already is refused.
+
+        It becomes a run, which :meth:`open` takes, with its config.json: write that last. What a
+        start that was killed before has left is taken over.
+        """
         run = cls(path)
         run.refuse_if_present()
         try:
-            run.path.mkdir(parents=True)
+            run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(
                 f"run folder: expected to make {run.path}, got {error.strerror or error}; "
                 f"choose another one with --run-dir"
             ) from error
-        run.write_record(record)
         return run
 
     @classmethod
@@ -63,17 +74,46 @@ class RunFolder:
 
     def refuse_if_present(self) -> None:
         """Raise if the path is taken: no run writes over another one."""
-        if self.path.exists():
+        if self.path.exists() and not self._is_unfinished_start():
             raise RunFolderError(
                 f"run folder: expected a new folder, got {self.path}, which exists; "
                 f"choose another one with --run-dir or continue it with --resume {self.path}"
             )
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """While entered, no other process trains in this folder.
+
+        The lock belongs to the process and ends with it, however it ends: none is ever stale.
+        Whoever holds it may clear away what killed writers have left.
+
+        Raises
+        ------
+        RunFolderError
+            if another process holds it, or the folder cannot be written.
+        """
+        try:
+            file = self.lock_file.open("a+b")
+        except OSError as error:
+            raise RunFolderError(
+                f"run folder: expected to write in {self.path}, got {error.strerror or error}; "
+                f"make it writeable, or copy the run"
+            ) from error
+        with file:
+            if not _try_lock(file):
+                raise RunFolderError(
+                    f"run folder: expected one process to train in {self.path}, got another one"
+                    f"{self._holder()}; wait for its end, or choose another folder"
+                )
+            self._say_who_holds(file)
+            self._clear_leftovers()
+            yield
+
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write config.json, whole or not at all."""
-        aside = self.config_file.with_suffix(".json.tmp")
-        aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(aside, self.config_file)
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        with write_atomically(self.config_file) as stream:
+            stream.write(text)
 
     def read_record(self) -> dict[str, Any]:
         """Return config.json, with at least the environment and the configuration in it."""
@@ -101,3 +141,58 @@ class RunFolder:
             f"run folder: expected the {which or 'best or latest'} checkpoint in {self.path}, got "
             f"none; train longer, or choose another one with --checkpoint"
         )
+
+    def _is_unfinished_start(self) -> bool:
+        """Empty, or nothing but what is written before config.json by whoever holds the lock."""
+        if not self.path.is_dir():
+            return False
+        entries = set(self.path.iterdir())
+        previous = self.latest.with_name(self.latest.name + ".previous")
+        known = {self.lock_file, self.latest, previous, *self._leftovers()}
+        return not entries or (self.lock_file in entries and entries <= known)
+
+    def _leftovers(self) -> list[Path]:
+        """Files that were written aside by processes that did not live to rename them."""
+        return [file for file in self.path.glob(".*.tmp") if file.is_file()]
+
+    def _clear_leftovers(self) -> None:
+        for file in self._leftovers():
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+    def _say_who_holds(self, file: BinaryIO) -> None:
+        with contextlib.suppress(OSError):  # a full disk is no reason not to train
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+            file.flush()
+
+    def _holder(self) -> str:
+        try:
+            text = self.lock_file.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return ""
+        return f", {text[:200]}" if text else ""
+
+
+# A lock of the process, not of the open file: children that outlive it do not keep it.
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(file: BinaryIO) -> bool:
+        file.seek(1 << 30)  # a byte beyond the text, which others may then read
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(file: BinaryIO) -> bool:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # others: a file system without locks, where there is nothing to hold
+            return error.errno not in (errno.EACCES, errno.EAGAIN)
+        return True
