@@ -819,8 +819,8 @@ class Policy(_Network):
     ) -> Float64:
         """Gradient of L(theta) - kl_coefficient mean_n KL(pi_old || pi_theta), (D,) float64.
 
-        L is :meth:`surrogate`, with advantages (N,) used as they are. At ``old_parameters`` the KL is
-        flat and this is the policy gradient. Schulman et al. 2017 (PPO), equation 8.
+        L is :meth:`surrogate`, with advantages (N,) used as they are. At ``old_parameters`` the KL
+        is flat and this is the policy gradient. Schulman et al. 2017 (PPO), equation 8.
         """
         x = self._observations(observations)
         a = self._actions(actions, x.shape[0])
@@ -843,7 +843,7 @@ class Policy(_Network):
     ) -> FisherOperator:
         """The Fisher matrix on a batch of normalised observations (N, O), as a callable.
 
-        ``fisher="empirical"`` is the covariance of the scores of ``actions`` (N, A), which it needs.
+        ``fisher="empirical"`` is the covariance of the scores of ``actions`` (N, A): it needs them.
         ``activation_budget`` bytes of activations are kept; beyond it they are recomputed in every
         product, to the same bits.
         """
@@ -897,15 +897,15 @@ class Policy(_Network):
 
             g = grad L(theta_k)                      (F + damping I) x = g   by conjugate gradient
             beta = sqrt(2 max_kl / x^T (F + damping I) x)
-            theta = theta_k + backtrack_ratio^j beta x,   smallest j with KL <= max_kl and L improved
+            theta = theta_k + backtrack_ratio^j beta x,  smallest j with KL <= max_kl and L improved
 
         observations (N, O) normalised, actions (N, A) as sampled (unclipped), advantages (N,).
-        ``max_kl`` is in nats, over samples as ``constraint`` says and summed over action components;
+        ``max_kl`` is in nats, over samples as ``constraint`` says, summed over action components;
         ``fisher_fraction`` of the samples, drawn once with ``seed``, estimate F.
 
         constraint
-            ``"mean"`` bounds the mean KL over the samples; ``"max"`` the largest (equation 11), with
-            beta = sqrt(2 max_kl / (max_n x^T F_n x + damping ||x||^2)).
+            ``"mean"`` bounds the mean KL over the samples; ``"max"`` the largest (equation 11),
+            with beta = sqrt(2 max_kl / (max_n x^T F_n x + damping ||x||^2)).
         fisher
             ``"gauss_newton"``; ``"empirical"``, the covariance of the scores (see
             :class:`FisherOperator`); or ``"identity"``: x = g without damping, the vanilla policy
@@ -921,8 +921,8 @@ class Policy(_Network):
         _choice("step", step, STEP_RULES)
         if (step_size is not None) != (step == "fixed"):
             raise ValueError(
-                f"step_size: expected a number for step='fixed' and None otherwise, got {step_size} "
-                f"for step={step!r}."
+                f"step_size: expected a number for step='fixed' and None otherwise, "
+                f"got {step_size} for step={step!r}."
             )
         summary = self._native_updater().update(
             self._impl,
@@ -964,11 +964,12 @@ class Policy(_Network):
     ) -> UpdateSummary:
         """Adam on L(theta) - kl_coefficient mean_n KL(pi_k || pi_theta), in place.
 
-        Arguments are those of :meth:`update`. ``epochs`` passes over shuffled minibatches (the order
-        drawn with ``seed``; ``None`` is the full batch) make PPO's penalised update (Schulman et al.
-        2017, equation 8); one epoch on the full batch without penalty is the vanilla policy gradient.
-        Advantages are standardised over the whole batch. Moments and step count carry over to the
-        next call, see :meth:`optimizer_state`; a NaN on the way restores them and the parameters.
+        Arguments are those of :meth:`update`. ``epochs`` passes over shuffled minibatches (the
+        order drawn with ``seed``; ``None`` is the full batch) make PPO's penalised update (Schulman
+        et al. 2017, equation 8); one epoch on the full batch without penalty is the vanilla policy
+        gradient. Advantages are standardised over the whole batch. Moments and step count carry
+        over to the next call, see :meth:`optimizer_state`; a NaN on the way restores them and the
+        parameters.
         """
         x = self._observations(observations)
         at_least_0 = "a finite number of at least 0"
