@@ -21,8 +21,7 @@ using Array = py::array_t<T, py::array::c_style>;
 
 inline std::string shape_text(const py::array& a) {
   std::string text = "(";
-  for (py::ssize_t i = 0; i < a.ndim(); ++i)
-    text += (i ? ", " : "") + std::to_string(a.shape(i));
+  for (py::ssize_t i = 0; i < a.ndim(); ++i) text += (i ? ", " : "") + std::to_string(a.shape(i));
   return text + (a.ndim() == 1 ? ",)" : ")");
 }
 
@@ -60,14 +59,14 @@ Actions<Scalar> actions_of(const DistributionSpec& spec, const py::array& array,
     return actions;
   }
   if (!py::isinstance<Array<std::int32_t>>(array))
-    throw py::type_error("actions: expected a C-contiguous int32 array for a discrete distribution.");
+    throw py::type_error(
+        "actions: expected a C-contiguous int32 array for a discrete distribution.");
   actions.discrete = static_cast<const std::int32_t*>(array.data());
   const int dim = spec.action_dim();
   for (Index n = 0; n < rows; ++n) {
     for (int i = 0; i < dim; ++i) {
-      const int choices = spec.kind == DistributionKind::kBernoulli
-                              ? 2
-                              : spec.sizes[static_cast<std::size_t>(i)];
+      const int choices =
+          spec.kind == DistributionKind::kBernoulli ? 2 : spec.sizes[static_cast<std::size_t>(i)];
       const std::int32_t a = actions.discrete[n * dim + i];
       if (a < 0 || a >= choices)
         throw py::value_error("actions: expected integers in [0, " + std::to_string(choices) +

@@ -87,15 +87,13 @@ void register_algorithms(py::module_& m) {
     for (int i = 0; i < n; ++i) out.mutable_data()[i] = stream.uniform();
     return out;
   });
-  m.def("initialize_orthogonal",
-        [](int inputs, const std::vector<int>& hidden, int outputs, double hidden_gain,
-           double output_gain, std::uint64_t seed) {
-          const NetworkShape shape =
-              make_network_shape(inputs, hidden, outputs, Activation::kIdentity);
-          Array<double> flat(parameter_count(shape));
-          initialize_orthogonal(shape, hidden_gain, output_gain, seed, flat.mutable_data());
-          return flat;
-        });
+  m.def("initialize_orthogonal", [](int inputs, const std::vector<int>& hidden, int outputs,
+                                    double hidden_gain, double output_gain, std::uint64_t seed) {
+    const NetworkShape shape = make_network_shape(inputs, hidden, outputs, Activation::kIdentity);
+    Array<double> flat(parameter_count(shape));
+    initialize_orthogonal(shape, hidden_gain, output_gain, seed, flat.mutable_data());
+    return flat;
+  });
 
   py::class_<RunningStats>(m, "RunningStats")
       .def(py::init<Index>(), "dim"_a)
@@ -104,13 +102,14 @@ void register_algorithms(py::module_& m) {
       .def_property_readonly("dim", &RunningStats::dim)
       .def_property_readonly("count", &RunningStats::count)
       .def_property_readonly("mean", [](const RunningStats& s) { return to_array(s.mean()); })
-      .def_property_readonly("m2", [](const RunningStats& s) { return to_array(s.sum_of_squares()); })
-      .def("restore", [](RunningStats& s, double count, const Array<double>& mean,
-                         const Array<double>& m2) {
-        check_shape("mean", mean, {s.dim()});
-        check_shape("m2", m2, {s.dim()});
-        s.restore(count, mean.data(), m2.data());
-      });
+      .def_property_readonly("m2",
+                             [](const RunningStats& s) { return to_array(s.sum_of_squares()); })
+      .def("restore",
+           [](RunningStats& s, double count, const Array<double>& mean, const Array<double>& m2) {
+             check_shape("mean", mean, {s.dim()});
+             check_shape("m2", m2, {s.dim()});
+             s.restore(count, mean.data(), m2.data());
+           });
 }
 
 }  // namespace trpo_fast::bindings

@@ -22,86 +22,92 @@ void register_value_function_of(py::module_& m, const std::string& suffix) {
       .def_property_readonly("n_parameters", &V::n_parameters)
       .def("get_parameters",
            [](const V& v) { return Array<Scalar>(v.n_parameters(), v.parameters()); })
-      .def("set_parameters",
-           [](V& v, const Array<Scalar>& flat) {
-             check_shape("parameters", flat, {v.n_parameters()});
-             v.set_parameters(flat.data());
-           },
-           "flat"_a.noconvert())
-      .def("predict",
-           [check](const V& v, const Array<Scalar>& x) {
-             check(v, x);
-             Array<Scalar> y(x.shape(0));
-             Scalar* out = y.mutable_data();
-             const Scalar* in = x.data();
-             py::gil_scoped_release release;  // x and y are held by this frame
-             v.predict(in, x.shape(0), out);
-             return y;
-           },
-           "observations"_a.noconvert())
-      .def("loss",
-           [check](V& v, const Array<Scalar>& x, const Array<Scalar>& targets) {
-             check(v, x);
-             check_shape("targets", targets, {x.shape(0)});
-             py::gil_scoped_release release;  // x and targets are held by this frame
-             return v.loss(x.data(), targets.data(), x.shape(0), nullptr);
-           },
-           "observations"_a.noconvert(), "targets"_a.noconvert())
-      .def("loss_gradient",
-           [check](V& v, const Array<Scalar>& x, const Array<Scalar>& targets) {
-             check(v, x);
-             check_shape("targets", targets, {x.shape(0)});
-             Array<double> g(v.n_parameters());
-             double* out = g.mutable_data();
-             py::gil_scoped_release release;  // all arrays are held by this frame
-             v.loss(x.data(), targets.data(), x.shape(0), out);
-             return g;
-           },
-           "observations"_a.noconvert(), "targets"_a.noconvert())
-      .def("fit",
-           [check](V& v, const Array<Scalar>& x, const Array<Scalar>& targets,
-                   const std::string& method, int epochs, Index minibatch_size,
-                   double learning_rate, int iterations, std::uint64_t seed) {
-             check(v, x);
-             check_shape("targets", targets, {x.shape(0)});
-             ValueFitOptions options;
-             options.method = method == "lbfgs" ? ValueFitMethod::kLbfgs : ValueFitMethod::kAdam;
-             options.epochs = epochs;
-             options.minibatch_size = minibatch_size;
-             options.learning_rate = learning_rate;
-             options.iterations = iterations;
-             options.seed = seed;
-             ValueFitSummary s;
-             {
-               py::gil_scoped_release release;  // x and targets are held by this frame
-               s = v.fit(x.data(), targets.data(), x.shape(0), options);
-             }
-             py::dict d;
-             d["status"] = s.finite ? "ok" : "non_finite";
-             d["message"] = s.message;
-             d["loss_before"] = s.loss_before;
-             d["loss_after"] = s.loss_after;
-             d["steps"] = s.steps;
-             d["seconds"] = s.seconds;
-             return d;
-           },
-           "observations"_a.noconvert(), "targets"_a.noconvert(), "method"_a, "epochs"_a,
-           "minibatch_size"_a, "learning_rate"_a, "iterations"_a, "seed"_a)
+      .def(
+          "set_parameters",
+          [](V& v, const Array<Scalar>& flat) {
+            check_shape("parameters", flat, {v.n_parameters()});
+            v.set_parameters(flat.data());
+          },
+          "flat"_a.noconvert())
+      .def(
+          "predict",
+          [check](const V& v, const Array<Scalar>& x) {
+            check(v, x);
+            Array<Scalar> y(x.shape(0));
+            Scalar* out = y.mutable_data();
+            const Scalar* in = x.data();
+            py::gil_scoped_release release;  // x and y are held by this frame
+            v.predict(in, x.shape(0), out);
+            return y;
+          },
+          "observations"_a.noconvert())
+      .def(
+          "loss",
+          [check](V& v, const Array<Scalar>& x, const Array<Scalar>& targets) {
+            check(v, x);
+            check_shape("targets", targets, {x.shape(0)});
+            py::gil_scoped_release release;  // x and targets are held by this frame
+            return v.loss(x.data(), targets.data(), x.shape(0), nullptr);
+          },
+          "observations"_a.noconvert(), "targets"_a.noconvert())
+      .def(
+          "loss_gradient",
+          [check](V& v, const Array<Scalar>& x, const Array<Scalar>& targets) {
+            check(v, x);
+            check_shape("targets", targets, {x.shape(0)});
+            Array<double> g(v.n_parameters());
+            double* out = g.mutable_data();
+            py::gil_scoped_release release;  // all arrays are held by this frame
+            v.loss(x.data(), targets.data(), x.shape(0), out);
+            return g;
+          },
+          "observations"_a.noconvert(), "targets"_a.noconvert())
+      .def(
+          "fit",
+          [check](V& v, const Array<Scalar>& x, const Array<Scalar>& targets,
+                  const std::string& method, int epochs, Index minibatch_size, double learning_rate,
+                  int iterations, std::uint64_t seed) {
+            check(v, x);
+            check_shape("targets", targets, {x.shape(0)});
+            ValueFitOptions options;
+            options.method = method == "lbfgs" ? ValueFitMethod::kLbfgs : ValueFitMethod::kAdam;
+            options.epochs = epochs;
+            options.minibatch_size = minibatch_size;
+            options.learning_rate = learning_rate;
+            options.iterations = iterations;
+            options.seed = seed;
+            ValueFitSummary s;
+            {
+              py::gil_scoped_release release;  // x and targets are held by this frame
+              s = v.fit(x.data(), targets.data(), x.shape(0), options);
+            }
+            py::dict d;
+            d["status"] = s.finite ? "ok" : "non_finite";
+            d["message"] = s.message;
+            d["loss_before"] = s.loss_before;
+            d["loss_after"] = s.loss_after;
+            d["steps"] = s.steps;
+            d["seconds"] = s.seconds;
+            return d;
+          },
+          "observations"_a.noconvert(), "targets"_a.noconvert(), "method"_a, "epochs"_a,
+          "minibatch_size"_a, "learning_rate"_a, "iterations"_a, "seed"_a)
       .def("get_adam",
            [](V& v) {
              const auto n = v.n_parameters();
              return py::make_tuple(Array<Scalar>(n, v.first_moment().data()),
                                    Array<Scalar>(n, v.second_moment().data()), v.adam_steps());
            })
-      .def("set_adam",
-           [](V& v, const Array<Scalar>& first, const Array<Scalar>& second, std::int64_t steps) {
-             check_shape("first_moment", first, {v.n_parameters()});
-             check_shape("second_moment", second, {v.n_parameters()});
-             std::copy(first.data(), first.data() + v.n_parameters(), v.first_moment().begin());
-             std::copy(second.data(), second.data() + v.n_parameters(), v.second_moment().begin());
-             v.adam_steps() = steps;
-           },
-           "first_moment"_a.noconvert(), "second_moment"_a.noconvert(), "steps"_a);
+      .def(
+          "set_adam",
+          [](V& v, const Array<Scalar>& first, const Array<Scalar>& second, std::int64_t steps) {
+            check_shape("first_moment", first, {v.n_parameters()});
+            check_shape("second_moment", second, {v.n_parameters()});
+            std::copy(first.data(), first.data() + v.n_parameters(), v.first_moment().begin());
+            std::copy(second.data(), second.data() + v.n_parameters(), v.second_moment().begin());
+            v.adam_steps() = steps;
+          },
+          "first_moment"_a.noconvert(), "second_moment"_a.noconvert(), "steps"_a);
 }
 
 }  // namespace

@@ -32,11 +32,12 @@ inline void tanh_in_place(Index n, double* z) {
     const Packet a = ei::pabs(x);
 
     const Packet e = ei::pexp(ei::pmin(ei::padd(a, a), constant(60.0)));
-    const Packet large = ei::psub(
-        constant(1.0), ei::pdiv(constant(2.0), ei::padd(constant(1.0), e)));
+    const Packet large =
+        ei::psub(constant(1.0), ei::pdiv(constant(2.0), ei::padd(constant(1.0), e)));
 
     const Packet s = ei::pmul(x, x);
-    Packet p = ei::pmadd(constant(-9.64399179425052238628e-1), s, constant(-9.92877231001918586564e1));
+    Packet p =
+        ei::pmadd(constant(-9.64399179425052238628e-1), s, constant(-9.92877231001918586564e1));
     p = ei::pmadd(p, s, constant(-1.61468768441708447952e3));
     Packet q = ei::padd(s, constant(1.12811678491632931402e2));
     q = ei::pmadd(q, s, constant(2.23548839060100448583e3));
@@ -56,9 +57,7 @@ inline void tanh_in_place(Index n, double* z) {
 template <class Scalar>
 void activate(Activation activation, Index n, Scalar* z, Scalar* d) {
   switch (activation) {
-    case Activation::kTanh:
-      tanh_in_place(n, z);
-      return;
+    case Activation::kTanh: tanh_in_place(n, z); return;
     case Activation::kIdentity: {
       ArrayMap<Scalar>(d, n).setOnes();
       return;

@@ -71,8 +71,8 @@ struct KernelTable {
 };
 
 // One per level, defined in kernels.cpp compiled once for each.
-#define TRPO_FAST_DECLARE_LEVEL(name)                \
-  const KernelTable<float>& kernels_##name##_f32();  \
+#define TRPO_FAST_DECLARE_LEVEL(name)               \
+  const KernelTable<float>& kernels_##name##_f32(); \
   const KernelTable<double>& kernels_##name##_f64();
 
 TRPO_FAST_DECLARE_LEVEL(v2)

@@ -265,8 +265,7 @@ void add_column_sums(Index rows, Index columns, const Scalar* u, Scalar* row) {
   constexpr Index W = kLanes<Scalar>;
   for (Index j = 0; j < columns; j += W) {
     Packet sum = ei::pload<Packet>(row + j);
-    for (Index n = 0; n < rows; ++n)
-      sum = ei::padd(sum, ei::pload<Packet>(u + n * columns + j));
+    for (Index n = 0; n < rows; ++n) sum = ei::padd(sum, ei::pload<Packet>(u + n * columns + j));
     ei::pstore(row + j, sum);
   }
 }
@@ -307,8 +306,8 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
     MatmulTask<Scalar> back{};
     back.rows = rows;
     back.columns = in_padded;
-    back.products[0] = {delta, out_padded,
-                        packed + packed_offsets<Scalar>(shape, l).backward, in_padded, out};
+    back.products[0] = {delta, out_padded, packed + packed_offsets<Scalar>(shape, l).backward,
+                        in_padded, out};
     back.epilogue = derivative_epilogue<Scalar>(shape);
     back.factor = activations + block.derivative;
     back.factor_stride = block.stride;
@@ -347,8 +346,7 @@ void unpack_to(const NetworkShape& shape, const Scalar* gradient, double scale_b
       for (Index i0 = 0; i0 < in; i0 += 8) {
         const Index i1 = std::min(in, i0 + 8);
         for (Index j = 0; j < out; ++j)
-          for (Index i = i0; i < i1; ++i)
-            flat[j * in + i] = scale * Target(g[i * out_padded + j]);
+          for (Index i = i0; i < i1; ++i) flat[j * in + i] = scale * Target(g[i * out_padded + j]);
       }
     } else {
       const Index in_padded = padded<Scalar>(in);

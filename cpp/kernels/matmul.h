@@ -59,7 +59,7 @@ struct Product {
   Index k;
 };
 
-enum class Initial { kZero, kRow, kAccumulate };           // 0, a row added to all rows (bias), C itself
+enum class Initial { kZero, kRow, kAccumulate };  // 0, a row added to all rows (bias), C itself
 enum class Epilogue { kStore, kTimes, kTimesOneMinusSquare };  // C, C * D, C * (1 - D^2)
 
 template <class Scalar>
@@ -86,17 +86,25 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
 
   // start from zero, from the bias, or from what C holds
   if (task.initial == Initial::kAccumulate) {
-    TRPO_FAST_UNROLL for (int m = 0; m < kRows; ++m)
-      TRPO_FAST_UNROLL for (int v = 0; v < kVectors; ++v)
+    TRPO_FAST_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      TRPO_FAST_UNROLL
+      for (int v = 0; v < kVectors; ++v)
         sum[m][v] = ei::pload<Packet>(c + m * task.c_stride + v * W);
+    }
   } else if (task.initial == Initial::kRow) {
-    TRPO_FAST_UNROLL for (int v = 0; v < kVectors; ++v) {
+    TRPO_FAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
       const Packet start = ei::pload<Packet>(task.initial_row + column + v * W);
-      TRPO_FAST_UNROLL for (int m = 0; m < kRows; ++m) sum[m][v] = start;
+      TRPO_FAST_UNROLL
+      for (int m = 0; m < kRows; ++m) sum[m][v] = start;
     }
   } else {
-    TRPO_FAST_UNROLL for (int m = 0; m < kRows; ++m)
-      TRPO_FAST_UNROLL for (int v = 0; v < kVectors; ++v) sum[m][v] = ei::pset1<Packet>(Scalar(0));
+    TRPO_FAST_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      TRPO_FAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[m][v] = ei::pset1<Packet>(Scalar(0));
+    }
   }
 
   // sum += A B, one row of B at a time
@@ -108,12 +116,13 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
     const Index b_stride = p.b_stride;
     for (Index k = p.k; k > 0; --k) {
       Packet b_row[kVectors];
-      TRPO_FAST_UNROLL for (int v = 0; v < kVectors; ++v) b_row[v] = ei::pload<Packet>(b + v * W);
-      TRPO_FAST_UNROLL for (int m = 0; m < kRows; ++m) {
-        const Packet a_entry =
-            ei::pset1<Packet>(kOrder == Order::kRows ? a[m * a_stride] : a[m]);
-        TRPO_FAST_UNROLL for (int v = 0; v < kVectors; ++v)
-          sum[m][v] = ei::pmadd(a_entry, b_row[v], sum[m][v]);
+      TRPO_FAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) b_row[v] = ei::pload<Packet>(b + v * W);
+      TRPO_FAST_UNROLL
+      for (int m = 0; m < kRows; ++m) {
+        const Packet a_entry = ei::pset1<Packet>(kOrder == Order::kRows ? a[m * a_stride] : a[m]);
+        TRPO_FAST_UNROLL
+        for (int v = 0; v < kVectors; ++v) sum[m][v] = ei::pmadd(a_entry, b_row[v], sum[m][v]);
       }
       a += kOrder == Order::kRows ? 1 : a_stride;
       b += b_stride;
@@ -123,8 +132,10 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
   // multiply by the activation's derivative while the sums are in registers
   if (task.epilogue != Epilogue::kStore) {
     const Scalar* d = task.factor + row * task.factor_stride + column;
-    TRPO_FAST_UNROLL for (int m = 0; m < kRows; ++m)
-      TRPO_FAST_UNROLL for (int v = 0; v < kVectors; ++v) {
+    TRPO_FAST_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      TRPO_FAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
         const Packet factor = ei::pload<Packet>(d + m * task.factor_stride + v * W);
         if (task.epilogue == Epilogue::kTimes) {
           sum[m][v] = ei::pmul(sum[m][v], factor);
@@ -133,10 +144,13 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
           sum[m][v] = ei::pmul(sum[m][v], ei::psub(one, ei::pmul(factor, factor)));
         }
       }
+    }
   }
-  TRPO_FAST_UNROLL for (int m = 0; m < kRows; ++m)
-    TRPO_FAST_UNROLL for (int v = 0; v < kVectors; ++v)
-      ei::pstore(c + m * task.c_stride + v * W, sum[m][v]);
+  TRPO_FAST_UNROLL
+  for (int m = 0; m < kRows; ++m) {
+    TRPO_FAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) ei::pstore(c + m * task.c_stride + v * W, sum[m][v]);
+  }
 }
 
 // All rows of one stripe of kVectors * lanes columns: blocks of kRows, then of half as many, ... , 1.

@@ -63,7 +63,8 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
   }
   if (!std::isfinite(b_norm_squared)) {
     summary.status = ConjugateGradientStatus::kNonFinite;
-    summary.message = "the right-hand side holds a NaN, an infinity, or numbers too large to square";
+    summary.message =
+        "the right-hand side holds a NaN, an infinity, or numbers too large to square";
     return summary;
   }
   const double target = options.relative_tolerance * options.relative_tolerance * b_norm_squared;

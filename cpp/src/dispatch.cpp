@@ -63,9 +63,7 @@ std::vector<std::string> available_simd_levels() {
 #endif
 }
 
-std::string eigen_version() {
-  return TRPO_FAST_EIGEN_VERSION;
-}
+std::string eigen_version() { return TRPO_FAST_EIGEN_VERSION; }
 
 std::string compiler_version() {
 #if defined(__clang__)

@@ -41,7 +41,8 @@ int cgroup_threads() {
   if (v2 >> word >> period) {
     if (word != "max") quota = std::atof(word.c_str());
   } else {
-    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+        p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
     q >> quota;
     p >> period;
   }

@@ -18,13 +18,15 @@ struct Policy<Scalar>::Packed {
 template <class Scalar>
 Policy<Scalar>::Policy(const NetworkShape& shape, const DistributionSpec& spec)
     : shape_(shape),
-      distribution_(spec, std::vector<Scalar>(static_cast<std::size_t>(spec.free_parameters())).data()),
+      distribution_(spec,
+                    std::vector<Scalar>(static_cast<std::size_t>(spec.free_parameters())).data()),
       n_network_(parameter_count(shape)),
       parameters_(static_cast<std::size_t>(n_network_ + spec.free_parameters())),
       packed_(std::make_unique<Packed>()) {
   if (shape.outputs() != spec.n_outputs())
     throw std::invalid_argument("network outputs: expected " + std::to_string(spec.n_outputs()) +
-                                " for this distribution, got " + std::to_string(shape.outputs()) + ".");
+                                " for this distribution, got " + std::to_string(shape.outputs()) +
+                                ".");
   packed_->network.reserve(kernels<Scalar>().packed_size(shape_));
   set_parameters(std::vector<Scalar>(parameters_.size()).data());
 }

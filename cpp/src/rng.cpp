@@ -60,8 +60,7 @@ void shuffle(std::uint64_t seed, std::uint32_t epoch, std::int64_t n, std::int64
       words = philox_block(seed, epoch, static_cast<std::uint64_t>(drawn / 4), 0x5A0FF1Eu);
     // floor(w (i + 1) / 2^32): uniform on 0 ... i up to i / 2^32
     const std::uint64_t w = words[static_cast<std::size_t>(drawn % 4)];
-    const std::int64_t j =
-        static_cast<std::int64_t>((w * static_cast<std::uint64_t>(i + 1)) >> 32);
+    const std::int64_t j = static_cast<std::int64_t>((w * static_cast<std::uint64_t>(i + 1)) >> 32);
     const std::int64_t kept = order[i];
     order[i] = order[j];
     order[j] = kept;

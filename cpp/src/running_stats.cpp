@@ -6,7 +6,8 @@
 namespace trpo_fast {
 
 RunningStats::RunningStats(Index dim) {
-  if (dim < 1) throw std::invalid_argument("dim: expected at least 1, got " + std::to_string(dim) + ".");
+  if (dim < 1)
+    throw std::invalid_argument("dim: expected at least 1, got " + std::to_string(dim) + ".");
   const std::size_t n = static_cast<std::size_t>(dim);
   mean_.assign(n, 0.0);
   m2_.assign(n, 0.0);

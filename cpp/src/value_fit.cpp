@@ -91,10 +91,8 @@ double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* tar
                                    double* gradient) {
   const Scalar* packed_gradient = nullptr;
   const double inverse_n = 1.0 / static_cast<double>(rows);
-  const double sum =
-      accumulate(observations, targets, rows, gradient != nullptr, &packed_gradient);
-  if (gradient)
-    kernels<Scalar>().unpack_gradient(shape_, packed_gradient, inverse_n, gradient);
+  const double sum = accumulate(observations, targets, rows, gradient != nullptr, &packed_gradient);
+  if (gradient) kernels<Scalar>().unpack_gradient(shape_, packed_gradient, inverse_n, gradient);
   return sum * inverse_n;
 }
 
@@ -188,8 +186,7 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
       const double step = options.learning_rate / (1.0 - std::pow(options.beta1, t));
       const double root = 1.0 / std::sqrt(1.0 - std::pow(options.beta2, t));
       k.adam(packed_size, step, options.beta1, options.beta2, root, options.epsilon,
-             1.0 / static_cast<double>(n), gradient, w_->m.data(), w_->v.data(),
-             w_->theta.data());
+             1.0 / static_cast<double>(n), gradient, w_->m.data(), w_->v.data(), w_->theta.data());
       k.repack(shape_, w_->theta.data(), w_->packed.data());
     }
   }
@@ -227,8 +224,9 @@ void ValueFunction<Scalar>::fit_lbfgs(const Scalar* x, const Scalar* y, Index ro
       alpha[i] = pairs[i].rho * dot(pairs[i].s, direction);
       for (std::size_t j = 0; j < size; ++j) direction[j] -= alpha[i] * pairs[i].y[j];
     }
-    const double scale = pairs.empty() ? 1.0 / std::max(1.0, std::sqrt(dot(gradient, gradient)))
-                                       : 1.0 / (pairs.back().rho * dot(pairs.back().y, pairs.back().y));
+    const double scale = pairs.empty()
+                             ? 1.0 / std::max(1.0, std::sqrt(dot(gradient, gradient)))
+                             : 1.0 / (pairs.back().rho * dot(pairs.back().y, pairs.back().y));
     for (double& d : direction) d *= scale;
     for (std::size_t i = 0; i < pairs.size(); ++i) {
       const double beta = pairs[i].rho * dot(pairs[i].y, direction);
@@ -295,8 +293,7 @@ ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Sca
   if (std::isfinite(summary.loss_before)) {
     if (options.method == ValueFitMethod::kAdam)
       fit_adam(observations, targets, rows, options, summary);
-    else
-      fit_lbfgs(observations, targets, rows, options, summary);
+    else fit_lbfgs(observations, targets, rows, options, summary);
     summary.loss_after = loss(observations, targets, rows, nullptr);
   } else {
     summary.loss_after = summary.loss_before;

@@ -6,9 +6,9 @@
 namespace trpo_fast {
 
 struct LineSearchOptions {
-  double max_kl = 0.01;           // delta, nats, > 0
-  double backtrack_ratio = 0.8;   // alpha, in (0, 1)
-  int max_backtracks = 10;        // candidates tried: j = 0 ... max_backtracks
+  double max_kl = 0.01;          // delta, nats, > 0
+  double backtrack_ratio = 0.8;  // alpha, in (0, 1)
+  int max_backtracks = 10;       // candidates tried: j = 0 ... max_backtracks
 };
 
 struct Candidate {
@@ -19,10 +19,10 @@ struct Candidate {
 
 struct LineSearchSummary {
   bool accepted = false;
-  int backtracks = 0;     // j of the accepted candidate, or of the last one tried
-  double scale = 0;       // alpha^j
-  Candidate candidate;    // the accepted one, or the last one tried
-  int kl_violations = 0;  // candidates refused because KL > delta (or not finite)
+  int backtracks = 0;       // j of the accepted candidate, or of the last one tried
+  double scale = 0;         // alpha^j
+  Candidate candidate;      // the accepted one, or the last one tried
+  int kl_violations = 0;    // candidates refused because KL > delta (or not finite)
   int no_improvements = 0;  // candidates within the region that did not improve L
 };
 

@@ -25,7 +25,7 @@ inline constexpr int kMaxLayers = 16;
 
 // Plain data: crosses the kernel boundary.
 struct NetworkShape {
-  int n_layers = 0;               // linear layers
+  int n_layers = 0;                // linear layers
   int sizes[kMaxLayers + 1] = {};  // sizes[0] inputs, sizes[n_layers] outputs
   Activation activation = Activation::kTanh;
 

@@ -15,11 +15,11 @@ enum class ValueFitMethod { kAdam, kLbfgs };
 struct ValueFitOptions {
   ValueFitMethod method = ValueFitMethod::kAdam;
   // Adam (Kingma & Ba 2015; PyTorch's form)
-  int epochs = 10;            // >= 1
+  int epochs = 10;             // >= 1
   Index minibatch_size = 128;  // <= 0: the full batch
   double learning_rate = 1e-3;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
-  std::uint64_t seed = 0;     // of the shuffling
+  std::uint64_t seed = 0;  // of the shuffling
   // L-BFGS (Nocedal & Wright 2006, algorithm 7.5), full batch
   int iterations = 25;
   int memory = 10;
