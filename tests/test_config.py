@@ -129,6 +129,8 @@ INVALID: list[tuple[str, Any]] = [
     ("scale_returns", np.bool_(True)),
     ("overlap_value_fit", 1),
     ("n_workers", -1),
+    ("kl_constraint", "median"),
+    ("fisher", "true"),
     ("n_workers", 1.5),
     ("worker_timeout", 0.0),
     ("worker_timeout", "1"),

@@ -10,10 +10,31 @@ if TYPE_CHECKING:
     from .agent import TRPO
     from .config import TRPOConfig
     from .presets import preset
+    from .relatives import NPG, VPG, KLPenalty
+    from .vine import SinglePathTRPO, VineTRPO
 
-__all__ = ["TRPO", "TRPOConfig", "__version__", "preset"]
+__all__ = [
+    "NPG",
+    "TRPO",
+    "VPG",
+    "KLPenalty",
+    "SinglePathTRPO",
+    "TRPOConfig",
+    "VineTRPO",
+    "__version__",
+    "preset",
+]
 
-_HOMES = {"TRPO": "agent", "TRPOConfig": "config", "preset": "presets"}
+_HOMES = {
+    "TRPO": "agent",
+    "TRPOConfig": "config",
+    "preset": "presets",
+    "NPG": "relatives",
+    "VPG": "relatives",
+    "KLPenalty": "relatives",
+    "SinglePathTRPO": "vine",
+    "VineTRPO": "vine",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from .callbacks import Callback, CallbackList
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .config import TRPOConfig
 from .envs import describe_spaces, spaces_mismatch
-from .presets import preset as preset_config
+from .presets import find_preset
 from .rollout import Rollout, Sampler, make_sampler
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from .logging import Logger
 
 __all__ = ["TRPO"]
+
+# what TRPO.load may find in a checkpoint: the classes and where they live
+ALGORITHMS = {
+    "VineTRPO": "trpo_fast.vine",
+    "SinglePathTRPO": "trpo_fast.vine",
+    "NPG": "trpo_fast.relatives",
+    "VPG": "trpo_fast.relatives",
+    "KLPenalty": "trpo_fast.relatives",
+}
 
 EPISODE_WINDOW = 100  # episodes behind rollout/episode_return
 
@@ -79,8 +89,7 @@ class TRPO:
         env_kwargs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> None:
-        self.config = _resolve_config(config, preset, overrides, env)
-        config = self.config
+        self.config = config = self._resolve_config(config, preset, overrides, env)
         if config.n_threads is not None:
             runtime.set_num_threads(config.n_threads)
 
@@ -138,6 +147,20 @@ class TRPO:
         self._callbacks = CallbackList()
         self._callback_state: dict[str, Any] = {}
         self.sampler.bind(self.policy, seed=config.seed)
+
+    config_type: ClassVar[type[TRPOConfig]] = TRPOConfig
+
+    @classmethod
+    def _resolve_config(
+        cls, config: TRPOConfig | None, preset: str | None, overrides: dict[str, Any], env: Any
+    ) -> TRPOConfig:
+        """A configuration or a preset, the fields given beside it, and defaults for the rest."""
+        if config is not None and preset is not None:
+            raise ValueError("config, preset: expected one of them, got both; drop one.")
+        values: dict[str, Any] = {} if config is None else config.to_dict()
+        if preset is not None:
+            values = find_preset(preset).settings_for(env if isinstance(env, str) else None)
+        return cls.config_type.from_dict({**values, **overrides})
 
     # ------------------------------------------------------------------------------------ training
 
@@ -240,6 +263,16 @@ class TRPO:
 
     def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
         """The trust-region step."""
+        return self.policy.update(
+            batch.observations,
+            batch.actions,
+            batch.advantages,
+            **self._update_settings(),
+            **self._line_search_settings(),
+        )
+
+    def _update_settings(self) -> dict[str, Any]:
+        """What the configuration says of direction and length of a step."""
         config = self.config
         # a mean over A action dimensions is the sum with delta and lambda times A
         per_dimension = (
@@ -247,20 +280,24 @@ class TRPO:
             and not self.policy.distribution.is_discrete
         )
         factor = self.policy.distribution.action_dim if per_dimension else 1
-        return self.policy.update(
-            batch.observations,
-            batch.actions,
-            batch.advantages,
-            max_kl=config.max_kl * factor,
-            cg_iterations=config.cg_iterations,
-            cg_tolerance=config.cg_tolerance,
-            cg_damping=config.cg_damping * factor,
-            backtrack_ratio=config.backtrack_ratio,
-            max_backtracks=config.max_backtracks,
-            fisher_fraction=config.fisher_fraction,
-            standardize_advantages=config.standardize_advantages,
-            seed=_derived_seed(config.seed, _FISHER, self.iteration),
-        )
+        return {
+            "max_kl": config.max_kl * factor,
+            "cg_iterations": config.cg_iterations,
+            "cg_tolerance": config.cg_tolerance,
+            "cg_damping": config.cg_damping * factor,
+            "fisher": config.fisher,
+            "fisher_fraction": config.fisher_fraction,
+            "standardize_advantages": config.standardize_advantages,
+            "seed": _derived_seed(config.seed, _FISHER, self.iteration),
+        }
+
+    def _line_search_settings(self) -> dict[str, Any]:
+        """What the configuration says of the line search."""
+        return {
+            "constraint": self.config.kl_constraint,
+            "backtrack_ratio": self.config.backtrack_ratio,
+            "max_backtracks": self.config.max_backtracks,
+        }
 
     def _start_value_fit(self, batch: _Batch) -> None:
         """Regress V on the returns, in units of their running standard deviation.
@@ -510,7 +547,7 @@ class TRPO:
     def state_metadata(self) -> dict[str, Any]:
         """The rest of the agent's state, as JSON can hold it."""
         return {
-            "algorithm": "TRPO",
+            "algorithm": type(self).__name__,
             "config": self.config.to_dict(),
             "env": self.env_name,
             "env_kwargs": self._env_kwargs,
@@ -537,7 +574,10 @@ class TRPO:
     ) -> TRPO:
         """Rebuild an agent from what :meth:`state_tensors` and :meth:`state_metadata` gave."""
         try:
-            config = TRPOConfig.from_dict(metadata["config"]).replace(**overrides)
+            algorithm = metadata["algorithm"]
+            if algorithm != cls.__name__:
+                return cls._written_by(algorithm).from_state(tensors, metadata, env, **overrides)
+            config = cls.config_type.from_dict(metadata["config"]).replace(**overrides)
             source = metadata["env"] if env is None else env
             kwargs = metadata["env_kwargs"] if isinstance(source, str) else None
             agent = cls(source, config=config, env_kwargs=kwargs)
@@ -553,6 +593,18 @@ class TRPO:
                 f"checkpoint: expected an entry {error}, got none; was it written by trpo_fast?"
             ) from None
         return agent
+
+    @classmethod
+    def _written_by(cls, algorithm: str) -> type[TRPO]:
+        """The class of that name, if this one may stand for it."""
+        module = ALGORITHMS.get(algorithm)
+        if cls is not TRPO or module is None:
+            raise CheckpointError(
+                f"checkpoint: expected one of {cls.__name__}, got one of {algorithm}; load it with "
+                "TRPO.load or the class that wrote it."
+            )
+        found: type[TRPO] = getattr(importlib.import_module(module), algorithm)
+        return found
 
     def _restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
         def group(name: str) -> dict[str, NDArray[Any]]:
@@ -594,7 +646,7 @@ class TRPO:
         self.sampler.close()
 
     def __repr__(self) -> str:
-        return f"TRPO({self.env_name!r}, timesteps={self.timesteps}, iteration={self.iteration})"
+        return f"{type(self).__name__}({self.env_name!r}, timesteps={self.timesteps}, iteration={self.iteration})"
 
 
 class _Batch:
@@ -685,17 +737,6 @@ class _Console:
             self._bar.close()
         for logger in self._loggers:
             logger.close()
-
-
-def _resolve_config(
-    config: TRPOConfig | None, preset: str | None, overrides: dict[str, Any], env: Any
-) -> TRPOConfig:
-    if config is not None and preset is not None:
-        raise ValueError("config, preset: expected one of them, got both; drop one.")
-    if preset is not None:
-        env_id = env if isinstance(env, str) else None
-        return preset_config(preset, env=env_id, **overrides)
-    return (config or TRPOConfig()).replace(**overrides)
 
 
 def _whole_number(name: str, value: Any) -> int:

@@ -17,6 +17,8 @@ from typing import Any, Literal, cast, get_args
 DType = Literal["float32", "float64"]
 Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
 KLConvention = Literal["sum", "mean_over_action_dimensions"]
+KLConstraint = Literal["mean", "max"]
+FisherForm = Literal["gauss_newton", "empirical"]
 ValueOptimizer = Literal["adam", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
 
@@ -108,6 +110,9 @@ class TRPOConfig:
     max_kl: float = 0.01
     """Trust region δ: bound on KL(old‖new) in nats, mean over the states of the batch."""
 
+    kl_constraint: KLConstraint = "mean"
+    """What max_kl bounds: the mean KL over the states of the batch, or the largest one."""
+
     kl_convention: KLConvention = "sum"
     """How the KL counts action dimensions: summed (the true KL) or averaged, as by sb3-contrib."""
     # the mean over A dimensions of a Gaussian is the sum with max_kl and cg_damping times A
@@ -126,6 +131,9 @@ class TRPOConfig:
 
     max_backtracks: int = 10
     """Most times the line search shrinks the step; 0 tries the full step only."""
+
+    fisher: FisherForm = "gauss_newton"
+    """The Fisher matrix: Gauss-Newton form of the KL's Hessian, or covariance of the scores."""
 
     fisher_fraction: float = 1.0
     """Share of the batch, in (0, 1], behind the Fisher matrix; gradient and line search use all."""
@@ -197,12 +205,14 @@ class TRPOConfig:
 
         # policy update
         self._number("max_kl", "(0, inf)", remedy="0.01 nats is usual")
+        self._choice("kl_constraint", KLConstraint)
         self._choice("kl_convention", KLConvention)
         self._integer("cg_iterations", 1, remedy="10 is usual")
         self._number("cg_tolerance", "[0, 1)", remedy="it is relative to the gradient's norm")
         self._number("cg_damping", "[0, inf)", remedy="0.01 to 0.1 is usual")
         self._number("backtrack_ratio", "(0, 1)", remedy="0.8 is usual")
         self._integer("max_backtracks", 0, remedy="10 is usual")
+        self._choice("fisher", FisherForm)
         self._number("fisher_fraction", "(0, 1]", remedy="1 uses the whole batch")
         self._flag("standardize_advantages")
 

@@ -784,24 +784,19 @@ class VineTRPO(TRPO):
 
     def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
         assert isinstance(batch, _VineBatch)
-        config, branches = self.config, batch.branches
-        per_dimension = (
-            config.kl_convention == "mean_over_action_dimensions"
-            and not self.policy.distribution.is_discrete
-        )
-        factor = self.policy.distribution.action_dim if per_dimension else 1
+        branches, settings = batch.branches, self._update_settings()
         return vine_update(
             self.policy,
             self.policy.normalize(branches.observations),
             branches.actions,
             batch.q_values,
             estimator=branches.estimator,
-            max_kl=config.max_kl * factor,
-            cg_iterations=config.cg_iterations,
-            cg_tolerance=config.cg_tolerance,
-            cg_damping=config.cg_damping * factor,
-            backtrack_ratio=config.backtrack_ratio,
-            max_backtracks=config.max_backtracks,
+            max_kl=settings["max_kl"],
+            cg_iterations=settings["cg_iterations"],
+            cg_tolerance=settings["cg_tolerance"],
+            cg_damping=settings["cg_damping"],
+            backtrack_ratio=self.config.backtrack_ratio,
+            max_backtracks=self.config.max_backtracks,
         )
 
     def _start_value_fit(self, batch: _Batch) -> None:
@@ -817,7 +812,7 @@ class VineTRPO(TRPO):
 
     def state_metadata(self) -> dict[str, Any]:
         """The rest of the agent's state, as JSON can hold it."""
-        return {**super().state_metadata(), "algorithm": "VineTRPO", "vine": asdict(self.vine)}
+        return {**super().state_metadata(), "vine": asdict(self.vine)}
 
     def _restore(self, tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
         self._vine.options = _options(metadata["vine"])
@@ -870,7 +865,3 @@ class SinglePathTRPO(TRPO):
 
     def _start_value_fit(self, batch: _Batch) -> None:
         """There is none to fit."""
-
-    def state_metadata(self) -> dict[str, Any]:
-        """The rest of the agent's state, as JSON can hold it."""
-        return {**super().state_metadata(), "algorithm": "SinglePathTRPO"}

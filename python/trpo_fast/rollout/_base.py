@@ -167,6 +167,7 @@ class SamplerBase:
         self._started = False  # False: the environments must be reset before the next step
         self._first_steps = np.zeros(n_envs, np.int64)  # counters at the start of the rollout
         self._closed = False
+        self._replay_checked = False
         self._recovers = False  # crashed environments are replaced
         # what goes on from one rollout to the next
         self._counters = np.zeros(n_envs, np.uint64)  # actions drawn so far
@@ -284,10 +285,16 @@ class SamplerBase:
         """
         if not self._started:
             return {}
-        from trpo_fast.snapshots import SnapshotError
+        from trpo_fast.snapshots import SnapshotError, why_not_storable
 
         state = {"observations": self._observations.copy()}
         try:
+            # once: does an environment go on from its stored state as it would have?
+            if not self._replay_checked:
+                reasons = [reason for reason in self.map_environments(why_not_storable) if reason]
+                if reasons:
+                    raise SnapshotError(reasons[0])
+                self._replay_checked = True
             saved = self.map_environments(_save_environment)
         except NotImplementedError as error:
             raise SnapshotError(str(error)) from None
