@@ -73,7 +73,8 @@ class BoundActor {
     counter_data_ = counters_.mutable_data();
     if (policy.spec().discrete()) {
       if (!py::isinstance<Array<std::int32_t>>(actions_))
-        throw py::type_error("actions: expected a C-contiguous int32 array for a discrete distribution.");
+        throw py::type_error(
+            "actions: expected a C-contiguous int32 array for a discrete distribution.");
       discrete_ = static_cast<std::int32_t*>(actions_.mutable_data());
     } else {
       if (!py::isinstance<Array<Scalar>>(actions_))
@@ -341,97 +342,104 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
       .def_property_readonly("n_parameters", &P::n_parameters)
       .def("get_parameters",
            [](const P& p) { return Array<Scalar>(p.n_parameters(), p.parameters()); })
-      .def("set_parameters",
-           [](P& p, const Array<Scalar>& flat) {
-             check_shape("parameters", flat, {p.n_parameters()});
-             p.set_parameters(flat.data());
-           },
-           "flat"_a.noconvert())
-      .def("set_normalizer",
-           [](P& p, const Array<double>& mean, const Array<double>& inverse_std, double clip) {
-             check_shape("mean", mean, {p.shape().inputs()});
-             check_shape("inverse_std", inverse_std, {p.shape().inputs()});
-             p.set_normalizer(mean.data(), inverse_std.data(), clip);
-           },
-           "mean"_a.noconvert(), "inverse_std"_a.noconvert(), "clip"_a)
+      .def(
+          "set_parameters",
+          [](P& p, const Array<Scalar>& flat) {
+            check_shape("parameters", flat, {p.n_parameters()});
+            p.set_parameters(flat.data());
+          },
+          "flat"_a.noconvert())
+      .def(
+          "set_normalizer",
+          [](P& p, const Array<double>& mean, const Array<double>& inverse_std, double clip) {
+            check_shape("mean", mean, {p.shape().inputs()});
+            check_shape("inverse_std", inverse_std, {p.shape().inputs()});
+            p.set_normalizer(mean.data(), inverse_std.data(), clip);
+          },
+          "mean"_a.noconvert(), "inverse_std"_a.noconvert(), "clip"_a)
       .def("clear_normalizer", &P::clear_normalizer)
-      .def("normalize",
-           [](const P& p, const Array<Scalar>& x) {
-             check_shape("observations", x, {-1, p.shape().inputs()});
-             Array<Scalar> y({x.shape(0), x.shape(1)});
-             Scalar* out = y.mutable_data();
-             const Scalar* in = x.data();
-             py::gil_scoped_release release;  // x and y are held by this frame
-             p.normalize(in, x.shape(0), out);
-             return y;
-           },
-           "observations"_a.noconvert())
-      .def("outputs",
-           [](const P& p, const Array<Scalar>& x) {
-             checked_observations(p, x);
-             Array<Scalar> y({x.shape(0), py::ssize_t{p.shape().outputs()}});
-             Scalar* out = y.mutable_data();
-             const Scalar* in = x.data();
-             py::gil_scoped_release release;  // x and y are held by this frame
-             p.outputs(in, x.shape(0), out);
-             return y;
-           },
-           "observations"_a.noconvert())
-      .def("log_prob",
-           [](const P& p, const Array<Scalar>& x, const py::array& actions) {
-             checked_observations(p, x);
-             const auto a = actions_of<Scalar>(p.spec(), actions, x.shape(0));
-             return map_rows(p, x, [&](const Scalar* out, Index n) {
-               return p.distribution().log_prob(out, a, n);
-             });
-           },
-           "observations"_a.noconvert(), "actions"_a)
-      .def("entropy",
-           [](const P& p, const Array<Scalar>& x) {
-             checked_observations(p, x);
-             return map_rows(p, x, [&](const Scalar* out, Index) {
-               return p.distribution().entropy(out);
-             });
-           },
-           "observations"_a.noconvert())
-      .def("kl",
-           [](const P& p, const Array<Scalar>& x, const P& old) {
-             checked_observations(p, x);
-             checked_observations(old, x);
-             const Index outputs = p.shape().outputs();
-             std::vector<Scalar> old_outputs(static_cast<std::size_t>(x.shape(0) * outputs));
-             old.outputs(x.data(), x.shape(0), old_outputs.data());
-             return map_rows(p, x, [&](const Scalar* out, Index n) {
-               return p.distribution().kl(old.distribution(), old_outputs.data() + n * outputs, out);
-             });
-           },
-           "observations"_a.noconvert(), "old"_a)
-      .def("sample",
-           [](const P& p, const Array<Scalar>& x, std::uint64_t seed,
-              const Array<std::uint32_t>& environments, const Array<std::uint64_t>& steps,
-              bool deterministic) -> py::array {
-             checked_observations(p, x);
-             check_shape("envs", environments, {x.shape(0)});
-             check_shape("steps", steps, {x.shape(0)});
-             const py::ssize_t rows = x.shape(0), A = p.spec().action_dim();
-             Array<std::int32_t> discrete({p.spec().discrete() ? rows : 0, A});
-             Array<Scalar> continuous({p.spec().discrete() ? 0 : rows, A});
-             Scalar* c = p.spec().discrete() ? nullptr : continuous.mutable_data();
-             std::int32_t* d = p.spec().discrete() ? discrete.mutable_data() : nullptr;
-             std::vector<std::uint64_t> counters(steps.data(), steps.data() + rows);
-             const Scalar* in = x.data();
-             const std::uint32_t* ids = environments.data();
-             {
-               py::gil_scoped_release release;  // every array is held by this frame
-               Actor<Scalar> actor(p, rows);
-               if (deterministic) actor.mode(in, c, d);
-               else actor.step(in, seed, ids, counters.data(), c, d);
-             }
-             if (p.spec().discrete()) return discrete;
-             return continuous;
-           },
-           "observations"_a.noconvert(), "seed"_a, "envs"_a.noconvert(), "steps"_a.noconvert(),
-           "deterministic"_a);
+      .def(
+          "normalize",
+          [](const P& p, const Array<Scalar>& x) {
+            check_shape("observations", x, {-1, p.shape().inputs()});
+            Array<Scalar> y({x.shape(0), x.shape(1)});
+            Scalar* out = y.mutable_data();
+            const Scalar* in = x.data();
+            py::gil_scoped_release release;  // x and y are held by this frame
+            p.normalize(in, x.shape(0), out);
+            return y;
+          },
+          "observations"_a.noconvert())
+      .def(
+          "outputs",
+          [](const P& p, const Array<Scalar>& x) {
+            checked_observations(p, x);
+            Array<Scalar> y({x.shape(0), py::ssize_t{p.shape().outputs()}});
+            Scalar* out = y.mutable_data();
+            const Scalar* in = x.data();
+            py::gil_scoped_release release;  // x and y are held by this frame
+            p.outputs(in, x.shape(0), out);
+            return y;
+          },
+          "observations"_a.noconvert())
+      .def(
+          "log_prob",
+          [](const P& p, const Array<Scalar>& x, const py::array& actions) {
+            checked_observations(p, x);
+            const auto a = actions_of<Scalar>(p.spec(), actions, x.shape(0));
+            return map_rows(p, x, [&](const Scalar* out, Index n) {
+              return p.distribution().log_prob(out, a, n);
+            });
+          },
+          "observations"_a.noconvert(), "actions"_a)
+      .def(
+          "entropy",
+          [](const P& p, const Array<Scalar>& x) {
+            checked_observations(p, x);
+            return map_rows(
+                p, x, [&](const Scalar* out, Index) { return p.distribution().entropy(out); });
+          },
+          "observations"_a.noconvert())
+      .def(
+          "kl",
+          [](const P& p, const Array<Scalar>& x, const P& old) {
+            checked_observations(p, x);
+            checked_observations(old, x);
+            const Index outputs = p.shape().outputs();
+            std::vector<Scalar> old_outputs(static_cast<std::size_t>(x.shape(0) * outputs));
+            old.outputs(x.data(), x.shape(0), old_outputs.data());
+            return map_rows(p, x, [&](const Scalar* out, Index n) {
+              return p.distribution().kl(old.distribution(), old_outputs.data() + n * outputs, out);
+            });
+          },
+          "observations"_a.noconvert(), "old"_a)
+      .def(
+          "sample",
+          [](const P& p, const Array<Scalar>& x, std::uint64_t seed,
+             const Array<std::uint32_t>& environments, const Array<std::uint64_t>& steps,
+             bool deterministic) -> py::array {
+            checked_observations(p, x);
+            check_shape("envs", environments, {x.shape(0)});
+            check_shape("steps", steps, {x.shape(0)});
+            const py::ssize_t rows = x.shape(0), A = p.spec().action_dim();
+            Array<std::int32_t> discrete({p.spec().discrete() ? rows : 0, A});
+            Array<Scalar> continuous({p.spec().discrete() ? 0 : rows, A});
+            Scalar* c = p.spec().discrete() ? nullptr : continuous.mutable_data();
+            std::int32_t* d = p.spec().discrete() ? discrete.mutable_data() : nullptr;
+            std::vector<std::uint64_t> counters(steps.data(), steps.data() + rows);
+            const Scalar* in = x.data();
+            const std::uint32_t* ids = environments.data();
+            {
+              py::gil_scoped_release release;  // every array is held by this frame
+              Actor<Scalar> actor(p, rows);
+              if (deterministic) actor.mode(in, c, d);
+              else actor.step(in, seed, ids, counters.data(), c, d);
+            }
+            if (p.spec().discrete()) return discrete;
+            return continuous;
+          },
+          "observations"_a.noconvert(), "seed"_a, "envs"_a.noconvert(), "steps"_a.noconvert(),
+          "deterministic"_a);
 
   using A = BoundActor<Scalar>;
   py::class_<A>(m, ("Actor" + suffix).c_str())
@@ -467,24 +475,26 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
       .def("ascend", &ascend<Scalar>, "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "advantages"_a.noconvert(), "epochs"_a, "minibatch_size"_a, "learning_rate"_a,
            "kl_coefficient"_a, "standardize_advantages"_a, "seed"_a, "activation_budget"_a)
-      .def("get_adam",
-           [](U& u, Index n_parameters) {
-             auto& adam = u.adam();  // sized here where no ascent was made yet
-             adam.first_moment.resize(static_cast<std::size_t>(n_parameters));
-             adam.second_moment.resize(static_cast<std::size_t>(n_parameters));
-             return py::make_tuple(Array<Scalar>(n_parameters, adam.first_moment.data()),
-                                   Array<Scalar>(n_parameters, adam.second_moment.data()),
-                                   adam.steps);
-           },
-           "n_parameters"_a)
-      .def("set_adam",
-           [](U& u, const Array<Scalar>& first, const Array<Scalar>& second, std::int64_t steps) {
-             check_shape("second_moment", second, {first.size()});
-             u.adam().first_moment.assign(first.data(), first.data() + first.size());
-             u.adam().second_moment.assign(second.data(), second.data() + second.size());
-             u.adam().steps = steps;
-           },
-           "first_moment"_a.noconvert(), "second_moment"_a.noconvert(), "steps"_a);
+      .def(
+          "get_adam",
+          [](U& u, Index n_parameters) {
+            auto& adam = u.adam();  // sized here where no ascent was made yet
+            adam.first_moment.resize(static_cast<std::size_t>(n_parameters));
+            adam.second_moment.resize(static_cast<std::size_t>(n_parameters));
+            return py::make_tuple(Array<Scalar>(n_parameters, adam.first_moment.data()),
+                                  Array<Scalar>(n_parameters, adam.second_moment.data()),
+                                  adam.steps);
+          },
+          "n_parameters"_a)
+      .def(
+          "set_adam",
+          [](U& u, const Array<Scalar>& first, const Array<Scalar>& second, std::int64_t steps) {
+            check_shape("second_moment", second, {first.size()});
+            u.adam().first_moment.assign(first.data(), first.data() + first.size());
+            u.adam().second_moment.assign(second.data(), second.data() + second.size());
+            u.adam().steps = steps;
+          },
+          "first_moment"_a.noconvert(), "second_moment"_a.noconvert(), "steps"_a);
 }
 
 }  // namespace

@@ -73,14 +73,16 @@ int DistributionSpec::free_parameters() const {
 DistributionSpec make_distribution_spec(const std::string& kind, const std::vector<int>& sizes) {
   DistributionSpec spec;
   if (kind == "gaussian") spec.kind = DistributionKind::kGaussian;
-  else if (kind == "state_dependent_gaussian") spec.kind = DistributionKind::kStateDependentGaussian;
+  else if (kind == "state_dependent_gaussian")
+    spec.kind = DistributionKind::kStateDependentGaussian;
   else if (kind == "categorical") spec.kind = DistributionKind::kCategorical;
   else if (kind == "multi_categorical") spec.kind = DistributionKind::kMultiCategorical;
   else if (kind == "bernoulli") spec.kind = DistributionKind::kBernoulli;
   else
     throw std::invalid_argument(
         "distribution kind: expected one of gaussian, state_dependent_gaussian, categorical, "
-        "multi_categorical, bernoulli, got '" + kind + "'.");
+        "multi_categorical, bernoulli, got '" +
+        kind + "'.");
   if (sizes.empty() || (sizes.size() > 1 && kind != "multi_categorical"))
     throw std::invalid_argument("distribution sizes: expected one size for '" + kind +
                                 "' (several only for multi_categorical), got " +
@@ -146,8 +148,7 @@ double Distribution<Scalar>::log_prob(const Scalar* outputs, const Actions<Scala
     }
     case DistributionKind::kBernoulli: {
       const std::int32_t* a = actions.discrete + row * n;
-      for (int i = 0; i < n; ++i)
-        sum -= softplus(a[i] ? -double(outputs[i]) : double(outputs[i]));
+      for (int i = 0; i < n; ++i) sum -= softplus(a[i] ? -double(outputs[i]) : double(outputs[i]));
       return sum;
     }
   }
@@ -196,7 +197,8 @@ double Distribution<Scalar>::kl(const Distribution& old, const Scalar* old_outpu
   switch (spec_.kind) {
     case DistributionKind::kGaussian:
       for (int i = 0; i < n; ++i)
-        sum += gaussian_kl(double(old_outputs[i]), old.log_std_[i], double(outputs[i]), log_std_[i]);
+        sum +=
+            gaussian_kl(double(old_outputs[i]), old.log_std_[i], double(outputs[i]), log_std_[i]);
       return sum;
     case DistributionKind::kStateDependentGaussian:
       for (int i = 0; i < n; ++i)
@@ -302,10 +304,8 @@ void Distribution<Scalar>::add_kl_gradient(const Distribution& old, const Scalar
         const double z = (double(outputs[i]) - double(old_outputs[i])) * inverse_std;
         const double d_log_std = -(std::expm1(2.0 * (old_log_std - log_std)) + z * z);
         cotangent[i] += static_cast<Scalar>(weight * z * inverse_std);
-        if (free)
-          log_std_cotangent[i] += weight * d_log_std;
-        else if (log_std_is_free(raw))
-          cotangent[n + i] += static_cast<Scalar>(weight * d_log_std);
+        if (free) log_std_cotangent[i] += weight * d_log_std;
+        else if (log_std_is_free(raw)) cotangent[n + i] += static_cast<Scalar>(weight * d_log_std);
       }
       return;
     }
@@ -337,8 +337,7 @@ template <class Scalar>
 void Distribution<Scalar>::prepare_metric(const Scalar* outputs, Scalar* metric) const {
   const int n = spec_.sizes[0];
   switch (spec_.kind) {
-    case DistributionKind::kGaussian:
-      return;
+    case DistributionKind::kGaussian: return;
     case DistributionKind::kStateDependentGaussian:  // 1/s^2, and 2 where log_std is not clamped
       for (int i = 0; i < n; ++i) {
         const double raw = double(outputs[n + i]);
@@ -407,8 +406,7 @@ void Distribution<Scalar>::sample(const Scalar* outputs, CounterStream& stream, 
   switch (spec_.kind) {
     case DistributionKind::kGaussian:
       for (int i = 0; i < n; ++i)
-        continuous[i] =
-            static_cast<Scalar>(double(outputs[i]) + stream.normal() / inverse_std_[i]);
+        continuous[i] = static_cast<Scalar>(double(outputs[i]) + stream.normal() / inverse_std_[i]);
       return;
     case DistributionKind::kStateDependentGaussian:
       for (int i = 0; i < n; ++i)

@@ -67,23 +67,23 @@ struct PolicyBatch<Scalar>::Workspace {
   SampleBatch<Scalar> batch;
   Tiling tiling;
   int threads = 1;
-  Index stride = 0;           // of a padded output row
+  Index stride = 0;            // of a padded output row
   Index tile_activations = 0;  // scalars of cached activations a tile
   Index cached_tiles = 0;
   bool has_metric = false;
   FisherForm form = FisherForm::kGaussNewton;
 
   Distribution<Scalar> old_distribution{make_distribution_spec("categorical", {1}), nullptr};
-  AlignedBuffer<Scalar> activations;    // cached_tiles x tile_activations
-  AlignedBuffer<Scalar> outputs;        // N x P' at theta_k
-  AlignedBuffer<Scalar> metric;         // N x P', unless the metric is constant
-  AlignedBuffer<Scalar> scores;         // N x P', d log pi(a_n) / d outputs, kEmpirical only
+  AlignedBuffer<Scalar> activations;     // cached_tiles x tile_activations
+  AlignedBuffer<Scalar> outputs;         // N x P' at theta_k
+  AlignedBuffer<Scalar> metric;          // N x P', unless the metric is constant
+  AlignedBuffer<Scalar> scores;          // N x P', d log pi(a_n) / d outputs, kEmpirical only
   AlignedBuffer<double> log_std_scores;  // N x A
-  AlignedBuffer<double> log_probs;      // N
-  AlignedBuffer<Scalar> per_thread;     // activations, rows x P' twice, scratch
-  AlignedBuffer<Scalar> packed_vector;  // a tangent direction
-  AlignedBuffer<double> log_std_sums;   // chunks x A
-  std::vector<ChunkSums> sums;          // chunks
+  AlignedBuffer<double> log_probs;       // N
+  AlignedBuffer<Scalar> per_thread;      // activations, rows x P' twice, scratch
+  AlignedBuffer<Scalar> packed_vector;   // a tangent direction
+  AlignedBuffer<double> log_std_sums;    // chunks x A
+  std::vector<ChunkSums> sums;           // chunks
   GradientSum<Scalar> gradient;
   Index thread_size = 0;
 
@@ -117,10 +117,10 @@ struct PolicyBatch<Scalar>::Workspace {
   void pull_back(const AddCotangent& add_cotangent, double* gradient);
 
   // J v for the rows of a tile, with v packed before.
-  void tangent(Index tile, const Scalar* activations, const ThreadScratch& s, Scalar* u) {
+  void tangent(Index tile, const Scalar* hidden, const ThreadScratch& s, Scalar* u) {
     kernels<Scalar>().tangent(policy->shape(), policy->packed(), packed_vector.data(), tile_x(tile),
-                              policy->shape().inputs(), tiling.tile_rows(tile), activations,
-                              s.scratch, u);
+                              policy->shape().inputs(), tiling.tile_rows(tile), hidden, s.scratch,
+                              u);
   }
 
   // u <- M u for the rows of a tile.
@@ -223,7 +223,8 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
 template <class Scalar>
 double PolicyBatch<Scalar>::mean_entropy() const {
   double sum = 0.0;
-  for (Index c = 0; c < w_->tiling.chunks; ++c) sum += w_->sums[static_cast<std::size_t>(c)].entropy;
+  for (Index c = 0; c < w_->tiling.chunks; ++c)
+    sum += w_->sums[static_cast<std::size_t>(c)].entropy;
   return sum / static_cast<double>(w_->batch.size);
 }
 
@@ -333,10 +334,8 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
       Scalar* u = s.rows_a;
       w_->tangent(tile, activations, s, u);
       // u <- M u, or score score^T u
-      if (w_->form == FisherForm::kEmpirical)
-        w_->apply_scores(tile, v_log_std, u, log_std_sum);
-      else
-        w_->apply_metric(tile, u);
+      if (w_->form == FisherForm::kEmpirical) w_->apply_scores(tile, v_log_std, u, log_std_sum);
+      else w_->apply_metric(tile, u);
       // y += J^T u
       k.adjoint(shape, policy.packed(), w_->tile_x(tile), shape.inputs(),
                 w_->tiling.tile_rows(tile), activations, u, s.scratch, w_->gradient.partial(chunk));
@@ -346,8 +345,7 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
 
   // a free log_std: J is the identity, and M = 2, in every sample
   double* y_log_std = y + policy.n_network_parameters();
-  if (w_->form == FisherForm::kEmpirical)
-    w_->collect_log_std(A, inverse_n, y_log_std);
+  if (w_->form == FisherForm::kEmpirical) w_->collect_log_std(A, inverse_n, y_log_std);
   else
     for (Index a = 0; a < A; ++a) y_log_std[a] = 2.0 * v_log_std[a];
 }
@@ -528,7 +526,7 @@ class RowGather {
 // summary.
 template <class Scalar>
 struct PolicyUpdater<Scalar>::Workspace {
-  PolicyBatch<Scalar> full, part;           // all samples; a subsample or minibatch
+  PolicyBatch<Scalar> full, part;  // all samples; a subsample or minibatch
   RowGather<Scalar> gather;
   std::vector<double> weights;              // standardised advantages
   std::vector<double> gradient, direction;  // g, x
@@ -637,7 +635,8 @@ bool PolicyUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
   PolicyBatch<Scalar>* fisher = &full;
   if (options.fisher_fraction < 1.0) {
     const Index count = std::max<Index>(
-        1, static_cast<Index>(std::ceil(options.fisher_fraction * static_cast<double>(batch.size))));
+        1,
+        static_cast<Index>(std::ceil(options.fisher_fraction * static_cast<double>(batch.size))));
     draw_rows(batch.size, count, options.seed, rows);
     SampleBatch<Scalar> source = batch;
     if (options.fisher != FisherForm::kEmpirical) source.actions = {};
@@ -696,8 +695,8 @@ void PolicyUpdater<Scalar>::Workspace::step(Policy<Scalar>& policy,
   typename PolicyBatch<Scalar>::Evaluation measured;
   const auto move = [&](double scale) {
     for (std::size_t i = 0; i < candidate.size(); ++i)
-      candidate[i] = static_cast<Scalar>(static_cast<double>(old_parameters[i]) +
-                                         scale * beta * direction[i]);
+      candidate[i] =
+          static_cast<Scalar>(static_cast<double>(old_parameters[i]) + scale * beta * direction[i]);
     policy.set_parameters(candidate.data());
     measured = full.evaluate(policy, weights.data());
     Candidate seen = measured.candidate;
@@ -758,9 +757,8 @@ PolicyUpdateSummary PolicyUpdater<Scalar>::update(Policy<Scalar>& policy,
                                                   const PolicyUpdateOptions& options) {
   const Clock::time_point start = Clock::now();
   PolicyUpdateSummary summary;
-  summary.max_kl = options.step_rule == StepRule::kFixed
-                       ? std::numeric_limits<double>::infinity()
-                       : options.line_search.max_kl;
+  summary.max_kl = options.step_rule == StepRule::kFixed ? std::numeric_limits<double>::infinity()
+                                                         : options.line_search.max_kl;
   // the model of the KL is that of Gauss and Newton where x = g
   const FisherForm form =
       options.fisher == FisherForm::kIdentity ? FisherForm::kGaussNewton : options.fisher;
@@ -824,8 +822,7 @@ void PolicyUpdater<Scalar>::Workspace::climb(Policy<Scalar>& policy,
       const double root = 1.0 / std::sqrt(1.0 - std::pow(options.beta2, t));
       kernels<Scalar>().adam(n_parameters, step, options.beta1, options.beta2, root,
                              options.epsilon, /*scale=*/-1.0, scalar_gradient.data(),
-                             adam.first_moment.data(), adam.second_moment.data(),
-                             candidate.data());
+                             adam.first_moment.data(), adam.second_moment.data(), candidate.data());
       policy.set_parameters(candidate.data());
     }
   }
@@ -865,8 +862,8 @@ PolicyUpdateSummary PolicyUpdater<Scalar>::ascend(Policy<Scalar>& policy,
   // s = theta - theta_k, and what the quadratic models say of it at theta_k
   w_->direction.resize(n_parameters);
   for (std::size_t i = 0; i < n_parameters; ++i)
-    w_->direction[i] = static_cast<double>(w_->candidate[i]) -
-                       static_cast<double>(w_->old_parameters[i]);
+    w_->direction[i] =
+        static_cast<double>(w_->candidate[i]) - static_cast<double>(w_->old_parameters[i]);
   const auto measured = w_->full.evaluate(policy, w_->weights.data());
   policy.set_parameters(w_->old_parameters.data());
   w_->full.fisher_vector_product(w_->direction.data(), w_->product.data());
@@ -876,8 +873,8 @@ PolicyUpdateSummary PolicyUpdater<Scalar>::ascend(Policy<Scalar>& policy,
   summary.kl_predicted = 0.5 * dot(w_->direction, w_->product);
   summary.surrogate_gain_predicted = dot(w_->gradient, w_->direction);
 
-  if (!std::isfinite(measured.candidate.surrogate_gain) ||
-      !std::isfinite(measured.candidate.kl) || !std::isfinite(summary.step_norm)) {
+  if (!std::isfinite(measured.candidate.surrogate_gain) || !std::isfinite(measured.candidate.kl) ||
+      !std::isfinite(summary.step_norm)) {
     std::swap(w_->adam, w_->old_adam);
     stop(summary, PolicyUpdateStatus::kNonFinite,
          "the steps led to a NaN or an infinity, so the parameters are those before; a smaller "
@@ -890,9 +887,8 @@ PolicyUpdateSummary PolicyUpdater<Scalar>::ascend(Policy<Scalar>& policy,
   summary.kl_max = measured.candidate.kl_max;
   summary.surrogate_gain = measured.candidate.surrogate_gain;
   summary.entropy = measured.entropy;
-  summary.message =
-      format("ascended with KL coefficient %.4g: KL %.4g, surrogate gain %.4g",
-             options.kl_coefficient, summary.kl, summary.surrogate_gain);
+  summary.message = format("ascended with KL coefficient %.4g: KL %.4g, surrogate gain %.4g",
+                           options.kl_coefficient, summary.kl, summary.surrogate_gain);
   return finished();
 }
 

@@ -20,7 +20,8 @@ enum class DistributionKind : int {
 
 struct DistributionSpec {
   DistributionKind kind;
-  std::vector<int> sizes;  // Gaussians {A}; categorical {n}; multi-categorical {n_1, ...}; Bernoulli {n}
+  std::vector<int>
+      sizes;  // Gaussians {A}; categorical {n}; multi-categorical {n_1, ...}; Bernoulli {n}
 
   bool discrete() const;
   int n_outputs() const;        // P

@@ -99,16 +99,16 @@ enum class StepRule {
 };
 
 struct PolicyUpdateOptions {
-  LineSearchOptions line_search;         // max_kl is delta
+  LineSearchOptions line_search;  // max_kl is delta
   ConjugateGradientOptions conjugate_gradient;
   KlConstraint constraint = KlConstraint::kMean;
   FisherForm fisher = FisherForm::kGaussNewton;
   StepRule step_rule = StepRule::kLineSearch;
-  double step_size = 0.1;                // of StepRule::kFixed;  > 0
-  double damping = 0.1;                  // lambda in (F + lambda I) x = g;  >= 0
-  double fisher_fraction = 1.0;          // share of the batch that F is estimated on;  (0, 1]
+  double step_size = 0.1;        // of StepRule::kFixed;  > 0
+  double damping = 0.1;          // lambda in (F + lambda I) x = g;  >= 0
+  double fisher_fraction = 1.0;  // share of the batch that F is estimated on;  (0, 1]
   bool standardize_advantages = true;
-  std::uint64_t seed = 0;                // of the subsample
+  std::uint64_t seed = 0;                                                  // of the subsample
   Index activation_budget = PolicyBatch<float>::kDefaultActivationBudget;  // bytes
 };
 
@@ -121,7 +121,7 @@ struct PolicyAscentOptions {
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double kl_coefficient = 0.0;  // beta >= 0, units of standardised advantage per nat
   bool standardize_advantages = true;
-  std::uint64_t seed = 0;  // of the shuffling
+  std::uint64_t seed = 0;                                                  // of the shuffling
   Index activation_budget = PolicyBatch<float>::kDefaultActivationBudget;  // bytes
 };
 
@@ -153,8 +153,8 @@ struct PolicyUpdateSummary {
   double surrogate_gain_predicted = 0;  // g^T s
   double gradient_norm = 0;
   double step_norm = 0;
-  double step_scale = 0;                // alpha^j
-  double step_size = 0;                 // alpha^j beta, along x; of an ascent its learning rate
+  double step_scale = 0;  // alpha^j
+  double step_size = 0;   // alpha^j beta, along x; of an ascent its learning rate
   double entropy = 0, entropy_before = 0;
   int backtracks = 0;
   ConjugateGradientSummary conjugate_gradient;
