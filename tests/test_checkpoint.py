@@ -17,6 +17,8 @@ import pytest
 from trpo_fast import checkpoint
 from trpo_fast.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
+DATA = Path(__file__).parent / "data"
+
 METADATA: dict[str, Any] = {
     "iteration": 7,
     "timesteps": 14336,
@@ -205,6 +207,45 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(CheckpointError, match="expected a readable file"):
             load_checkpoint(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="got a folder, a pipe or a device"):
+        load_checkpoint(tmp_path / "pipe")
+
+
+def test_metadata_that_would_not_come_back_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"got '1' twice.*use text keys"):
+        save_checkpoint(tmp_path / "c", {}, {1: "a", "1": "b"})  # type: ignore[dict-item]
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- files of older versions
+
+
+@pytest.mark.parametrize("file", sorted(DATA.glob("checkpoint_schema_*.safetensors")), ids=str)
+def test_a_stored_file_of_each_schema_keeps_loading(file: Path) -> None:
+    from trpo_fast import TRPO
+
+    expected = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    agent = TRPO.load(file)
+    assert agent.timesteps == expected["timesteps"]
+    observations = np.array(expected["observations"], np.float32)
+    # logits rather than actions: these must come out the same on every processor, nearly
+    normalized = agent.policy.normalize(observations)
+    np.testing.assert_allclose(agent.policy.outputs(normalized), expected["outputs"], rtol=1e-4)
+    np.testing.assert_allclose(
+        agent.value_function.predict(normalized), expected["values"], rtol=1e-4
+    )
+    agent.learn(64, progress=False)
+    assert agent.timesteps == expected["timesteps"] + 64
+    agent.close()
+
+
+def test_the_current_schema_has_a_stored_file() -> None:
+    assert (DATA / f"checkpoint_schema_{checkpoint.SCHEMA_VERSION}.safetensors").is_file()
 
 
 # ---- interrupted writes

@@ -18,8 +18,10 @@ import contextlib
 import hashlib
 import json
 import os
+import reprlib
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,8 +117,21 @@ def _encode(tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, Any]
         ) from error
     # the digest is taken of the file as it will be, with zeros in its own place
     data = save(arrays, metadata={_KEY: text})
+    _check_that_it_can_be_read(data)
     digest = hashlib.sha256(data).hexdigest()
     return data.replace(_NO_DIGEST.encode(), digest.encode(), 1)
+
+
+def _check_that_it_can_be_read(data: bytes) -> None:
+    # keys 1 and "1" are one in JSON; a header has a largest size
+    try:
+        length = _header_length(data, len(data))
+        _parse_header(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"checkpoint metadata: expected what can be read back, {error}; use text keys, and "
+            f"store what is large among the tensors"
+        ) from error
 
 
 def _storable(name: object, tensor: object) -> npt.NDArray[Any]:
@@ -147,6 +162,8 @@ def _plain_scalar(value: object) -> object:
 
 def _read_whole(source: Path) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of an unaltered checkpoint, and its metadata."""
+    if not stat.S_ISREG(source.stat().st_mode):  # a pipe would be waited for
+        raise CheckpointError("expected a readable file, got a folder, a pipe or a device")
     # the header comes first: a foreign file may be huge
     with source.open("rb") as file:
         start = file.read(_LENGTH_BYTES)
@@ -181,13 +198,13 @@ def _parse_header(header: bytes) -> tuple[str, dict[str, Any]]:
         raise CheckpointError(
             f"expected the entry {_KEY!r} in its header, got none: not written by trpo_fast"
         )
-    record = _json_object(text.encode("utf-8", "surrogatepass"), "its metadata")
+    record = _json_object(text, "its metadata")
     schema, digest, metadata = (record.get(key) for key in ("schema", "sha256", "metadata"))
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise CheckpointError(f"expected a schema version, got {schema!r}: altered")
+        raise CheckpointError(f"expected a schema version, got {_short(schema)}: altered")
     if schema > SCHEMA_VERSION:
         raise CheckpointError(
-            f"expected schema version {SCHEMA_VERSION} or older, got {schema}: "
+            f"expected schema version {SCHEMA_VERSION} or older, got {_short(schema)}: "
             f"written by a newer trpo_fast, update to read it"
         )
     if not isinstance(digest, str) or len(digest) != len(_NO_DIGEST) or not digest.isascii():
@@ -197,14 +214,32 @@ def _parse_header(header: bytes) -> tuple[str, dict[str, Any]]:
     return digest, metadata
 
 
-def _json_object(text: bytes, what: str) -> dict[str, Any]:
+def _json_object(text: bytes | str, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        if isinstance(text, bytes):  # json would guess the encoding
+            text = text.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_once)
+    except CheckpointError:
+        raise
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"expected JSON as {what}, got other bytes: altered") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"expected a JSON object as {what}, got another value: altered")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse what JSON leaves open: which of two entries of one name counts."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CheckpointError(f"expected every name once, got {_short(twice)} twice: altered")
+    return value
+
+
+def _short(value: object) -> str:
+    return " ".join(reprlib.repr(value).split())
 
 
 def _decode(data: bytes) -> Tensors:
@@ -213,9 +248,16 @@ def _decode(data: bytes) -> Tensors:
 
     try:
         # np.array copies: what safetensors returns is a read-only view of the bytes
-        return {name: np.array(tensor) for name, tensor in load(data).items()}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"expected tensors that NumPy knows, got {error}") from error
+        tensors = {name: np.array(tensor) for name, tensor in load(data).items()}
+    except (SafetensorError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"expected tensors that NumPy knows, got {said}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind not in _KINDS:
+            raise CheckpointError(
+                f"expected real numbers as {_short(name)}, got {tensor.dtype}: altered"
+            )
+    return tensors
 
 
 def _remedy(source: Path) -> str:
