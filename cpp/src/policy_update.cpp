@@ -484,9 +484,9 @@ void draw_rows(Index n, Index count, std::uint64_t seed, std::vector<std::int64_
 }
 
 // Ends an update without a step; returns false, so that `return stop(...)` reads well.
-bool stop(PolicyUpdateSummary& summary, PolicyUpdateStatus status, std::string message) {
+bool stop(PolicyUpdateSummary& summary, PolicyUpdateStatus status, const std::string& message) {
   summary.status = status;
-  summary.message = std::move(message);
+  summary.message = message;
   return false;
 }
 
