@@ -28,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 SMALL: dict[str, Any] = {"n_envs": 2, "batch_size": 64, "n_workers": 0, "hidden_sizes": (8,)}
 METHODS: dict[str, tuple[type[TRPO], dict[str, Any]]] = {
+    "trpo_max_kl": (TRPO, {"kl_constraint": "max"}),
+    "trpo_empirical": (TRPO, {"fisher": "empirical"}),
     "npg": (NPG, {}),
     "npg_normalized": (NPG, {"step_size": None}),
     "vpg_adam": (VPG, {}),
@@ -37,6 +39,7 @@ METHODS: dict[str, tuple[type[TRPO], dict[str, Any]]] = {
     "kl_penalty_full_batch": (KLPenalty, {"policy_minibatch_size": None}),
 }
 METHOD = pytest.mark.parametrize("method", METHODS)
+SLOW = ["trpo_max_kl", "trpo_empirical", "npg", "npg_normalized", "vpg_adam", "kl_penalty"]
 
 
 def make(method: str, env: str = "CartPole-v1", **settings: Any) -> Any:
@@ -61,6 +64,16 @@ def test_first_step_of_the_natural_gradient_is_trpos_first_candidate(env: str) -
     assert records[0]["policy/backtracks"] == 0
     assert np.array_equal(agents[0].policy.parameters, agents[1].policy.parameters)
     assert records[1]["policy/kl"] == records[0]["policy/kl"]
+
+
+def test_natural_gradient_takes_the_settings_of_direction() -> None:
+    common = {**SMALL, "fisher": "empirical", "kl_constraint": "max", "max_kl": 1e-3}
+    trpo = TRPO("CartPole-v1", **common).learn(64)
+    npg = NPG("CartPole-v1", **common, step_size=None).learn(64)
+    assert trpo.last_record["policy/backtracks"] == 0
+    assert np.array_equal(trpo.policy.parameters, npg.policy.parameters)
+    plain = TRPO("CartPole-v1", **{**SMALL, "max_kl": 1e-3}).learn(64)
+    assert not np.array_equal(trpo.policy.parameters, plain.policy.parameters)
 
 
 def test_normalized_vanilla_step_has_its_length() -> None:
@@ -170,6 +183,7 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
     path = make("npg").save(tmp_path / "npg.safetensors")
     with pytest.raises(CheckpointError, match="expected one of VPG, got one of NPG"):
         VPG.load(path)
+    assert type(TRPO.load(path)) is NPG
 
 
 # ---- derivative-free search -------------------------------------------------------------------
@@ -218,7 +232,7 @@ def test_learns_something_in_seconds(cls: type[TRPO]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("method", ["npg", "npg_normalized", "vpg_adam", "kl_penalty"])
+@pytest.mark.parametrize("method", SLOW)
 def test_solves_cart_pole(method: str, seed: int) -> None:
     cls, settings = METHODS[method]
     own = {} if method == "kl_penalty" else settings
@@ -229,7 +243,7 @@ def test_solves_cart_pole(method: str, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("method", ["npg", "npg_normalized", "vpg_adam", "kl_penalty"])
+@pytest.mark.parametrize("method", SLOW)
 def test_half_cheetah_runs_forward(method: str, seed: int) -> None:
     pytest.importorskip("mujoco")
     cls, settings = METHODS[method]

@@ -28,13 +28,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import core
 from .agent import _FISHER, TRPO, _Batch, _derived_seed
-from .checkpoint import CheckpointError
 from .config import ConfigError, TRPOConfig, did_you_mean
-from .presets import find_preset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,47 +64,7 @@ class _RelativeConfig(TRPOConfig):
 
 
 class _Relative(TRPO):
-    """What the relatives share: a configuration of their own, and its way into a checkpoint."""
-
-    config_type: ClassVar[type[_RelativeConfig]]
-
-    def __init__(
-        self,
-        env: EnvSource,
-        *,
-        config: TRPOConfig | None = None,
-        preset: str | None = None,
-        env_kwargs: Mapping[str, Any] | None = None,
-        **overrides: Any,
-    ) -> None:
-        if config is not None and preset is not None:
-            raise ValueError("config, preset: expected one of them, got both; drop one.")
-        values: dict[str, Any] = {} if config is None else config.to_dict()
-        if preset is not None:
-            values = find_preset(preset).settings_for(env if isinstance(env, str) else None)
-        own = self.config_type.from_dict({**values, **overrides})
-        super().__init__(env, config=own, env_kwargs=env_kwargs)
-
-    def _update_settings(self) -> dict[str, Any]:
-        """Arguments of :meth:`core.Policy.update` that follow from the configuration."""
-        config = self.config
-        per_dimension = (
-            config.kl_convention == "mean_over_action_dimensions"
-            and not self.policy.distribution.is_discrete
-        )
-        factor = self.policy.distribution.action_dim if per_dimension else 1
-        return {
-            "max_kl": config.max_kl * factor,
-            "cg_iterations": config.cg_iterations,
-            "cg_tolerance": config.cg_tolerance,
-            "cg_damping": config.cg_damping * factor,
-            "fisher_fraction": config.fisher_fraction,
-            "standardize_advantages": config.standardize_advantages,
-            "seed": self._update_seed(),
-        }
-
-    def _update_seed(self) -> int:
-        return _derived_seed(self.config.seed, _FISHER, self.iteration)
+    """What the relatives share: the state of the policy's Adam in a checkpoint."""
 
     def state_tensors(self) -> dict[str, NDArray[Any]]:
         optimizer = self.policy.optimizer_state()
@@ -115,35 +73,10 @@ class _Relative(TRPO):
             **{f"policy_optimizer.{name}": array for name, array in optimizer.items()},
         }
 
-    def state_metadata(self) -> dict[str, Any]:
-        return {**super().state_metadata(), "algorithm": type(self).__name__}
-
-    @classmethod
-    def from_state(
-        cls,
-        tensors: Mapping[str, NDArray[Any]],
-        metadata: Mapping[str, Any],
-        env: EnvSource | None = None,
-        **overrides: Any,
-    ) -> TRPO:
-        if metadata.get("algorithm") != cls.__name__:
-            raise CheckpointError(
-                f"checkpoint: expected one of {cls.__name__}, got one of "
-                f"{metadata.get('algorithm')}; load it with the class that wrote it."
-            )
-        own = cls.config_type.from_dict(metadata["config"]).replace(**overrides)
-        shared = {field.name: getattr(own, field.name) for field in dataclasses.fields(TRPOConfig)}
-        agent = super().from_state(tensors, {**metadata, "config": shared}, env)
-        agent.config = own
-        return agent
-
     def _restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
         super()._restore(tensors, metadata)
         names = ("first_moment", "second_moment", "steps")
         self.policy.load_optimizer_state({n: tensors[f"policy_optimizer.{n}"] for n in names})
-
-    def __repr__(self) -> str:
-        return super().__repr__().replace("TRPO", type(self).__name__, 1)
 
 
 # ---- natural policy gradient
@@ -186,6 +119,7 @@ class NPG(_Relative):
             batch.actions,
             batch.advantages,
             **self._update_settings(),
+            constraint=self.config.kl_constraint,
             step="boundary" if step_size is None else "fixed",
             step_size=step_size,
         )
@@ -317,7 +251,7 @@ class KLPenalty(_Relative):
             minibatch_size=config.policy_minibatch_size,
             kl_coefficient=self.kl_coefficient,
             standardize_advantages=config.standardize_advantages,
-            seed=self._update_seed(),
+            seed=_derived_seed(config.seed, _FISHER, self.iteration),
         )
         if summary.accepted:
             self.kl_coefficient = _adapted(self.kl_coefficient, summary.kl, config.kl_target)
