@@ -271,10 +271,20 @@ def gae(
 class TorchTRPO:
     """TRPO on E copies of a Gymnasium environment, stepped in this process."""
 
-    def __init__(self, env_id: str, settings: Settings | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        settings: Settings | None = None,
+        *,
+        seed: int = 0,
+        env_kwargs: dict[str, Any] | None = None,
+    ) -> None:
         self.settings = settings or Settings()
         torch.manual_seed(seed)
-        self.envs = [gym.make(env_id) for _ in range(self.settings.n_envs)]
+        self.envs = [
+            gym.make(env_id, disable_env_checker=True, **(env_kwargs or {}))
+            for _ in range(self.settings.n_envs)
+        ]
         observation_space, action_space = self.envs[0].observation_space, self.envs[0].action_space
         if not isinstance(observation_space, gym.spaces.Box):
             raise TypeError(f"observation space: expected Box, got {observation_space}")

@@ -1,209 +1,536 @@
-"""Time a whole short training: environment steps per second, side by side in one run.
+"""Time whole trainings and their parts, side by side in one run: steps/s, CPU time, memory.
 
-The table of the README:
+The tables of the README:
 
     python benchmarks/training.py --envs CartPole-v1,HalfCheetah-v5 --json training.json
+    python benchmarks/training.py --quick            a minute, to see that it works
 
-Everybody trains a fresh agent on the same environment for the same number of steps, a multiple of
-the 2,048 steps of an update; building the agent is left out of the clock.
+For each environment, in every round, each side once, in rotating order:
 
-- ``environment only``: one environment, random actions drawn beforehand, resets included: the
-  ceiling for whoever steps environments one after the other.
-- ``sb3-contrib``: its defaults. ``torch_trpo``: the same settings in ``torch_trpo.py``.
-- ``trpo_fast, sb3 settings``: preset "sb3", one environment. ``trpo_fast``: our defaults.
+- ``environment only``: bare environments under the actions of the trpo_fast training, bit for bit
+  (see ``replay.py``), in one process and in several: the ceiling.
+- ``rollout only``: the rollouts of that training with its recorded policies, nothing learnt.
+- ``trpo_fast``: our defaults, eight environments, stepped in this process or by workers.
+- ``sb3-contrib``: its defaults, one environment. ``trpo_fast, sb3 settings``: preset "sb3", the
+  same network, batch, updates and single environment. ``torch_trpo``: the same in PyTorch.
+- ``Tianshou``: its trainer and collector with the settings of its MuJoCo example, on as many
+  environments, the same network and batch as ``trpo_fast``.
+- the same on EnvPool, where it has the environment.
+
+All Gymnasium environments, the bare ones included, are made without Gymnasium's passive checker.
+Every side lives in a process of its own; building and importing stay outside the clock. Peers train
+for fewer steps (``--peer-updates``): all figures are per step.
+
+``of ceiling`` is the ceiling's wall time per step over the side's, within each round, the ceiling
+being that with the same number of processes stepping environments; ``CPU share`` is the same of CPU
+time, all processes together, which holds on a busy machine too, and charges what another core did.
+``memory`` is the peak of all processes of a side together (see ``side_process.py``).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import contextlib
+import importlib.util
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
-
 import report
+from report import Timing
+from side_process import Crew, Measurement, SideFailed, SideProcess, Work
 
 UPDATE_STEPS = 2048
+PEER_ENVS = 8  # of trpo_fast's defaults
+HIDDEN = (64, 64)
 
 
-Train = Callable[[], int]  # returns the environment steps taken
+@dataclass(frozen=True)
+class Task:
+    """An environment, and how long a training lasts."""
+
+    env: str
+    updates: int
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    envpool: bool = True  # EnvPool has the same environment
+
+    @property
+    def steps(self) -> int:
+        """Environment steps of a training."""
+        return self.updates * UPDATE_STEPS
 
 
-class Side:
-    """Builds a fresh agent outside the clock; a call trains it."""
-
-    def __init__(self, build: Callable[[], Train], steps: int) -> None:
-        self._build = build
-        self._steps = steps
-        self._train: Train | None = None
-
-    def prepare(self) -> None:
-        """Build a fresh agent."""
-        self._train = None  # let go of the old one first
-        self._train = self._build()
-
-    def __call__(self) -> None:
-        """Train the agent that prepare() built."""
-        if self._train is None:
-            raise RuntimeError("prepare() builds the agent and comes first")
-        taken = self._train()
-        if taken != self._steps:
-            raise RuntimeError(f"steps: expected {self._steps}, took {taken}; not the same work")
+TASKS = {
+    task.env: task
+    for task in (
+        Task("CartPole-v1", 64),
+        Task("Pendulum-v1", 32),
+        Task("Hopper-v5", 16),
+        Task("HalfCheetah-v5", 16),
+        Task("Ant-v5", 8),
+        Task("Humanoid-v5", 8),
+        Task("ale_py:ALE/Boxing-v5", 16, {"obs_type": "ram"}, envpool=False),
+    )
+}
 
 
-def environment_only(env_id: str, steps: int) -> Train:
-    """Step one environment with random actions drawn beforehand."""
-    env = gym.make(env_id)
-    env.action_space.seed(0)
-    actions = [env.action_space.sample() for _ in range(steps)]
+def make(task: Task) -> Any:
+    """One environment as everybody here gets it: without the passive checker."""
+    import gymnasium
 
-    def run() -> int:
-        env.reset(seed=0)
-        for action in actions:
-            _, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
-                env.reset()
-        env.close()
-        return len(actions)
-
-    return run
+    return gymnasium.make(task.env, disable_env_checker=True, **task.env_kwargs)
 
 
-def sb3_contrib(env_id: str, steps: int) -> Train:
+# ---- sides: a context in which a call trains, or does a part of it, and returns its steps
+
+
+@contextmanager
+def environment_only(recording: Path, processes: int) -> Iterator[Work]:
+    """Bare environments through the recorded episodes."""
+    if processes == 1:
+        yield _replay_part(recording, slice(None))
+        return
+    environments = _load(recording).n_envs
+    bounds = [environments * p // processes for p in range(processes + 1)]
+    crew = Crew(
+        [partial(_replay_part, recording, slice(*bounds[p:][:2])) for p in range(processes)]
+    )
+    try:
+        yield crew
+    finally:
+        crew.close()
+
+
+def _replay_part(recording: Path, part: slice) -> Work:
+    from replay import replay
+
+    return replay(_load(recording), part)
+
+
+def _load(recording: Path) -> Any:
+    import pickle
+
+    return pickle.loads(recording.read_bytes())  # written by this very run
+
+
+@contextmanager
+def rollout_only(recording: Path, workers: int) -> Iterator[Work]:
+    """The recorded rollouts again, with their policies."""
+    from replay import play_policies
+    from trpo_fast import TRPO
+
+    kept = _load(recording)
+    agent = TRPO(kept.source, env_kwargs=kept.env_kwargs, seed=kept.seed, n_workers=workers)
+    with contextlib.closing(agent):
+        yield play_policies(kept, agent)
+
+
+@contextmanager
+def trpo_fast(source: str, task: Task, steps: int, **settings: Any) -> Iterator[Work]:
+    """trpo_fast, with its defaults but for the settings."""
+    from trpo_fast import TRPO
+
+    agent = TRPO(source, env_kwargs=task.env_kwargs, seed=0, **settings)
+    with contextlib.closing(agent):
+        yield lambda: agent.learn(steps, progress=False).timesteps
+
+
+@contextmanager
+def sb3_contrib(task: Task, steps: int) -> Iterator[Work]:
     """sb3-contrib with its defaults."""
     from sb3_contrib import TRPO
     from stable_baselines3.common.logger import Logger
 
-    model = TRPO("MlpPolicy", env_id, device="cpu", seed=0)
+    env = make(task)
+    model = TRPO("MlpPolicy", env, device="cpu", seed=0)
     model.set_logger(Logger(None, []))  # its default leaves a folder behind for every run
-    return lambda: model.learn(steps).num_timesteps
+    yield lambda: int(model.learn(steps).num_timesteps)
+    env.close()
 
 
-def torch_trpo(env_id: str, steps: int) -> Train:
+@contextmanager
+def torch_trpo(task: Task, steps: int) -> Iterator[Work]:
     """The plain PyTorch baseline with the settings of sb3-contrib."""
+    import numpy as np
+    from gymnasium.spaces import Box
+
     from torch_trpo import Settings, TorchTRPO
 
     # sb3-contrib averages the KL over action dimensions: the same trust region in true KL
-    env = gym.make(env_id)
-    space = env.action_space
-    dimensions = int(np.prod(space.shape)) if isinstance(space, gym.spaces.Box) else 1
+    env = make(task)
+    dimensions = int(np.prod(env.action_space.shape)) if isinstance(env.action_space, Box) else 1
     env.close()
     settings = Settings(max_kl=0.01 * dimensions, cg_damping=0.1 * dimensions)
-    agent = TorchTRPO(env_id, settings, seed=0)
-    return lambda: agent.learn(steps).timesteps
+    agent = TorchTRPO(task.env, settings, seed=0, env_kwargs=task.env_kwargs)
+    yield lambda: agent.learn(steps).timesteps
 
 
-def trpo_fast_sb3(env_id: str, steps: int) -> Train:
-    """trpo_fast with the settings of sb3-contrib, one environment."""
-    from trpo_fast import TRPO
+@contextmanager
+def tianshou(task: Task, steps: int, *, envpool: bool) -> Iterator[Work]:
+    """Tianshou 2 with the settings of its MuJoCo example, but eight environments and our batch."""
+    import numpy as np
+    import torch
+    from gymnasium.spaces import Discrete
+    from tianshou.algorithm import TRPO
+    from tianshou.algorithm.modelfree.reinforce import ProbabilisticActorPolicy
+    from tianshou.algorithm.optim import AdamOptimizerFactory
+    from tianshou.data import Collector, VectorReplayBuffer
+    from tianshou.env import DummyVectorEnv, VectorEnvNormObs
+    from tianshou.trainer import OnPolicyTrainerParams
+    from tianshou.utils.net.common import Net
+    from tianshou.utils.net.continuous import ContinuousActorProbabilistic, ContinuousCritic
+    from tianshou.utils.net.discrete import DiscreteActor, DiscreteCritic
+    from torch.distributions import Categorical, Independent, Normal
 
-    agent = TRPO(env_id, preset="sb3", n_envs=1, seed=0)
-    return lambda: agent.learn(steps, progress=False).timesteps
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  (Tianshou draws from it)
+    if envpool:
+        import envpool as pools
 
+        bare = pools.make_gymnasium(task.env, num_envs=PEER_ENVS, seed=0, **task.env_kwargs)
+    else:
+        bare = DummyVectorEnv([partial(make, task) for _ in range(PEER_ENVS)])
+    environments = VectorEnvNormObs(bare)
+    one = make(task)
+    actions, observations = one.action_space, one.observation_space
+    one.close()
 
-def trpo_fast_default(env_id: str, steps: int) -> Train:
-    """trpo_fast as it comes."""
-    from trpo_fast import TRPO
+    def body() -> Any:
+        return Net(state_shape=observations.shape, hidden_sizes=HIDDEN, activation=torch.nn.Tanh)
 
-    agent = TRPO(env_id, seed=0)
-    return lambda: agent.learn(steps, progress=False).timesteps
+    actor: Any
+    if isinstance(actions, Discrete):
+        actor = DiscreteActor(
+            preprocess_net=body(), action_shape=int(actions.n), softmax_output=False
+        )
+        critic: Any = DiscreteCritic(preprocess_net=body())
+    else:
+        actor = ContinuousActorProbabilistic(
+            preprocess_net=body(), action_shape=actions.shape, unbounded=True
+        )
+        torch.nn.init.constant_(actor.sigma_param, -0.5)
+        critic = ContinuousCritic(preprocess_net=body())
+    for module in (*actor.modules(), *critic.modules()):
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.orthogonal_(module.weight, 2**0.5)
+            torch.nn.init.zeros_(module.bias)
 
+    def distribution(output: Any) -> Any:
+        if isinstance(actions, Discrete):
+            return Categorical(logits=output)
+        return Independent(Normal(*output), 1)
 
-SIDES: dict[str, tuple[str, Callable[[str, int], Train]]] = {
-    "environment only": ("gymnasium", environment_only),
-    "sb3-contrib": ("sb3-contrib", sb3_contrib),
-    "torch_trpo": ("torch", torch_trpo),
-    "trpo_fast, sb3 settings": ("trpo-fast", trpo_fast_sb3),
-    "trpo_fast": ("trpo-fast", trpo_fast_default),
-}
-
-
-def measure(env_id: str, steps: int, rounds: int) -> dict[str, Any]:
-    """Train every side once per round."""
-    sides: dict[str, Side] = {}
-    for name, (package, build) in SIDES.items():
-        if report.have(package):
-            sides[name] = Side(partial(build, env_id, steps), steps)
-        else:
-            print(f"{name}: left out, {package} is not installed")
-    times = report.time_paired(
-        sides,
-        rounds=rounds,
-        warmup=1,
-        prepare={name: side.prepare for name, side in sides.items()},
+    policy = ProbabilisticActorPolicy(
+        actor=actor,
+        dist_fn=distribution,
+        action_space=actions,
+        action_scaling=not isinstance(actions, Discrete),
+        action_bound_method=None if isinstance(actions, Discrete) else "clip",
     )
-    ceiling = times["environment only"]
-    ours = times.get("trpo_fast")
+    algorithm: Any = TRPO(
+        policy=policy,
+        critic=critic,
+        optim=AdamOptimizerFactory(lr=1e-3),
+        max_kl=0.01,
+        optim_critic_iters=20,
+        advantage_normalization=True,
+        gae_lambda=0.95,
+        gamma=0.99,
+        max_batchsize=99999,
+        return_scaling=True,
+    )
+    buffer = VectorReplayBuffer(UPDATE_STEPS, PEER_ENVS)
+    collector: Any = Collector(algorithm, environments, buffer)
+    params: Any = OnPolicyTrainerParams(
+        training_collector=collector,
+        max_epochs=1,
+        epoch_num_steps=steps,
+        collection_step_num_env_steps=UPDATE_STEPS,
+        batch_size=None,  # the whole batch
+        update_step_num_repetitions=1,
+        show_progress=False,
+        verbose=False,
+    )
+
+    def run() -> int:
+        algorithm.run_training(params)
+        return int(collector.collect_step)
+
+    yield run
+    environments.close()
+
+
+# ---- one environment
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A side of an environment's table."""
+
+    group: str  # for --sides
+    side: Any  # contextmanager function with its arguments bound
+    ceiling: str | None = None  # the side that it is a share of
+    packages: tuple[str, ...] = ()  # that it needs
+
+
+def plans(task: Task, folder: Path, workers: int, peer_steps: int) -> dict[str, Plan]:
+    """All sides of an environment."""
+    gym_recording, pool_recording = folder / "gymnasium.pickle", folder / "envpool.pickle"
+    one, many = "environment only, 1 process", f"environment only, {workers} processes"
+    pool_only = "EnvPool only"
+    torch, sb3 = "torch", "sb3_contrib"
+    sides = {
+        one: Plan("environment", partial(environment_only, gym_recording, 1), one),
+        many: Plan("environment", partial(environment_only, gym_recording, workers), many),
+        "rollout only, in process": Plan("rollout", partial(rollout_only, gym_recording, 0), one),
+        f"rollout only, {workers} workers": Plan(
+            "rollout", partial(rollout_only, gym_recording, workers), many
+        ),
+        "trpo_fast, in process": Plan(
+            "trpo_fast", partial(trpo_fast, task.env, task, task.steps, n_workers=0), one
+        ),
+        f"trpo_fast, {workers} workers": Plan(
+            "trpo_fast", partial(trpo_fast, task.env, task, task.steps, n_workers=workers), many
+        ),
+        "trpo_fast, sb3 settings": Plan(
+            "trpo_fast",
+            partial(trpo_fast, task.env, task, task.steps, preset="sb3", n_envs=1, n_workers=0),
+            one,
+        ),
+        "sb3-contrib": Plan("sb3", partial(sb3_contrib, task, peer_steps), one, (sb3, torch)),
+        "torch_trpo": Plan("torch", partial(torch_trpo, task, peer_steps), one, (torch,)),
+        "Tianshou": Plan(
+            "tianshou", partial(tianshou, task, peer_steps, envpool=False), one, ("tianshou", torch)
+        ),
+    }
+    if task.envpool:
+        pool = ("envpool",)
+        sides |= {
+            pool_only: Plan(
+                "envpool", partial(environment_only, pool_recording, 1), pool_only, pool
+            ),
+            "trpo_fast, EnvPool": Plan(
+                "envpool",
+                partial(trpo_fast, f"envpool:{task.env}", task, task.steps),
+                pool_only,
+                pool,
+            ),
+            "Tianshou, EnvPool": Plan(
+                "tianshou",
+                partial(tianshou, task, peer_steps, envpool=True),
+                pool_only,
+                (*pool, "tianshou", torch),
+            ),
+        }
+    return sides
+
+
+GROUPS = ("environment", "rollout", "trpo_fast", "sb3", "torch", "tianshou", "envpool")
+
+
+def make_recording(path: Path, source: str, task: Task) -> None:
+    """Train once, keep what was done, and see that bare environments repeat it."""
+    import pickle
+
+    from replay import check_replay, record
+
+    recording = record(source, task.steps, task.env_kwargs)
+    check_replay(recording)
+    path.write_bytes(pickle.dumps(recording))
+
+
+def measure(task: Task, chosen: dict[str, Plan], rounds: int, folder: Path) -> dict[str, Any]:
+    """Run every side once per round, and once before that does not count."""
+    needs_pool = any("envpool" in plan.packages for plan in chosen.values())
+    make_recording(folder / "gymnasium.pickle", task.env, task)
+    if needs_pool:
+        make_recording(folder / "envpool.pickle", f"envpool:{task.env}", task)
+
+    taken: dict[str, list[Measurement]] = {}
+    failures: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(SideProcess(plan.side)) for name, plan in chosen.items()
+        }
+        started = time.perf_counter()
+        for index in range(-1, rounds):  # the first does not count
+            names = list(processes)
+            shift = index % len(names)
+            for name in names[shift:] + names[:shift]:
+                _progress(f"{task.env}: round {index + 1} of {rounds}, {name}", started)
+                time.sleep(0.3)  # until idle threads of the side before have stopped spinning
+                try:
+                    measurement = processes[name].run()
+                except SideFailed as failure:
+                    failures[name] = str(failure)
+                    processes.pop(name).close()
+                    continue
+                if index >= 0:
+                    taken.setdefault(name, []).append(measurement)
+    _progress("", started)
+    for name, reason in failures.items():
+        taken.pop(name, None)
+        print(f"{task.env}, {name}: left out, {reason}", flush=True)
+    return summarize(task, chosen, taken, failures)
+
+
+def _progress(text: str, started: float) -> None:
+    if sys.stderr.isatty():
+        seconds = f" ({time.perf_counter() - started:.0f} s)" if text else ""
+        sys.stderr.write(f"\r\x1b[K{text}{seconds}")
+        sys.stderr.flush()
+
+
+def summarize(
+    task: Task,
+    chosen: dict[str, Plan],
+    taken: dict[str, list[Measurement]],
+    failures: dict[str, str],
+) -> dict[str, Any]:
+    """Medians, spreads and shares of every side."""
+    timings = {
+        name: Timing([m.seconds / m.steps for m in runs], [m.cpu_seconds / m.steps for m in runs])
+        for name, runs in taken.items()
+    }
+    ours = timings.get("trpo_fast, in process")
+    sides: dict[str, Any] = {}
+    for name, timing in timings.items():
+        ceiling = timings.get(chosen[name].ceiling or "")
+        peaks = [m.peak_bytes for m in taken[name] if m.peak_bytes is not None]
+        cpu = statistics.median(timing.cpu_seconds)
+        sides[name] = {
+            **timing.to_dict(),  # of one step
+            "steps": taken[name][0].steps,
+            "steps_per_second": 1.0 / timing.median,
+            "cpu_seconds_per_million_steps": 1e6 * cpu,
+            "share_of_ceiling": report.ratio(ceiling, timing).to_dict() if ceiling else None,
+            "cpu_share_of_ceiling": statistics.median(ceiling.cpu_seconds) / cpu
+            if ceiling
+            else None,
+            "peak_bytes": max(peaks) if peaks else None,
+            "slower_than_trpo_fast": report.ratio(timing, ours).to_dict() if ours else None,
+        }
+    sb3, like_sb3 = timings.get("sb3-contrib"), timings.get("trpo_fast, sb3 settings")
     return {
-        "env": env_id,
-        "steps": steps,
-        "sides": {
-            name: {
-                **timing.to_dict(),
-                "steps_per_second": steps / timing.median,
-                "share_of_ceiling": report.ratio(ceiling, timing).median,
-                "slower_than_trpo_fast": report.ratio(timing, ours).to_dict() if ours else None,
-            }
-            for name, timing in times.items()
-        },
+        "env": task.env,
+        "steps": task.steps,
+        "sides": sides,
+        "failures": failures,
+        "sb3_contrib_over_trpo_fast_same_settings": report.ratio(sb3, like_sb3).to_dict()
+        if sb3 and like_sb3
+        else None,
     }
 
 
-def show(result: dict[str, Any], threads: int) -> None:
+def show(result: dict[str, Any]) -> None:
     """Print the table of one environment."""
     rows = []
     for name, data in result["sides"].items():
-        low, high = (result["steps"] / seconds for seconds in data["quartile_seconds"][::-1])
-        times = data["slower_than_trpo_fast"]
+        low, high = (1.0 / seconds for seconds in data["quartile_seconds"][::-1])
+        share, times = data["share_of_ceiling"], data["slower_than_trpo_fast"]
         rows.append(
             [
                 name,
                 f"{data['steps_per_second']:,.0f} ({low:,.0f} to {high:,.0f})",
-                f"{data['share_of_ceiling']:.2f}",
-                f"{data['busy_cores']:.2f}",
+                f"{share['median']:.2f}" if share else "",
+                f"{data['cpu_share_of_ceiling']:.2f}" if share else "",
+                f"{data['cpu_seconds_per_million_steps']:,.0f}",
+                f"{data['peak_bytes'] / 2**20:,.0f}" if data["peak_bytes"] else "",
                 f"{times['median']:.2f}" if times else "",
             ]
         )
     report.print_table(
-        ["training", "steps/s", "of ceiling", "busy cores", "time / trpo_fast"],
+        [
+            "",
+            "steps/s",
+            "of ceiling",
+            "CPU share",
+            "CPU s / 1M steps",
+            "memory, MB",
+            "time / trpo_fast",
+        ],
         rows,
-        title=f"{result['env']}, {result['steps']:,} steps, {threads} thread(s)",
+        title=f"{result['env']}, {result['steps']:,} steps a training",
     )
+    if times := result["sb3_contrib_over_trpo_fast_same_settings"]:
+        print(
+            f"\nsb3-contrib over trpo_fast, same environment, network and batch: "
+            f"{times['median']:.1f}x ({times['low']:.1f} to {times['high']:.1f})"
+        )
 
 
 def main() -> None:
-    """Parse flags, run each thread count in its own process, print and write."""
-    parser = argparse.ArgumentParser(description="time whole short trainings side by side")
-    parser.add_argument("--envs", type=report.comma_list, default=["CartPole-v1", "HalfCheetah-v5"])
-    parser.add_argument("--steps", type=int, default=8 * UPDATE_STEPS)
-    parser.add_argument("--threads", type=report.comma_integers, default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--in-process", type=int, default=None, help=argparse.SUPPRESS)
+    """Parse flags, measure each environment, print and write."""
+    import tempfile
+    from dataclasses import replace
+
+    parser = argparse.ArgumentParser(description="time whole trainings and their parts")
+    parser.add_argument("--envs", type=report.comma_list, default=list(TASKS))
+    parser.add_argument(
+        "--sides",
+        type=report.comma_list,
+        default=list(GROUPS),
+        help=f"groups of sides, of {','.join(GROUPS)}",
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2, help="processes stepping environments")
+    parser.add_argument(
+        "--threads", type=int, default=None, help="of every library's own; default: its choice"
+    )
+    parser.add_argument(
+        "--updates", type=int, default=None, help=f"of {UPDATE_STEPS} steps; default: by task"
+    )
+    parser.add_argument("--peer-updates", type=int, default=4, help="of sb3-contrib and others")
+    parser.add_argument("--quick", action="store_true", help="two environments, 2 updates, 1 round")
     report.add_output_flags(parser)
     flags = parser.parse_args()
-    if flags.steps < 1 or flags.steps % UPDATE_STEPS:
-        parser.error(
-            f"--steps: expected a multiple of {UPDATE_STEPS} (whole updates), got {flags.steps}"
-        )
+    if flags.quick:
+        flags.envs, flags.updates, flags.peer_updates = ["CartPole-v1", "Pendulum-v1"], 2, 1
+        flags.rounds = 1
+    for name in flags.envs:
+        if name not in TASKS:
+            parser.error(f"--envs: expected of {', '.join(TASKS)}, got {name!r}")
+    for name in flags.sides:
+        if name not in GROUPS:
+            parser.error(f"--sides: expected of {', '.join(GROUPS)}, got {name!r}")
+    for name in ("rounds", "workers", "updates", "peer_updates", "threads"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
+    if flags.workers < 2:
+        parser.error(f"--workers: expected at least 2 (1 is in process), got {flags.workers}")
 
-    if flags.in_process is None:
-        arguments = ["--envs", ",".join(flags.envs), "--steps", str(flags.steps)]
-        arguments += ["--rounds", str(flags.rounds)]
-        runs = report.rerun_per_thread_count(flags.threads, arguments)
-        report.write_json(flags.json, runs)
-        return
-
-    threads = flags.in_process
-    report.use_threads(threads)
-    facts = report.machine_facts(threads)
+    if flags.threads is not None:  # before any library is loaded, and for all processes to come
+        os.environ.update(report.thread_environment(flags.threads))
+    facts = report.machine_facts(flags.threads)
     report.print_facts(facts)
     results = []
+    missing: set[str] = set()
     for env_id in flags.envs:
-        results.append(measure(env_id, flags.steps, flags.rounds))
-        show(results[-1], threads)
-    report.write_json(flags.json, {"facts": facts, "results": results})
+        task = TASKS[env_id]
+        if flags.updates is not None:
+            task = replace(task, updates=flags.updates)
+        with tempfile.TemporaryDirectory() as folder:
+            every = plans(task, Path(folder), flags.workers, flags.peer_updates * UPDATE_STEPS)
+            chosen = {}
+            for name, plan in every.items():
+                lacking = [p for p in plan.packages if importlib.util.find_spec(p) is None]
+                if plan.group in flags.sides and not lacking:
+                    chosen[name] = plan
+                elif plan.group in flags.sides and lacking[0] not in missing:
+                    missing.add(lacking[0])
+                    print(f"without {lacking[0]}, which is not installed")
+            if chosen:
+                results.append(measure(task, chosen, flags.rounds, Path(folder)))
+                show(results[-1])
+        report.write_json(flags.json, {"facts": facts, "results": results})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,223 @@
+"""One side of a comparison in a process of its own, and what that process and its children cost.
+
+Libraries in one process share a memory peak and a set of threads; in processes of their own they do
+not. A side is built and imported outside the clock, waits, runs when told to, and reports wall time
+and CPU time; the caller tells the sides one after the other, in rotating order, so that all of them
+see the same moods of the machine.
+
+CPU time is that of the whole family of processes. Memory is the sum of each process's own peak,
+where files and shared memory that processes map in common count once. Both need Linux's /proc;
+elsewhere the CPU time is that of the one process, and the memory is not known.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+PROC = Path("/proc")
+PATIENCE_SECONDS = 1800.0  # with a side that does not answer
+
+Work = Callable[[], int]  # returns the environment steps taken
+Side = Callable[[], AbstractContextManager[Work]]
+
+
+# ---- a family of processes
+
+
+def family(pid: int) -> list[int]:
+    """A process and its living descendants; the process alone where /proc is missing."""
+    pids = [pid]
+    for parent in pids:
+        try:
+            tasks = list((PROC / str(parent) / "task").iterdir())
+            children = [
+                int(child) for task in tasks for child in (task / "children").read_text().split()
+            ]
+        except OSError:  # it has ended, or there is no /proc
+            continue
+        pids += children
+    return pids
+
+
+def children_cpu_seconds(pid: int) -> float:
+    """CPU time of all descendants, those included that ended and were waited for."""
+    ticks = 0
+    for member in family(pid):
+        try:
+            # the name, in brackets, may hold spaces
+            fields = (PROC / str(member) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        own, waited_for = fields[11:13], fields[13:15]
+        counted = waited_for if member == pid else [*own, *waited_for]
+        ticks += sum(int(value) for value in counted)
+    return ticks / float(os.sysconf("SC_CLK_TCK"))
+
+
+def peak_memory(pid: int) -> float | None:
+    """Bytes: each process's own peak, plus the largest share of files and of shared memory."""
+    own: list[int] = []
+    files: list[int] = []
+    shared: list[int] = []
+    for member in family(pid):
+        try:
+            lines = (PROC / str(member) / "status").read_text().splitlines()
+        except OSError:
+            continue
+        kilobytes = {
+            name: int(value.split()[0])
+            for name, _, value in (line.partition(":") for line in lines)
+            if name in ("VmHWM", "RssFile", "RssShmem")
+        }
+        if len(kilobytes) == 3:
+            own.append(kilobytes["VmHWM"] - kilobytes["RssFile"] - kilobytes["RssShmem"])
+            files.append(kilobytes["RssFile"])
+            shared.append(kilobytes["RssShmem"])
+    return 1024.0 * (sum(own) + max(files) + max(shared)) if own else None
+
+
+# ---- one side
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run of a side took."""
+
+    steps: int
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: float | None  # since the side's process began
+
+
+class SideFailed(RuntimeError):
+    """A side could not be built or run."""
+
+
+class SideProcess:
+    """Runs a side in a fresh interpreter, whenever :meth:`run` is called."""
+
+    def __init__(self, side: Side) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(side, theirs))
+        self._process.start()
+        theirs.close()
+
+    def run(self) -> Measurement:
+        """Build the side anew, run it once, and take it down; only the run is measured."""
+        self._connection.send("run")
+        try:
+            if not self._connection.poll(PATIENCE_SECONDS):
+                raise SideFailed(f"no answer within {PATIENCE_SECONDS:.0f} s")
+            answer = self._connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join(5.0)
+            raise SideFailed(f"its process ended with {self._process.exitcode}") from None
+        if isinstance(answer, str):
+            raise SideFailed(answer)
+        assert isinstance(answer, Measurement)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join(10.0)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def __enter__(self) -> SideProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _serve(side: Side, connection: Connection) -> None:
+    # the sides' libraries warn about each other's versions; their errors come through
+    warnings.simplefilter("ignore")
+    pid = os.getpid()
+    on_linux = PROC.is_dir()
+    while True:
+        try:
+            connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        answer: Measurement | str
+        try:
+            with side() as work:
+                gc.collect()
+                children = children_cpu_seconds(pid) if on_linux else 0.0
+                cpu, start = time.process_time(), time.perf_counter()
+                steps = work()
+                seconds = time.perf_counter() - start
+                cpu = time.process_time() - cpu
+                if on_linux:
+                    cpu += children_cpu_seconds(pid) - children
+                answer = Measurement(steps, seconds, cpu, peak_memory(pid))
+        except KeyboardInterrupt:
+            return
+        except BaseException as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(where.filename).name}:{where.lineno}"
+            answer = f"{type(error).__name__}: {error} ({place})"
+        connection.send(answer)
+
+
+# ---- parts of a side that run in parallel
+
+
+class Crew:
+    """Persistent processes, each of which prepares its part once and then does it when told to.
+
+    Parameters
+    ----------
+    parts
+        One for each process: called there, it prepares and returns the work.
+    """
+
+    def __init__(self, parts: Sequence[Callable[[], Work]]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._members: list[tuple[Any, Connection]] = []
+        for part in parts:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve_part, args=(part, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._members.append((process, ours))
+        for _, connection in self._members:
+            connection.recv()  # prepared
+
+    def __call__(self) -> int:
+        for _, connection in self._members:
+            connection.send("go")
+        return sum(int(connection.recv()) for _, connection in self._members)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process, connection in self._members:
+            connection.close()
+            process.join()
+
+
+def _serve_part(part: Callable[[], Work], connection: Connection) -> None:
+    warnings.simplefilter("ignore")
+    work = part()
+    connection.send(0)
+    while True:
+        try:
+            connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        connection.send(work())
