@@ -1,0 +1,43 @@
+"""Learning, at length (`pytest -m slow`); thresholds from `benchmarks/learning.py`."""
+
+from __future__ import annotations
+
+import pytest
+
+from trpo_fast import TRPO
+
+pytestmark = pytest.mark.slow
+
+
+def final_returns(env: str, steps: int, seeds: int, **settings: object) -> list[float]:
+    returns = []
+    for seed in range(seeds):
+        agent = TRPO(env, seed=seed, **settings)
+        agent.learn(steps, progress=False, callback=within_the_trust_region)
+        returns.append(agent.evaluate(100, seed=1_000).mean_return)
+        agent.close()
+    return returns
+
+
+def within_the_trust_region(agent: TRPO, record: dict[str, float]) -> None:
+    assert record["policy/kl"] <= record["policy/max_kl"]
+
+
+@pytest.mark.parametrize(
+    ("env", "steps", "threshold", "needed", "settings"),
+    [
+        ("CartPole-v1", 100_000, 475.0, 4, {}),
+        ("Acrobot-v1", 100_000, -100.0, 4, {}),
+        ("Pendulum-v1", 200_000, -210.0, 3, {"gamma": 0.95}),
+    ],
+)
+def test_classic_control(
+    env: str, steps: int, threshold: float, needed: int, settings: dict[str, float]
+) -> None:
+    returns = final_returns(env, steps, 5, **settings)
+    assert sum(r >= threshold for r in returns) >= needed, returns
+
+
+def test_half_cheetah_runs() -> None:
+    (result,) = final_returns("HalfCheetah-v5", 300_000, 1)
+    assert result > 1_500.0  # about -280 at random, 4,099 measured for seed 0
