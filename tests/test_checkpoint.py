@@ -355,6 +355,9 @@ checkpoint.save_checkpoint({str(path)!r}, {{"a": np.ones(1000)}}, {{"seed": 1}})
     finished = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
     assert finished.returncode == -signal.SIGKILL
     assert_bitwise(make_tensors(0), load_checkpoint(path)[0])
-    # and the next save is not disturbed by what was left
+    # and the next save is not disturbed by what was left, nor does it leave more
+    left = set(tmp_path.iterdir())
     save_checkpoint(path, make_tensors(2), {"seed": 2})
     assert load_checkpoint(path)[1] == {"seed": 2}
+    assert load_checkpoint(tmp_path / "c.previous")[1] == {"seed": 0}
+    assert set(tmp_path.iterdir()) <= left | {tmp_path / "c.previous"}

@@ -314,6 +314,9 @@ def _keep_previous(target: Path) -> None:
         except OSError:  # a file system without hard links
             shutil.copyfile(target, aside)
         os.replace(aside, _previous(target))
+        # a rename between two names of one file does nothing: they are one after a kill between
+        # this function and the next rename
+        aside.unlink(missing_ok=True)
     except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink()

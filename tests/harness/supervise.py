@@ -53,7 +53,7 @@ class Outcome:
     def details(self) -> str:
         """Up to ten findings, a line or more each."""
         findings = [*self.crashes, *self.hangs, *self.failures]
-        return "\n".join(findings[:10])
+        return "\n".join(findings[:40])
 
 
 def supervise(
