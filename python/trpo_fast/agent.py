@@ -229,8 +229,8 @@ class TRPO:
 
     def _advantages(self, rollout: Rollout) -> _Batch:
         """V of every state and true successor, then A by GAE, in the units of the rewards."""
-        T, E, O = rollout.observations.shape
-        observations = self.policy.normalize(rollout.observations.reshape(T * E, O))
+        T, E = rollout.rewards.shape
+        observations = self.policy.normalize(rollout.observations.reshape(T * E, -1))
         values = self._values(observations).reshape(T, E)
 
         # V(s_{t+1}): the next row, the state after the last one, the true end of what was cut off
@@ -340,7 +340,7 @@ class TRPO:
         return self._value_function
 
     def _update_statistics(self, rollout: Rollout) -> None:
-        """Merge the batch into the running statistics: they stay frozen from here to the next update."""
+        """Merge the batch into the running statistics, frozen from here to the next update."""
         if self.config.normalize_observations:
             self.observation_statistics.update(rollout.observations[rollout.valid])
             self._freeze_normalizer()
@@ -529,7 +529,11 @@ class TRPO:
             "value_function": self.value_function.parameters,
             "episode_returns": np.array(self._episode_returns, np.float64),
             "episode_lengths": np.array(self._episode_lengths, np.float64),
-            **{f"{group}.{name}": a for group, arrays in groups.items() for name, a in arrays.items()},
+            **{
+                f"{group}.{name}": array
+                for group, arrays in groups.items()
+                for name, array in arrays.items()
+            },
         }
 
     def _sampler_state(self) -> dict[str, NDArray[Any]]:
@@ -646,7 +650,8 @@ class TRPO:
         self.sampler.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.env_name!r}, timesteps={self.timesteps}, iteration={self.iteration})"
+        state = f"timesteps={self.timesteps}, iteration={self.iteration}"
+        return f"{type(self).__name__}({self.env_name!r}, {state})"
 
 
 class _Batch:

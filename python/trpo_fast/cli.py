@@ -197,6 +197,13 @@ def _parse(arguments: list[str]) -> Command:
         return command
     record = RunFolder.open(command.resume).read_record()
     stored = {name: record[name] for name in _STORED if name in record}
+    for name, value in stored.items():
+        expected = type(getattr(command, name))
+        if name != "env" and type(value) is not expected:
+            raise RunFolderError(
+                f"run folder: expected {name} of type {expected.__name__} in the config.json of "
+                f"{command.resume}, got {value!r:.80}; restore the file from a copy"
+            )
     config = ConfigFlags(**cast(Any, vars(TRPOConfig.from_dict(record["config"]))))
     return _parse_with(Train(**stored, config=config), arguments)
 

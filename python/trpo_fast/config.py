@@ -12,7 +12,10 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DType = Literal["float32", "float64"]
 Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
@@ -243,9 +246,9 @@ class TRPOConfig:
         """Steps T of each environment per update, ceil(batch_size / n_envs)."""
         return -(-self.batch_size // self.n_envs)
 
-    def replace(self, **changes: object) -> TRPOConfig:
+    def replace(self, **changes: object) -> Self:
         """Return a copy with these fields changed, validated again."""
-        _refuse_unknown(changes)
+        _refuse_unknown(type(self), changes)
         return dataclasses.replace(self, **cast(Any, changes))
 
     def to_dict(self) -> dict[str, Any]:
@@ -254,7 +257,7 @@ class TRPOConfig:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> TRPOConfig:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Build a configuration from (a part of) what :meth:`to_dict` gave; the rest is default.
 
         Raises
@@ -267,7 +270,7 @@ class TRPOConfig:
                 f"configuration: expected a mapping of field names to values, got "
                 f"{_show(values)}; start from TRPOConfig().to_dict()"
             )
-        _refuse_unknown(values)
+        _refuse_unknown(cls, values)
         return cls(**cast(Any, dict(values)))
 
     # ---- validation: each check stores the value back in its plain Python type
@@ -326,9 +329,9 @@ class TRPOConfig:
         self._store(name, tuple(sizes))
 
 
-def field_names() -> tuple[str, ...]:
-    """Return the names of all fields of :class:`TRPOConfig`, in their order."""
-    return tuple(field.name for field in dataclasses.fields(TRPOConfig))
+def field_names(config: type[TRPOConfig] = TRPOConfig) -> tuple[str, ...]:
+    """Return the names of all fields of a configuration class, in their order."""
+    return tuple(field.name for field in dataclasses.fields(config))
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
@@ -337,11 +340,11 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     return f"did you mean {matches[0]!r}?" if matches else ""
 
 
-def _refuse_unknown(values: Mapping[str, object]) -> None:
-    known = field_names()
+def _refuse_unknown(config: type[TRPOConfig], values: Mapping[str, object]) -> None:
+    known = field_names(config)
     for name in values:
         if name not in known:
-            remedy = did_you_mean(name, known) or "the fields are listed under TRPOConfig"
+            remedy = did_you_mean(name, known) or f"the fields are listed under {config.__name__}"
             raise ConfigError(f"configuration: expected known field names, got {name!r}; {remedy}")
 
 

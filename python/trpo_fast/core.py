@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -354,9 +355,7 @@ class Distribution:
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
-            raise ValueError(
-                f"kind: expected one of {', '.join(_KINDS)}, got {self.kind!r}."
-            )
+            raise ValueError(f"kind: expected one of {', '.join(_KINDS)}, got {self.kind!r}.")
         sizes = _integers("sizes", self.sizes)
         if not sizes or (len(sizes) > 1 and self.kind != "multi_categorical"):
             raise ValueError(
@@ -411,7 +410,7 @@ def _activation(name: str) -> str:
 def _layout(sizes: Sequence[int]) -> dict[str, tuple[slice, tuple[int, ...]]]:
     layout: dict[str, tuple[slice, tuple[int, ...]]] = {}
     at = 0
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         layout[f"{i}.weight"] = (slice(at, at + n_in * n_out), (n_out, n_in))
         at += n_in * n_out
         layout[f"{i}.bias"] = (slice(at, at + n_out), (n_out,))
@@ -733,9 +732,7 @@ class Policy(_Network):
         if array.dtype.itemsize > 4 and self.distribution.is_discrete and array.size:
             low, high = int(array.min()), int(array.max())
             if low < 0 or high > 2**31 - 1:  # would wrap around as int32
-                raise ValueError(
-                    f"actions: expected integers counted from 0, got {low} to {high}."
-                )
+                raise ValueError(f"actions: expected integers counted from 0, got {low} to {high}.")
         return _array("actions", array, self.action_dtype)
 
     def outputs(self, observations: ArrayLike) -> Float:
@@ -762,7 +759,9 @@ class Policy(_Network):
             self.distribution.kind,
             list(self.distribution.sizes),
         )
-        other.set_parameters(_shaped("old_parameters", parameters, self.dtype, (self.n_parameters,)))
+        other.set_parameters(
+            _shaped("old_parameters", parameters, self.dtype, (self.n_parameters,))
+        )
         return other
 
     def kl(self, observations: ArrayLike, old_parameters: ArrayLike) -> Float64:
@@ -933,7 +932,9 @@ class Policy(_Network):
             _integer("cg_iterations", cg_iterations, 1, 2**31 - 1),
             _finite("cg_tolerance", cg_tolerance, 0.0, math.inf, "a finite number of at least 0"),
             _finite("cg_damping", cg_damping, 0.0, math.inf, "a finite number of at least 0"),
-            _finite("backtrack_ratio", backtrack_ratio, positive, 1.0 - 1e-16, "a number in (0, 1)"),
+            _finite(
+                "backtrack_ratio", backtrack_ratio, positive, 1.0 - 1e-16, "a number in (0, 1)"
+            ),
             _integer("max_backtracks", max_backtracks, 0, 2**31 - 1),
             _finite("fisher_fraction", fisher_fraction, positive, 1.0, "a number in (0, 1]"),
             bool(standardize_advantages),

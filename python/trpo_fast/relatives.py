@@ -25,14 +25,13 @@ load.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import core
 from .agent import _FISHER, TRPO, _Batch, _derived_seed
-from .config import ConfigError, TRPOConfig, did_you_mean
+from .config import TRPOConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,27 +39,6 @@ if TYPE_CHECKING:
     from .envs import EnvSource
 
 __all__ = ["NPG", "VPG", "KLPenalty", "KLPenaltyConfig", "NPGConfig", "VPGConfig"]
-
-_Config = TypeVar("_Config", bound="_RelativeConfig")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _RelativeConfig(TRPOConfig):
-    """Fields of its own beside those of :class:`TRPOConfig`."""
-
-    def replace(self: _Config, **changes: object) -> _Config:
-        return self.from_dict({**self.to_dict(), **changes})
-
-    @classmethod
-    def from_dict(cls: type[_Config], values: Mapping[str, object]) -> _Config:
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                remedy = did_you_mean(name, known) or f"the fields are listed under {cls.__name__}"
-                raise ConfigError(
-                    f"configuration: expected known field names, got {name!r}; {remedy}"
-                )
-        return cls(**values)  # type: ignore[arg-type]
 
 
 class _Relative(TRPO):
@@ -83,7 +61,7 @@ class _Relative(TRPO):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NPGConfig(_RelativeConfig):
+class NPGConfig(TRPOConfig):
     """Settings of :class:`NPG`: those of TRPO, of which the line search is not used, and a step."""
 
     step_size: float | None = 0.3
@@ -129,7 +107,7 @@ class NPG(_Relative):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VPGConfig(_RelativeConfig):
+class VPGConfig(TRPOConfig):
     """Settings of :class:`VPG`; those of TRPO's trust region are not used."""
 
     ascent: Literal["adam", "gradient", "normalized"] = "adam"
@@ -189,7 +167,7 @@ class VPG(_Relative):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KLPenaltyConfig(_RelativeConfig):
+class KLPenaltyConfig(TRPOConfig):
     """Settings of :class:`KLPenalty`; those of TRPO's trust region are not used."""
 
     kl_target: float = 0.01

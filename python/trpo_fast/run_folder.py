@@ -129,6 +129,11 @@ class RunFolder:
                 f"run folder: expected the entries env and config in {self.config_file}, got "
                 f"neither or one; restore the file from a copy"
             )
+        if not isinstance(record["env"], str) or not isinstance(record["config"], dict):
+            raise RunFolderError(
+                f"run folder: expected a text as env and settings as config in {self.config_file}, "
+                f"got other values; restore the file from a copy"
+            )
         return record
 
     def checkpoint(self, which: str | None = None) -> Path:
