@@ -167,8 +167,8 @@ def check_replay(recording: Recording) -> None:
             n_threads=1,
         )
         pool.reset()
-        for actions, valid in zip(recording.pool_actions, recording.pool_is_valid, strict=True):
-            total += float(np.asarray(pool.step(actions)[1], np.float64)[valid].sum())
+        for row, valid in zip(recording.pool_actions, recording.pool_is_valid, strict=True):
+            total += float(np.asarray(pool.step(row)[1], np.float64)[valid].sum())
         pool.close()
     else:
         for episodes in recording.episodes:

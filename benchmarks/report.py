@@ -247,6 +247,14 @@ def have(package: str) -> bool:
     return importlib.util.find_spec(package.replace("-", "_")) is not None
 
 
+def quiet_simulator() -> None:
+    """Keep MuJoCo from warning about the models of Gymnasium in every environment that is made."""
+    if have("mujoco"):
+        import mujoco
+
+        mujoco.set_mju_user_warning(lambda text: None)
+
+
 # ---- threads
 
 

@@ -25,6 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import report
+
 PROC = Path("/proc")
 PATIENCE_SECONDS = 1800.0  # with a side that does not answer
 
@@ -147,6 +149,7 @@ class SideProcess:
 def _serve(side: Side, connection: Connection) -> None:
     # the sides' libraries warn about each other's versions; their errors come through
     warnings.simplefilter("ignore")
+    report.quiet_simulator()
     pid = os.getpid()
     on_linux = PROC.is_dir()
     while True:
@@ -213,6 +216,7 @@ class Crew:
 
 def _serve_part(part: Callable[[], Work], connection: Connection) -> None:
     warnings.simplefilter("ignore")
+    report.quiet_simulator()
     work = part()
     connection.send(0)
     while True:

@@ -509,6 +509,7 @@ def main() -> None:
 
     if flags.threads is not None:  # before any library is loaded, and for all processes to come
         os.environ.update(report.thread_environment(flags.threads))
+    report.quiet_simulator()
     facts = report.machine_facts(flags.threads)
     report.print_facts(facts)
     results = []
