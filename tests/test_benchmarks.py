@@ -1,0 +1,208 @@
+"""The benchmark scripts: all say what they do, and those that need no other library run, briefly."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+SCRIPTS = [
+    "derivative_free.py",
+    "fvp.py",
+    "learning.py",
+    "lecture_picture.py",
+    "methods.py",
+    "paper_comparison.py",
+    "training.py",
+    "update.py",
+    "vine_comparison.py",
+]
+needs_matplotlib = pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed"
+)
+needs_mujoco = pytest.mark.skipif(
+    importlib.util.find_spec("mujoco") is None, reason="mujoco is not installed"
+)
+
+
+def run(script: str, *arguments: str, folder: Path, code: int = 0) -> str:
+    answer = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert answer.returncode == code, answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script: str, tmp_path: Path) -> None:
+    assert "usage:" in run(script, "--help", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "sentence"),
+    [
+        ("training.py", ["--envs", "Pong"], "--envs: expected of CartPole-v1,"),
+        ("training.py", ["--workers", "1"], "--workers: expected at least 2"),
+        ("methods.py", ["--methods", "PPO"], "--methods: expected of TRPO,"),
+        ("methods.py", ["--scale", "0"], "--scale: expected a positive number, got 0.0"),
+        ("paper_comparison.py", ["--scale", "2"], "--scale: expected a number in (0, 1], got 2.0"),
+        ("vine_comparison.py", ["--repeats", "1"], "--repeats: expected at least 2, got 1"),
+    ],
+)
+def test_bad_flags_are_named(
+    script: str, arguments: list[str], sentence: str, tmp_path: Path
+) -> None:
+    assert sentence in run(script, *arguments, folder=tmp_path, code=2)
+
+
+# ---- training.py
+
+
+def test_training_times_the_same_work(tmp_path: Path) -> None:
+    flags = "--envs CartPole-v1 --sides environment,rollout,trpo_fast --updates 1 --rounds 1"
+    out = run("training.py", *flags.split(), "--json", "training.json", folder=tmp_path)
+    assert "left out" not in out
+    (result,) = json.loads((tmp_path / "training.json").read_text())["results"]
+    sides = result["sides"]
+    assert set(sides) == {
+        "environment only, 1 process",
+        "environment only, 2 processes",
+        "rollout only, in process",
+        "rollout only, 2 workers",
+        "trpo_fast, in process",
+        "trpo_fast, 2 workers",
+        "trpo_fast, sb3 settings",
+    }
+    for side in sides.values():
+        assert side["steps"] == 2048
+        assert side["steps_per_second"] > 0.0
+        assert side["share_of_ceiling"]["median"] > 0.0
+        assert side["peak_bytes"] is None or side["peak_bytes"] > 1e6
+
+
+def test_bare_environments_repeat_a_training() -> None:
+    from replay import check_replay, record, replay
+
+    recording = record("CartPole-v1", 2048, {})
+    check_replay(recording)
+    assert recording.steps == 2048
+    assert replay(recording)() == 2048
+    halves = [replay(recording, part)() for part in (slice(0, 4), slice(4, 8))]
+    assert sum(halves) == 2048
+
+    recording.reward += 1.0
+    with pytest.raises(RuntimeError, match="not the same work"):
+        check_replay(recording)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_family_counts_children() -> None:
+    import os
+
+    from side_process import children_cpu_seconds, family, peak_memory
+
+    busy = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    before = children_cpu_seconds(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", busy + "\nprint(1, flush=True); input()"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # fmt: skip
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert child.pid in family(os.getpid())
+        assert children_cpu_seconds(os.getpid()) - before >= 0.25
+        assert (peak_memory(os.getpid()) or 0.0) > (peak_memory(child.pid) or 0.0) > 1e6
+        child.communicate(b"\n")
+    assert children_cpu_seconds(os.getpid()) - before >= 0.25  # waited for
+
+
+# ---- the comparisons of methods
+
+
+@needs_matplotlib
+def test_methods_in_short(tmp_path: Path) -> None:
+    flags = "--envs CartPole-v1 --scale 0.002 --seeds 2 --jobs 1 --out out"
+    methods = ["--methods", "TRPO,CEM"]
+    out = run("methods.py", *flags.split(), *methods, folder=tmp_path, code=1)  # nothing learnt
+    assert "[4/4" in out
+    assert (tmp_path / "out" / "methods.png").stat().st_size > 10_000
+    with (tmp_path / "out" / "methods.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {(row["method"], row["seed"]) for row in rows} == {
+        (method, seed) for method in ("TRPO", "CEM") for seed in "01"
+    }
+    again = run("methods.py", *flags.split(), *methods, "--resume", folder=tmp_path, code=1)
+    assert "4 of 4 runs are in out already" in again
+
+
+@needs_matplotlib
+@needs_mujoco
+def test_paper_comparison_in_short(tmp_path: Path) -> None:
+    flags = "--panels cart-pole --iterations 2 --batch 400 --seeds 1 --jobs 1 --out out"
+    methods = "vine,single path,natural gradient,max KL,empirical Fisher,CEM"
+    out = run("paper_comparison.py", *flags.split(), "--methods", methods, folder=tmp_path)
+    assert "cart-pole (InvertedPendulum-v5): 2 iterations of 400 steps" in out
+    assert (tmp_path / "out" / "paper.png").exists()
+    assert (tmp_path / "out" / "paper.csv").exists()
+
+
+@needs_matplotlib
+@needs_mujoco
+def test_vine_comparison_in_short(tmp_path: Path) -> None:
+    flags = "--envs Hopper-v5 --timesteps 2000 --seeds 1 --repeats 2 --policy-timesteps 2000"
+    run("vine_comparison.py", *flags.split(), "--jobs", "1", "--out", "out", folder=tmp_path)
+    found = json.loads((tmp_path / "out" / "vine.json").read_text())
+    steps = {entry["scheme"]: entry["steps"] for entry in found["variances"]}
+    assert steps["single path, Monte Carlo"] == steps["single path, GAE"] == 5000.0
+    assert 1000.0 < steps["vine, Monte Carlo"] <= 5000.0  # branches end with their episodes
+    assert len(found["learning"]) == 4
+
+
+def test_scale_one_is_the_paper() -> None:
+    from paper_comparison import SETTINGS, structure
+
+    hopper = structure(SETTINGS["Hopper"], 1.0)
+    assert (hopper.batch_size, hopper.iterations) == (1_000_000, 200)
+    assert hopper.branch_steps == 100
+    for setting in SETTINGS.values():
+        for scale in (1e-3, 1e-2, 0.1, 1.0):
+            made = structure(setting, scale)
+            assert 0 < made.states <= made.trunk
+            assert made.batch_size >= 5000
+            assert made.iterations >= 50
+
+
+def test_relative_variance_of_known_noise() -> None:
+    from vine_comparison import UPDATE_STEPS, relative_variance
+
+    rng = np.random.default_rng(0)
+    mean = np.full(20, 0.5)  # |mean|^2 = 5
+    gradients = mean + rng.standard_normal((4000, 20))  # variance 20
+    found = relative_variance(gradients, UPDATE_STEPS / 2)
+    assert found["variance"] == pytest.approx(20.0, rel=0.02)
+    assert found["signal"] == pytest.approx(5.0, rel=0.05)
+    assert found["relative"] == pytest.approx(2.0, rel=0.06)
+    assert relative_variance(np.stack([mean, -mean]), 1.0)["relative"] is None
+
+
+def test_curves_meet_on_a_common_grid() -> None:
+    from method_runs import common_grid
+
+    def curve(*points: tuple[float, float]) -> dict[str, object]:
+        return {"curve": [{"timesteps": t, "mean_return": r} for t, r in points]}
+
+    grid, values = common_grid([curve((0, 0), (10, 10)), curve((2, 1), (6, 1), (12, 1))])
+    np.testing.assert_allclose(grid, [2, 6, 10])
+    np.testing.assert_allclose(values, [[2, 6, 10], [1, 1, 1]])
+    assert common_grid([curve()])[0].size == 0
