@@ -101,7 +101,7 @@ class Curve:
 
 def run(job: Job) -> dict[str, Any]:
     """Train and evaluate; everything that tables and pictures need."""
-    report.quiet_simulator()
+    report.quiet_simulator(job.env)
     return _run_search(job) if job.kind in SEARCHES else _run_agent(job)
 
 

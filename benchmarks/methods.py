@@ -122,6 +122,7 @@ def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _yardsticks(env: str) -> dict[str, list[float]]:
     from trpo_fast import TRPO
 
+    report.quiet_simulator(env)
     agent = TRPO(env, n_envs=1, n_workers=0)
     untrained = agent.evaluate(RANDOM_EPISODES, seed=UNTRAINED_SEED).returns
     agent.close()
@@ -207,7 +208,6 @@ def main() -> int:
     results = method_runs.run_all(every, flags.out, flags.jobs, resume=flags.resume)
     if not results:
         return 1
-    report.quiet_simulator()
     summaries = summarize(results)
     show(summaries)
     report.write_json(flags.out / "methods.json", {"facts": facts, "summaries": summaries})

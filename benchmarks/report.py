@@ -247,9 +247,19 @@ def have(package: str) -> bool:
     return importlib.util.find_spec(package.replace("-", "_")) is not None
 
 
-def quiet_simulator() -> None:
-    """Keep MuJoCo from warning about the models of Gymnasium in every environment that is made."""
-    if have("mujoco"):
+def quiet_simulator(env_id: str) -> None:
+    """Keep an environment's simulator from printing banners and warnings for every copy made.
+
+    Only the simulator of that environment is imported, so that nobody's memory grows by another.
+    """
+    import gymnasium
+
+    if "ALE/" in env_id and have("ale_py"):
+        import ale_py
+
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    spec = gymnasium.registry.get(env_id)
+    if spec is not None and ".mujoco" in str(spec.entry_point) and have("mujoco"):
         import mujoco
 
         mujoco.set_mju_user_warning(lambda text: None)

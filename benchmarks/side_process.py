@@ -25,8 +25,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import report
-
 PROC = Path("/proc")
 PATIENCE_SECONDS = 1800.0  # with a side that does not answer
 
@@ -149,7 +147,6 @@ class SideProcess:
 def _serve(side: Side, connection: Connection) -> None:
     # the sides' libraries warn about each other's versions; their errors come through
     warnings.simplefilter("ignore")
-    report.quiet_simulator()
     pid = os.getpid()
     on_linux = PROC.is_dir()
     while True:
@@ -216,7 +213,6 @@ class Crew:
 
 def _serve_part(part: Callable[[], Work], connection: Connection) -> None:
     warnings.simplefilter("ignore")
-    report.quiet_simulator()
     work = part()
     connection.send(0)
     while True:

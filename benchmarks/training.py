@@ -85,6 +85,7 @@ def make(task: Task) -> Any:
     """One environment as everybody here gets it: without the passive checker."""
     import gymnasium
 
+    report.quiet_simulator(task.env)
     return gymnasium.make(task.env, disable_env_checker=True, **task.env_kwargs)
 
 
@@ -111,7 +112,9 @@ def environment_only(recording: Path, processes: int) -> Iterator[Work]:
 def _replay_part(recording: Path, part: slice) -> Work:
     from replay import replay
 
-    return replay(_load(recording), part)
+    kept = _load(recording)
+    report.quiet_simulator(kept.source)
+    return replay(kept, part)
 
 
 def _load(recording: Path) -> Any:
@@ -127,6 +130,7 @@ def rollout_only(recording: Path, workers: int) -> Iterator[Work]:
     from trpo_fast import TRPO
 
     kept = _load(recording)
+    report.quiet_simulator(kept.source)
     agent = TRPO(kept.source, env_kwargs=kept.env_kwargs, seed=kept.seed, n_workers=workers)
     with contextlib.closing(agent):
         yield play_policies(kept, agent)
@@ -137,6 +141,7 @@ def trpo_fast(source: str, task: Task, steps: int, **settings: Any) -> Iterator[
     """trpo_fast, with its defaults but for the settings."""
     from trpo_fast import TRPO
 
+    report.quiet_simulator(source)
     agent = TRPO(source, env_kwargs=task.env_kwargs, seed=0, **settings)
     with contextlib.closing(agent):
         yield lambda: agent.learn(steps, progress=False).timesteps
@@ -341,6 +346,7 @@ def make_recording(path: Path, source: str, task: Task) -> None:
 
     from replay import check_replay, record
 
+    report.quiet_simulator(source)
     recording = record(source, task.steps, task.env_kwargs)
     check_replay(recording)
     path.write_bytes(pickle.dumps(recording))
@@ -509,7 +515,6 @@ def main() -> None:
 
     if flags.threads is not None:  # before any library is loaded, and for all processes to come
         os.environ.update(report.thread_environment(flags.threads))
-    report.quiet_simulator()
     facts = report.machine_facts(flags.threads)
     report.print_facts(facts)
     results = []

@@ -84,7 +84,7 @@ def gradient_estimates(
     from trpo_fast import TRPO
     from trpo_fast.vine import VineObjective, VineRollout
 
-    report.quiet_simulator()
+    report.quiet_simulator(env)
     trained = TRPO.load(checkpoint, env=env, n_workers=0, n_threads=1)
     statistics = trained.observation_statistics
     agent = method_runs.agent_class(scheme.kind)(
@@ -155,6 +155,7 @@ def estimate_all(
     with tempfile.TemporaryDirectory() as folder:
         jobs = []
         for env in envs:
+            report.quiet_simulator(env)
             # any policy would do; one that can move, and still gets better
             path = Path(folder) / f"{env}.safetensors"
             settings = schemes(env)["single path, GAE"].settings
@@ -256,7 +257,6 @@ def main() -> int:
         if env not in HIDDEN:
             parser.error(f"--envs: expected of {', '.join(HIDDEN)}, got {env!r}")
 
-    report.quiet_simulator()
     facts = report.machine_facts()
     report.print_facts(facts)
     flags.out.mkdir(parents=True, exist_ok=True)
