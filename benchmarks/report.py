@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,7 +256,9 @@ def quiet_simulator(env_id: str) -> None:
     import gymnasium
 
     if "ALE/" in env_id and have("ale_py"):
-        import ale_py
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it registers what a plugin may have registered
+            import ale_py
 
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     spec = gymnasium.registry.get(env_id)
