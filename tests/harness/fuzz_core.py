@@ -369,7 +369,7 @@ def policy_target(rng: Rng) -> Target:
 
             def curvature(result: Any, arrays: Mapping[str, Array], before: bytes) -> None:
                 v_Fv = float(np.cos(np.arange(p.n_parameters)) @ result)
-                rounding = 1e-12 if S == np.float64 else 1e-4
+                rounding = 1e-4 if S == "float32" else 1e-12
                 assert not v_Fv < -rounding * np.abs(result).sum(), f"negative curvature {v_Fv}"
 
             fisher = str(rng.choice(["gauss_newton", "empirical"]))
