@@ -41,9 +41,6 @@ ALGORITHMS = {
     "KLPenalty": "trpo_fast.relatives",
 }
 
-MAX_KL = 0.01  # nats, of each action component, where the configuration leaves max_kl open
-CG_DAMPING = 0.03  # likewise
-
 EPISODE_WINDOW = 100  # episodes behind rollout/episode_return
 
 # purposes of random streams that are derived from the one seed of a run
@@ -276,21 +273,18 @@ class TRPO:
 
     def _update_settings(self) -> dict[str, Any]:
         """What the configuration says of direction and length of a step."""
-        config, distribution = self.config, self.policy.distribution
-        # the KL of an action is the sum over its A components. By default each adds its share to
-        # delta and lambda; a bound on the mean over dimensions is the bound on the sum over A
-        components = distribution.action_dim
-        is_mean = config.kl_convention == "mean_over_action_dimensions"
-        factor = components if is_mean and not distribution.is_discrete else 1
-        max_kl = MAX_KL * components if config.max_kl is None else config.max_kl * factor
-        damping = (
-            CG_DAMPING * components if config.cg_damping is None else config.cg_damping * factor
+        config = self.config
+        # a mean over A action dimensions is the sum with delta and lambda times A
+        per_dimension = (
+            config.kl_convention == "mean_over_action_dimensions"
+            and not self.policy.distribution.is_discrete
         )
+        factor = self.policy.distribution.action_dim if per_dimension else 1
         return {
-            "max_kl": max_kl,
+            "max_kl": config.max_kl * factor,
             "cg_iterations": config.cg_iterations,
             "cg_tolerance": config.cg_tolerance,
-            "cg_damping": damping,
+            "cg_damping": config.cg_damping * factor,
             "fisher": config.fisher,
             "fisher_fraction": config.fisher_fraction,
             "standardize_advantages": config.standardize_advantages,

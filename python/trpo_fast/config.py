@@ -110,9 +110,8 @@ class TRPOConfig:
 
     # ---- policy update
 
-    max_kl: float | None = None
-    """Trust region δ: bound on KL(old‖new) in nats; None is 0.01 for each action component."""
-    # None: 0.01 for a Discrete space, 0.06 for the six joints of HalfCheetah, since the KL is a sum
+    max_kl: float = 0.01
+    """Trust region δ: bound on KL(old‖new) in nats, mean over the states of the batch."""
 
     kl_constraint: KLConstraint = "mean"
     """What max_kl bounds: the mean KL over the states of the batch, or the largest one."""
@@ -127,8 +126,8 @@ class TRPOConfig:
     cg_tolerance: float = 1e-6
     """Relative residual ‖b − Ax‖ / ‖b‖ at which conjugate gradient stops."""
 
-    cg_damping: float | None = None
-    """λ added to the diagonal of the Fisher matrix; None is 0.03 for each action component."""
+    cg_damping: float = 0.03
+    """λ added to the diagonal of the Fisher matrix, in the matrix's own units."""
 
     backtrack_ratio: float = 0.8
     """Factor α in (0, 1) by which the line search shrinks the step."""
@@ -208,12 +207,12 @@ class TRPOConfig:
         self._flag("state_dependent_std")
 
         # policy update
-        self._optional_number("max_kl", "(0, inf)", remedy="0.01 nats is usual")
+        self._number("max_kl", "(0, inf)", remedy="0.01 nats is usual")
         self._choice("kl_constraint", KLConstraint)
         self._choice("kl_convention", KLConvention)
         self._integer("cg_iterations", 1, remedy="10 is usual")
         self._number("cg_tolerance", "[0, 1)", remedy="it is relative to the gradient's norm")
-        self._optional_number("cg_damping", "[0, inf)", remedy="0.03 to 0.1 is usual")
+        self._number("cg_damping", "[0, inf)", remedy="0.01 to 0.1 is usual")
         self._number("backtrack_ratio", "(0, 1)", remedy="0.8 is usual")
         self._integer("max_backtracks", 0, remedy="10 is usual")
         self._choice("fisher", FisherForm)
@@ -299,10 +298,6 @@ class TRPOConfig:
         if not _within(number, interval):
             raise ConfigError(f"{name}: expected a number in {interval}, got {number:g}; {remedy}")
         self._store(name, number)
-
-    def _optional_number(self, name: str, interval: str, *, remedy: str) -> None:
-        if getattr(self, name) is not None:
-            self._number(name, interval, remedy=remedy)
 
     def _flag(self, name: str) -> None:
         value = getattr(self, name)
