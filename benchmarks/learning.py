@@ -59,15 +59,7 @@ TASKS = {
     task.env: task
     for task in (
         Task("CartPole-v1", "classic", 100_000, 10, 100, threshold=475.0, seeds_needed=9),
-        Task(
-            "Pendulum-v1",
-            "classic",
-            200_000,
-            5,
-            threshold=-200.0,
-            seeds_needed=4,
-            overrides={"gamma": 0.95},
-        ),
+        Task("Pendulum-v1", "classic", 200_000, 5, 100, threshold=-200.0, seeds_needed=4),
         Task("Acrobot-v1", "classic", 100_000, 5, threshold=-100.0, seeds_needed=4),
         Task(
             "ale_py:ALE/Boxing-v5",
