@@ -199,3 +199,10 @@ def test_natural_gradient_from_the_pieces(head: reference.Head) -> None:
     ).x
     dense = p.policy.fisher(p.parameters, p.obs) + 0.1 * np.eye(len(g))
     assert_close(x, np.linalg.solve(dense, g), 1e-9)
+
+
+def test_a_curvature_next_to_zero_leaves_the_last_finite_iterate() -> None:
+    result = core.conjugate_gradient(lambda v: 1e-300 * v, np.full(3, 1e30))
+    assert result.status == "non_finite"
+    assert np.array_equal(result.x, np.zeros(3))
+    assert "step is not finite" in result.message

@@ -259,3 +259,34 @@ def test_actor_refuses_a_step_outside_its_arrays(bad_step: int) -> None:
     )
     with pytest.raises((ValueError, IndexError)):
         actor.step(bad_step)
+
+
+# ---- what is no number stays visible
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", HEADS)
+def test_a_nan_observation_never_reads_as_a_small_divergence(name: str, dtype: str) -> None:
+    policy = core_policy(small_problem(HEADS[name], dtype=dtype), dtype)
+    observations = normals(1, 2, 3)
+    observations[0, 1] = np.nan
+    kl = policy.kl(observations, policy.parameters * policy.dtype.type(1.5))
+    assert np.isnan(kl[0])
+    assert kl[1] > 0.0
+    entropy = policy.entropy(observations)
+    assert np.isnan(entropy[0]) or name.startswith("gaussian")  # whose log_std is free
+    assert np.isfinite(entropy[1])
+
+
+@pytest.mark.parametrize("kind", ["categorical", "bernoulli"])
+@pytest.mark.parametrize("size", [1e14, 1e30, 1e260])
+def test_the_divergence_of_huge_logits_is_not_negative(kind: str, size: float) -> None:
+    head = core.Distribution(kind, (2,))  # type: ignore[arg-type]
+    policy = core.Policy(1, head, hidden_sizes=(), dtype="float64")
+    observations = np.ones((1, 1))
+    for factor in (1.0, 1.0001, 3.0, -1.0):
+        policy.parameters = [0.0, 0.0, size, -size]
+        old = policy.parameters
+        policy.parameters = factor * old
+        kl = policy.kl(observations, old)[0]
+        assert kl == 0.0 if factor > 0 else kl > 1.0

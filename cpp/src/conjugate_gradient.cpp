@@ -95,6 +95,14 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
 
     // alpha = r^T r / p^T A p,  x += alpha p,  r -= alpha q
     const double alpha = r_norm_squared / curvature;
+    if (!std::isfinite(alpha * std::sqrt(dot(n, p, p)))) {
+      summary.status = ConjugateGradientStatus::kNonFinite;
+      summary.message = format(
+          "the curvature along direction %.0f was %.3e, so small that the step is not finite; "
+          "x is the last iterate",
+          summary.iterations, curvature);
+      break;
+    }
     for (Index i = 0; i < n; ++i) {
       x[i] += alpha * p[i];
       r[i] -= alpha * q[i];

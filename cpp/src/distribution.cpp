@@ -174,7 +174,7 @@ double Distribution<Scalar>::entropy(const Scalar* outputs) const {
         for (int i = 0; i < size; ++i) {
           const double log_p = double(outputs[i]) - log_z;
           const double p = std::exp(log_p);
-          if (p > 0.0) sum -= p * log_p;
+          if (p != 0.0) sum -= p * log_p;  // NaN stays visible
         }
         outputs += size;
       }
@@ -214,17 +214,19 @@ double Distribution<Scalar>::kl(const Distribution& old, const Scalar* old_outpu
         for (int i = 0; i < size; ++i) {
           const double log_p = double(old_outputs[i]) - old_log_z;
           const double p = std::exp(log_p);
-          if (p > 0.0) sum += p * (log_p - (double(outputs[i]) - log_z));
+          if (p != 0.0) sum += p * (log_p - (double(outputs[i]) - log_z));  // NaN stays visible
         }
         old_outputs += size;
         outputs += size;
       }
       return sum;
     case DistributionKind::kBernoulli:
-      // p (z - w) - softplus(z) + softplus(w)
+      // p log(p / q) + (1 - p) log((1 - p) / (1 - q)), with log p = -softplus(-z): no term that
+      // grows with a logit is left to cancel
       for (int i = 0; i < n; ++i) {
         const double z = double(old_outputs[i]), w = double(outputs[i]);
-        sum += sigmoid(z) * (z - w) - softplus(z) + softplus(w);
+        sum +=
+            sigmoid(z) * (softplus(-w) - softplus(-z)) + sigmoid(-z) * (softplus(w) - softplus(z));
       }
       return sum;
   }
@@ -382,9 +384,17 @@ void Distribution<Scalar>::apply_metric(const Scalar* metric, Index rows, Index 
         const Scalar* p = metric + row * stride;
         Scalar* u = tangent + row * stride;
         for (int size : spec_.sizes) {
-          Scalar mean = 0;
-          for (int i = 0; i < size; ++i) mean += p[i] * u[i];
-          for (int i = 0; i < size; ++i) u[i] = p[i] * (u[i] - mean);
+          // p^T u / sum p: rounded probabilities may sum to a little more than 1, and the product
+          // must not become indefinite for it
+          double mean = 0.0, total = 0.0;
+          for (int i = 0; i < size; ++i) {
+            mean += static_cast<double>(p[i]) * static_cast<double>(u[i]);
+            total += static_cast<double>(p[i]);
+          }
+          mean /= total;
+          for (int i = 0; i < size; ++i)
+            u[i] =
+                static_cast<Scalar>(static_cast<double>(p[i]) * (static_cast<double>(u[i]) - mean));
           p += size;
           u += size;
         }

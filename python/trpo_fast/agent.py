@@ -578,24 +578,38 @@ class TRPO:
     ) -> TRPO:
         """Rebuild an agent from what :meth:`state_tensors` and :meth:`state_metadata` gave."""
         try:
-            algorithm = metadata["algorithm"]
+            algorithm = str(metadata["algorithm"])
             if algorithm != cls.__name__:
                 return cls._written_by(algorithm).from_state(tensors, metadata, env, **overrides)
             config = cls.config_type.from_dict(metadata["config"]).replace(**overrides)
             source = metadata["env"] if env is None else env
             kwargs = metadata["env_kwargs"] if isinstance(source, str) else None
+            if kwargs is not None and not isinstance(kwargs, dict):
+                raise CheckpointError(
+                    f"checkpoint: expected a dictionary as env_kwargs, got {kwargs!r:.80}; was it "
+                    "written by trpo_fast?"
+                )
             agent = cls(source, config=config, env_kwargs=kwargs)
-            mismatch = spaces_mismatch(
-                metadata["spaces"], describe_spaces(agent._encoder.space, agent._adapter.space)
-            )
-            if mismatch is not None:
-                agent.close()
-                raise CheckpointError(f"checkpoint: {mismatch}")
-            agent._restore(tensors, metadata)
         except KeyError as error:
             raise CheckpointError(
                 f"checkpoint: expected an entry {error}, got none; was it written by trpo_fast?"
             ) from None
+        try:
+            mismatch = spaces_mismatch(
+                metadata["spaces"], describe_spaces(agent._encoder.space, agent._adapter.space)
+            )
+            if mismatch is not None:
+                raise CheckpointError(f"checkpoint: {mismatch}")
+            agent._restore(tensors, metadata)
+        except BaseException as error:
+            agent.close()
+            if isinstance(error, CheckpointError) or not isinstance(error, Exception):
+                raise
+            # signed, but not what an agent has written: int(), NumPy and the core say what is wrong
+            raise CheckpointError(
+                "checkpoint: expected the state of an agent, got an entry that does not fit "
+                f"({type(error).__name__}: {error}); was it written by trpo_fast?"
+            ) from error
         return agent
 
     @classmethod
@@ -628,6 +642,7 @@ class TRPO:
         self._elapsed_seconds = float(metadata["elapsed_seconds"])
         self._predictions = int(metadata["predictions"])
         self._callback_state = dict(metadata["callbacks"])
+        CallbackList().load_state_dict(self._callback_state)  # whether it is one
         self._freeze_normalizer()
         from .snapshots import SnapshotError
 

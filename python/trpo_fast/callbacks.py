@@ -240,9 +240,13 @@ class EvaluateEvery(Callback):
         record["eval/return_std"] = result.std_return
         record["eval/length"] = result.mean_length
         if self.best_return is None or result.mean_return > self.best_return:
-            self.best_return = result.mean_return
+            before, self.best_return = self.best_return, result.mean_return
             if self.best_path is not None:
-                agent.save(self.best_path)
+                try:
+                    agent.save(self.best_path)
+                except BaseException:  # interrupted: there is no such file, so it must come again
+                    self.best_return = before
+                    raise
         return None
 
     def on_end(self, agent: Any) -> None:

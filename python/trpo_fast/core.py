@@ -15,7 +15,7 @@ released while the core works; one object must not be used by two threads at onc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -59,12 +59,16 @@ __all__ = [
 # --------------------------------------------------------------------------------------- conversion
 
 
-def _array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
-    """C-contiguous array of ``dtype``; a sentence if the value is not numeric."""
+def _rectangular(name: str, value: ArrayLike) -> NDArray[Any]:
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected a rectangular array of numbers ({error}).") from None
+
+
+def _array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
+    """C-contiguous array of ``dtype``; a sentence if the value is not numeric."""
+    array = _rectangular(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}.")
     return np.asarray(array, dtype=dtype, order="C")
@@ -96,7 +100,7 @@ def _borrowed(
 
 def _coordinates(name: str, value: ArrayLike, dtype: DTypeLike, n: int) -> NDArray[Any]:
     """(n,) non-negative integers, refused rather than wrapped around."""
-    array = np.asarray(value)
+    array = _rectangular(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got dtype {array.dtype}.")
     if array.shape != (n,):
@@ -124,7 +128,7 @@ def _shaped(name: str, value: ArrayLike, dtype: DTypeLike, shape: tuple[int, ...
 
 
 def _flags(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    array = np.asarray(value)
+    array = _rectangular(name, value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected an array of booleans, got dtype {array.dtype}.")
     if array.shape != shape:
@@ -151,13 +155,23 @@ def _integer(name: str, value: int, low: int, high: int = 2**63 - 1) -> int:
 
 
 def _integers(name: str, values: Any) -> tuple[int, ...]:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    try:
+        items = None if isinstance(values, (str, bytes)) else tuple(values)
+    except TypeError:  # an array of no dimension says only here that it is no sequence
+        items = None
+    if items is None:
         raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__}.")
-    return tuple(_integer(name, n, 1, 2**20) for n in values)
+    return tuple(_integer(name, n, 1, 2**20) for n in items)
+
+
+def _boolean(name: str, value: bool) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {type(value).__name__}.")
+    return bool(value)
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.")
 
 
@@ -300,7 +314,7 @@ class RunningStatistics:
 
     def update(self, batch: ArrayLike) -> None:
         """Merge ``batch`` (N, dim)."""
-        kind = np.asarray(batch).dtype
+        kind = _rectangular("batch", batch).dtype
         array = _array("batch", batch, np.float32 if kind == np.float32 else np.float64)
         if array.ndim != 2 or array.shape[1] != self.dim:
             raise ValueError(f"batch: expected shape (N, {self.dim}), got {array.shape}.")
@@ -354,8 +368,7 @@ class Distribution:
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(f"kind: expected one of {', '.join(_KINDS)}, got {self.kind!r}.")
+        _choice("kind", self.kind, _KINDS)
         sizes = _integers("sizes", self.sizes)
         if not sizes or (len(sizes) > 1 and self.kind != "multi_categorical"):
             raise ValueError(
@@ -402,8 +415,7 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def _activation(name: str) -> str:
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}.")
+    _choice("activation", name, ACTIVATIONS)
     return name
 
 
@@ -683,7 +695,7 @@ class Policy(_Network):
             _seed(seed),
             _coordinates("envs", ids, np.uint32, n),
             _coordinates("steps", counters, np.uint64, n),
-            bool(deterministic),
+            _boolean("deterministic", deterministic),
         )
         return actions
 
@@ -719,7 +731,7 @@ class Policy(_Network):
 
     def _actions(self, actions: ArrayLike, n: int) -> NDArray[Any]:
         shape = (n, self.distribution.action_dim)
-        array = np.asarray(actions)
+        array = _rectangular("actions", actions)
         if self.distribution.kind == "categorical" and array.shape == (n,):
             array = array.reshape(n, 1)
         if array.shape != shape:
@@ -937,7 +949,7 @@ class Policy(_Network):
             ),
             _integer("max_backtracks", max_backtracks, 0, 2**31 - 1),
             _finite("fisher_fraction", fisher_fraction, positive, 1.0, "a number in (0, 1]"),
-            bool(standardize_advantages),
+            _boolean("standardize_advantages", standardize_advantages),
             _seed(seed),
             _integer("activation_budget", activation_budget, 0),
             constraint,
@@ -983,7 +995,7 @@ class Policy(_Network):
             0 if minibatch_size is None else _integer("minibatch_size", minibatch_size, 1),
             _finite("learning_rate", learning_rate, 0.0, math.inf, at_least_0),
             _finite("kl_coefficient", kl_coefficient, 0.0, math.inf, at_least_0),
-            bool(standardize_advantages),
+            _boolean("standardize_advantages", standardize_advantages),
             _seed(seed),
             _integer("activation_budget", activation_budget, 0),
         )
@@ -1075,8 +1087,7 @@ class ValueFunction(_Network):
         minibatches, the order drawn with ``seed``; ``minibatch_size=None`` is the full batch. Moments
         and step count carry over to the next fit. ``"lbfgs"`` makes ``iterations`` full-batch steps.
         """
-        if method not in ("adam", "lbfgs"):
-            raise ValueError(f"method: expected 'adam' or 'lbfgs', got {method!r}.")
+        _choice("method", method, ("adam", "lbfgs"))
         x = self._observations(observations)
         size = 0 if minibatch_size is None else _integer("minibatch_size", minibatch_size, 1)
         summary = self._impl.fit(
