@@ -283,6 +283,15 @@ def test_a_checkpoint_of_another_environment_is_refused(tmp_path: Path) -> None:
         TRPO.load(path, env="Pendulum-v1")
 
 
+def test_a_checkpoint_cannot_have_a_module_imported() -> None:
+    agent = trained("CartPole-v1", 256)
+    tensors, metadata = agent.state_tensors(), agent.state_metadata()
+    metadata["env"] = "antigravity:CartPole-v1"
+    with pytest.raises(CheckpointError, match=r"pass env='antigravity:CartPole-v1'"):
+        TRPO.from_state(tensors, metadata)
+    assert TRPO.from_state(tensors, metadata, env="CartPole-v1").timesteps == agent.timesteps
+
+
 def test_predict_takes_one_observation_or_a_batch() -> None:
     agent = trained("CartPole-v1", 256)
     one, _ = agent.predict(np.zeros(4, np.float32), deterministic=True)

@@ -41,6 +41,9 @@ ALGORITHMS = {
     "KLPenalty": "trpo_fast.relatives",
 }
 
+# prefixes of environment ids that a checkpoint may name without being asked
+KNOWN_ENVIRONMENT_MODULES = ("ale_py", "envpool", "gymnasium")
+
 EPISODE_WINDOW = 100  # episodes behind rollout/episode_return
 
 # purposes of random streams that are derived from the one seed of a run
@@ -135,6 +138,7 @@ class TRPO:
         self.value_scale = 1.0  # reward units per unit of the value network's output
         self.timesteps = 0  # environment steps taken
         self.iteration = 0  # updates made
+        self.is_between_iterations = True  # False: interrupted, policy ahead of its statistics
         self.last_record: dict[str, Any] = {}
         self._episode_returns: deque[float] = deque(maxlen=EPISODE_WINDOW)
         self._episode_lengths: deque[float] = deque(maxlen=EPISODE_WINDOW)
@@ -208,11 +212,13 @@ class TRPO:
                 while self.timesteps < goal:
                     started = time.perf_counter()
                     rollout = self.sampler.collect(self._steps_per_env, on_step=on_step)
+                    self.is_between_iterations = False
                     fit = self._finish_value_fit()  # of the batch before, made meanwhile
                     batch = self._advantages(rollout)
                     update = self._improve_policy(batch)
                     self._start_value_fit(batch)
                     self._update_statistics(rollout)
+                    self.is_between_iterations = True
                     self._elapsed_seconds += time.perf_counter() - started
 
                     record = self._record(rollout, batch, update, fit, started)
@@ -582,7 +588,7 @@ class TRPO:
             if algorithm != cls.__name__:
                 return cls._written_by(algorithm).from_state(tensors, metadata, env, **overrides)
             config = cls.config_type.from_dict(metadata["config"]).replace(**overrides)
-            source = metadata["env"] if env is None else env
+            source = _trusted_id(metadata["env"]) if env is None else env
             kwargs = metadata["env_kwargs"] if isinstance(source, str) else None
             if kwargs is not None and not isinstance(kwargs, dict):
                 raise CheckpointError(
@@ -757,6 +763,17 @@ class _Console:
             self._bar.close()
         for logger in self._loggers:
             logger.close()
+
+
+def _trusted_id(env_id: Any) -> str:
+    """The environment that a checkpoint names, unless making it would import a module of its choice."""
+    module, colon, _ = str(env_id).rpartition(":")
+    if colon and module not in KNOWN_ENVIRONMENT_MODULES:
+        raise CheckpointError(
+            f"checkpoint: its environment {env_id!r} lives in the module {module!r}, and loading a "
+            f"file runs no code; if you trust the module, pass env={env_id!r}."
+        )
+    return str(env_id)
 
 
 def _whole_number(name: str, value: Any) -> int:

@@ -333,8 +333,9 @@ class CheckpointEvery(Callback):
             self._save(agent)
 
     def on_end(self, agent: Any) -> None:
-        """Save what has been learned since."""
-        if agent.timesteps != self._saved_at:
+        """Save what has been learned since, unless an iteration was broken off half-way."""
+        whole = getattr(agent, "is_between_iterations", True)
+        if whole and agent.timesteps != self._saved_at:
             self._save(agent)
 
     def _save(self, agent: Any) -> None:
