@@ -481,6 +481,8 @@ SCRIPT = """
     from trpo_fast import core
     from trpo_fast.rollout import make_sampler
 
+    # a test run in the background may have handed down an ignored SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("begin", flush=True)  # once: nothing imports this script again
 
     class SlowEnv(gymnasium.Env):
