@@ -111,6 +111,7 @@ def test_several_updates_in_a_row(head_name: str, dtype: str) -> None:
             assert_inside_the_trust_region(p, compiled, summary, dtype)
         if summary.backtracks == expected.backtracks:
             step = compiled.parameters.astype(np.float64) - p.parameters
+            # conjugate gradient magnifies the rounding of its products: 1.6e-8 with NumPy 1.26
             tolerance = {"float64": 1e-7, "float32": 2e-3}[dtype]
             assert_close(step, expected.parameters - p.parameters, tolerance, what="step")
 

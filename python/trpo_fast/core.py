@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -1128,8 +1128,3 @@ def _adam_state(
         )
     )
     return first, second, int(steps[0])
-
-
-def summary_dict(summary: UpdateSummary | FitSummary) -> dict[str, Any]:
-    """The fields of a summary by name."""
-    return {field.name: getattr(summary, field.name) for field in fields(summary)}
