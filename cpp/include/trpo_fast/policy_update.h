@@ -15,75 +15,9 @@
 
 #include "trpo_fast/conjugate_gradient.h"
 #include "trpo_fast/line_search.h"
-#include "trpo_fast/policy.h"
+#include "trpo_fast/policy_batch.h"
 
 namespace trpo_fast {
-
-// Borrowed arrays of N samples. Observations are normalised.
-template <class Scalar>
-struct SampleBatch {
-  const Scalar* observations = nullptr;  // N x O
-  Actions<Scalar> actions;               // N x A
-  const Scalar* advantages = nullptr;    // N; may be null where no objective is asked for
-  Index size = 0;                        // N
-};
-
-// What stands for F in F x = g: which direction counts as steepest.
-enum class FisherForm {
-  kGaussNewton,  // mean_n J_n^T M_n J_n: the Hessian of the mean KL at theta_k
-  kEmpirical,    // mean_n s_n s_n^T, s_n = grad log pi(a_n|s_n): the covariance of the scores
-  kIdentity,     // I, so that x = g: the vanilla policy gradient
-};
-
-// The batch seen from the policy at theta_k: activations, outputs, log-probabilities and the Fisher
-// metric are worked out once and reused by every product.
-template <class Scalar>
-class PolicyBatch {
- public:
-  PolicyBatch();
-  ~PolicyBatch();
-
-  // Bytes of activations to keep; tiles beyond it are recomputed in every product, to the same bits.
-  static constexpr Index kDefaultActivationBudget = Index{512} << 20;
-
-  // Runs the network at the policy's parameters (theta_k) over the batch. `form` is that of later
-  // products: kEmpirical needs actions, kIdentity prepares none.
-  void assign(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
-              Index activation_budget = kDefaultActivationBudget,
-              FisherForm form = FisherForm::kGaussNewton);
-  Index size() const;
-
-  // log pi_k(a_n|s_n), N doubles; entropy averaged over the batch. Need actions.
-  const double* log_probs() const;
-  double mean_entropy() const;
-
-  // g = mean_n w_n rho_n grad log pi(a_n|s_n), rho_n = pi_k / exp(old_log_probs) or 1 where null.
-  void surrogate_gradient(const double* weights, const double* old_log_probs, double* gradient);
-
-  // g = grad of mean_n rho_n w_m - kl_coefficient mean_n KL(pi_old || pi), where row n of this batch,
-  // at theta, is row m = rows[n] (n where null) of `old`, at theta_old;  rho_n = pi / pi_old.
-  void penalised_gradient(const PolicyBatch& old, const std::int64_t* rows, const double* weights,
-                          double kl_coefficient, double* gradient);
-
-  // y = F v.  F = mean_n J_n^T M_n J_n: one tangent pass, the metric, one adjoint pass.
-  // F = mean_n s_n s_n^T, s_n = J_n^T u_n: the same passes with u_n u_n^T in place of M_n.
-  void fisher_vector_product(const double* v, double* y);
-
-  // max_n v^T J_n^T M_n J_n v: twice the quadratic model of the largest KL along v. One tangent pass.
-  double largest_curvature(const double* v);
-
-  // mean_n (rho_n - 1) w_n and mean and largest KL(pi_k || pi) for `policy` at other parameters;
-  // also its mean entropy.
-  struct Evaluation {
-    Candidate candidate;
-    double entropy = 0;
-  };
-  Evaluation evaluate(const Policy<Scalar>& policy, const double* weights);
-
- private:
-  struct Workspace;
-  std::unique_ptr<Workspace> w_;
-};
 
 // Which KL over the samples of a batch is bounded by delta.
 enum class KlConstraint {

@@ -1,0 +1,395 @@
+// N samples, O observation width, P network outputs, A action width
+#include "trpo_fast/policy_batch.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "aligned.h"
+#include "dispatch.h"
+#include "gradient_sum.h"
+#include "tiling.h"
+
+namespace trpo_fast {
+
+// Sums over the samples of one chunk.
+struct ChunkSums {
+  double gain = 0, kl = 0, kl_max = 0, entropy = 0;
+};
+
+template <class Scalar>
+struct PolicyBatch<Scalar>::Workspace {
+  const Policy<Scalar>* policy = nullptr;
+  SampleBatch<Scalar> batch;
+  Tiling tiling;
+  int threads = 1;
+  Index stride = 0;            // of a padded output row
+  Index tile_activations = 0;  // scalars of cached activations a tile
+  Index cached_tiles = 0;
+  bool has_metric = false;
+  FisherForm form = FisherForm::kGaussNewton;
+
+  Distribution<Scalar> old_distribution{make_distribution_spec("categorical", {1}), nullptr};
+  AlignedBuffer<Scalar> activations;     // cached_tiles x tile_activations
+  AlignedBuffer<Scalar> outputs;         // N x P' at theta_k
+  AlignedBuffer<Scalar> metric;          // N x P', unless the metric is constant
+  AlignedBuffer<Scalar> scores;          // N x P', d log pi(a_n) / d outputs, kEmpirical only
+  AlignedBuffer<double> log_std_scores;  // N x A
+  AlignedBuffer<double> log_probs;       // N
+  AlignedBuffer<Scalar> per_thread;      // activations, rows x P' twice, scratch
+  AlignedBuffer<Scalar> packed_vector;   // a tangent direction
+  AlignedBuffer<double> log_std_sums;    // chunks x A
+  std::vector<ChunkSums> sums;           // chunks
+  GradientSum<Scalar> gradient;
+  Index thread_size = 0;
+
+  struct ThreadScratch {
+    Scalar* activations;
+    Scalar* rows_a;
+    Scalar* rows_b;
+    Scalar* scratch;
+  };
+  ThreadScratch scratch_of(int thread) {
+    Scalar* base = per_thread.data() + thread * thread_size;
+    Scalar* rows = base + tile_activations;
+    return {base, rows, rows + kTileRows * stride, rows + 2 * kTileRows * stride};
+  }
+
+  const Scalar* tile_x(Index tile) const {
+    return batch.observations + tiling.tile_begin(tile) * policy->shape().inputs();
+  }
+
+  // The activations of a tile at theta_k: cached, or computed again to the same bits.
+  const Scalar* tile_activations_of(Index tile, const ThreadScratch& s) {
+    if (tile < cached_tiles) return activations.data() + tile * tile_activations;
+    kernels<Scalar>().forward(policy->shape(), policy->packed(), tile_x(tile),
+                              policy->shape().inputs(), tiling.tile_rows(tile), s.activations,
+                              s.rows_b);
+    return s.activations;
+  }
+
+  // gradient = mean_n J_n^T u_n, where add_cotangent(n, outputs, u, log_std_sum) adds u_n.
+  template <class AddCotangent>
+  void pull_back(const AddCotangent& add_cotangent, double* gradient);
+
+  // J v for the rows of a tile, with v packed before.
+  void tangent(Index tile, const Scalar* hidden, const ThreadScratch& s, Scalar* u) {
+    kernels<Scalar>().tangent(policy->shape(), policy->packed(), packed_vector.data(), tile_x(tile),
+                              policy->shape().inputs(), tiling.tile_rows(tile), hidden, s.scratch,
+                              u);
+  }
+
+  // u <- M u for the rows of a tile.
+  void apply_metric(Index tile, Scalar* u) const {
+    policy->distribution().apply_metric(
+        has_metric ? metric.data() + tiling.tile_begin(tile) * stride : nullptr,
+        tiling.tile_rows(tile), stride, u);
+  }
+
+  // u <- c score, c = score^T (u, v_log_std), for the rows of a tile.
+  void apply_scores(Index tile, const double* v_log_std, Scalar* u, double* log_std_sum) const;
+
+  // out = inverse_n * sum over the chunks of log_std_sums.
+  void collect_log_std(Index A, double inverse_n, double* out) const {
+    for (Index a = 0; a < A; ++a) {
+      double sum = 0.0;
+      for (Index c = 0; c < tiling.chunks; ++c) sum += log_std_sums.data()[c * A + a];
+      out[a] = sum * inverse_n;
+    }
+  }
+};
+
+template <class Scalar>
+PolicyBatch<Scalar>::PolicyBatch() : w_(std::make_unique<Workspace>()) {}
+template <class Scalar>
+PolicyBatch<Scalar>::~PolicyBatch() = default;
+template <class Scalar>
+Index PolicyBatch<Scalar>::size() const {
+  return w_->batch.size;
+}
+template <class Scalar>
+const double* PolicyBatch<Scalar>::log_probs() const {
+  return w_->log_probs.data();
+}
+
+template <class Scalar>
+void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
+                                 Index activation_budget, FisherForm form) {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const NetworkShape& shape = policy.shape();
+  const Index A = policy.spec().free_parameters();
+
+  // memory: a no-op for a size seen before
+  w_->policy = &policy;
+  w_->batch = batch;
+  w_->tiling = Tiling(batch.size);
+  w_->threads = threads_for(batch.size, policy.n_parameters());
+  w_->stride = k.output_stride(shape);
+  w_->tile_activations = k.activation_size(shape, kTileRows);
+  const Index tile_bytes = std::max<Index>(1, w_->tile_activations * Index{sizeof(Scalar)});
+  w_->cached_tiles = std::min(w_->tiling.tiles, std::max<Index>(0, activation_budget) / tile_bytes);
+  w_->form = form;
+  w_->has_metric =
+      form != FisherForm::kIdentity && policy.spec().kind != DistributionKind::kGaussian;
+  const bool has_scores = form == FisherForm::kEmpirical;
+  w_->thread_size = w_->tile_activations + 2 * kTileRows * w_->stride + k.scratch_size(shape);
+  w_->activations.reserve(w_->cached_tiles * w_->tile_activations);
+  w_->outputs.reserve(batch.size * w_->stride);
+  if (w_->has_metric) w_->metric.reserve(batch.size * w_->stride);
+  if (has_scores) {
+    w_->scores.reserve(batch.size * w_->stride);
+    w_->log_std_scores.reserve(batch.size * A);
+    std::fill_n(w_->scores.data(), batch.size * w_->stride, Scalar(0));
+    std::fill_n(w_->log_std_scores.data(), batch.size * A, 0.0);
+  }
+  w_->log_probs.reserve(batch.size);
+  w_->per_thread.reserve(w_->thread_size * w_->threads);
+  w_->packed_vector.reserve(k.packed_size(shape));
+  w_->log_std_sums.reserve(w_->tiling.chunks * std::max<Index>(1, A));
+  if (static_cast<Index>(w_->sums.size()) < w_->tiling.chunks)
+    w_->sums.resize(static_cast<std::size_t>(w_->tiling.chunks));
+  w_->gradient.reserve(shape, w_->tiling);
+
+  // forward over the batch at theta_k; log-probabilities, entropy and the metric row by row
+  w_->old_distribution = policy.distribution();
+  const Distribution<Scalar>& distribution = policy.distribution();
+  const bool has_actions = batch.actions.continuous || batch.actions.discrete;
+  for (Index c = 0; c < w_->tiling.chunks; ++c) w_->sums[static_cast<std::size_t>(c)] = {};
+  w_->tiling.for_each_tile(w_->threads, [&](Index tile, Index chunk, int thread) {
+    const auto s = w_->scratch_of(thread);
+    const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
+    Scalar* activations = tile < w_->cached_tiles
+                              ? w_->activations.data() + tile * w_->tile_activations
+                              : s.activations;
+    k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, activations,
+              w_->outputs.data() + begin * w_->stride);
+    ChunkSums& sums = w_->sums[static_cast<std::size_t>(chunk)];
+    for (Index n = begin; n < begin + rows; ++n) {
+      const Scalar* out = w_->outputs.data() + n * w_->stride;
+      if (has_actions) w_->log_probs.data()[n] = distribution.log_prob(out, batch.actions, n);
+      if (w_->has_metric) distribution.prepare_metric(out, w_->metric.data() + n * w_->stride);
+      if (has_scores)
+        distribution.add_score(out, batch.actions, n, 1.0, w_->scores.data() + n * w_->stride,
+                               w_->log_std_scores.data() + n * A);
+      sums.entropy += distribution.entropy(out);
+    }
+  });
+}
+
+template <class Scalar>
+double PolicyBatch<Scalar>::mean_entropy() const {
+  double sum = 0.0;
+  for (Index c = 0; c < w_->tiling.chunks; ++c)
+    sum += w_->sums[static_cast<std::size_t>(c)].entropy;
+  return sum / static_cast<double>(w_->batch.size);
+}
+
+template <class Scalar>
+template <class AddCotangent>
+void PolicyBatch<Scalar>::Workspace::pull_back(const AddCotangent& add_cotangent,
+                                               double* gradient_out) {
+  const NetworkShape& shape = policy->shape();
+  const Index A = policy->spec().free_parameters();
+  const double inverse_n = 1.0 / static_cast<double>(batch.size);
+
+  parallel_for(tiling.chunks, threads, [&](Index chunk, int thread) {
+    const auto s = scratch_of(thread);
+    double* log_std_sum = log_std_sums.data() + chunk * std::max<Index>(1, A);
+    std::fill_n(log_std_sum, A, 0.0);
+    gradient.clear(chunk);
+    for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
+      const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
+      const Scalar* hidden = tile_activations_of(tile, s);
+
+      // u_n
+      Scalar* u = s.rows_a;
+      std::fill_n(u, rows * stride, Scalar(0));
+      for (Index i = 0; i < rows; ++i)
+        add_cotangent(begin + i, outputs.data() + (begin + i) * stride, u + i * stride,
+                      log_std_sum);
+
+      // g += J^T u
+      kernels<Scalar>().adjoint(shape, policy->packed(), tile_x(tile), shape.inputs(), rows, hidden,
+                                u, s.scratch, gradient.partial(chunk));
+    }
+  });
+  gradient.collect(shape, tiling, threads, inverse_n, gradient_out);
+  collect_log_std(A, inverse_n, gradient_out + policy->n_network_parameters());
+}
+
+template <class Scalar>
+void PolicyBatch<Scalar>::surrogate_gradient(const double* weights, const double* old_log_probs,
+                                             double* gradient) {
+  const Distribution<Scalar>& distribution = w_->policy->distribution();
+  w_->pull_back(
+      [&](Index n, const Scalar* out, Scalar* u, double* log_std_sum) {
+        // u_n = rho_n w_n d log pi(a_n) / d outputs
+        double weight = weights[n];
+        if (old_log_probs) weight *= std::exp(w_->log_probs.data()[n] - old_log_probs[n]);
+        distribution.add_score(out, w_->batch.actions, n, weight, u, log_std_sum);
+      },
+      gradient);
+}
+
+template <class Scalar>
+void PolicyBatch<Scalar>::penalised_gradient(const PolicyBatch& old, const std::int64_t* rows,
+                                             const double* weights, double kl_coefficient,
+                                             double* gradient) {
+  const Distribution<Scalar>& distribution = w_->policy->distribution();
+  const Workspace& old_w = *old.w_;
+  w_->pull_back(
+      [&](Index n, const Scalar* out, Scalar* u, double* log_std_sum) {
+        // u_n = rho_n w_n d log pi(a_n) / d outputs - beta d KL_n / d outputs
+        const Index m = rows ? static_cast<Index>(rows[n]) : n;
+        const double ratio = std::exp(w_->log_probs.data()[n] - old_w.log_probs.data()[m]);
+        distribution.add_score(out, w_->batch.actions, n, ratio * weights[m], u, log_std_sum);
+        if (kl_coefficient != 0.0)
+          distribution.add_kl_gradient(old_w.old_distribution,
+                                       old_w.outputs.data() + m * old_w.stride, out,
+                                       -kl_coefficient, u, log_std_sum);
+      },
+      gradient);
+}
+
+template <class Scalar>
+void PolicyBatch<Scalar>::Workspace::apply_scores(Index tile, const double* v_log_std, Scalar* u,
+                                                  double* log_std_sum) const {
+  const Index P = policy->shape().outputs(), A = policy->spec().free_parameters();
+  const Index begin = tiling.tile_begin(tile);
+  for (Index i = 0; i < tiling.tile_rows(tile); ++i, u += stride) {
+    const Scalar* score = scores.data() + (begin + i) * stride;
+    const double* log_std_score = log_std_scores.data() + (begin + i) * A;
+    double c = 0.0;
+    for (Index p = 0; p < P; ++p) c += static_cast<double>(score[p]) * static_cast<double>(u[p]);
+    for (Index a = 0; a < A; ++a) c += log_std_score[a] * v_log_std[a];
+    for (Index p = 0; p < stride; ++p)
+      u[p] = static_cast<Scalar>(c * static_cast<double>(score[p]));
+    for (Index a = 0; a < A; ++a) log_std_sum[a] += c * log_std_score[a];
+  }
+}
+
+template <class Scalar>
+void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const Policy<Scalar>& policy = *w_->policy;
+  const NetworkShape& shape = policy.shape();
+  const Index A = policy.spec().free_parameters();
+  const double* v_log_std = v + policy.n_network_parameters();
+  const double inverse_n = 1.0 / static_cast<double>(w_->batch.size);
+  k.pack_double(shape, v, /*backward=*/false, w_->packed_vector.data());
+
+  parallel_for(w_->tiling.chunks, w_->threads, [&](Index chunk, int thread) {
+    const auto s = w_->scratch_of(thread);
+    double* log_std_sum = w_->log_std_sums.data() + chunk * std::max<Index>(1, A);
+    std::fill_n(log_std_sum, A, 0.0);
+    w_->gradient.clear(chunk);
+    for (Index tile = w_->tiling.chunk_begin(chunk); tile < w_->tiling.chunk_end(chunk); ++tile) {
+      const Scalar* activations = w_->tile_activations_of(tile, s);
+
+      // u = J v
+      Scalar* u = s.rows_a;
+      w_->tangent(tile, activations, s, u);
+      // u <- M u, or score score^T u
+      if (w_->form == FisherForm::kEmpirical) w_->apply_scores(tile, v_log_std, u, log_std_sum);
+      else w_->apply_metric(tile, u);
+      // y += J^T u
+      k.adjoint(shape, policy.packed(), w_->tile_x(tile), shape.inputs(),
+                w_->tiling.tile_rows(tile), activations, u, s.scratch, w_->gradient.partial(chunk));
+    }
+  });
+  w_->gradient.collect(shape, w_->tiling, w_->threads, inverse_n, y);
+
+  // a free log_std: J is the identity, and M = 2, in every sample
+  double* y_log_std = y + policy.n_network_parameters();
+  if (w_->form == FisherForm::kEmpirical) w_->collect_log_std(A, inverse_n, y_log_std);
+  else
+    for (Index a = 0; a < A; ++a) y_log_std[a] = 2.0 * v_log_std[a];
+}
+
+template <class Scalar>
+double PolicyBatch<Scalar>::largest_curvature(const double* v) {
+  const Policy<Scalar>& policy = *w_->policy;
+  const Index P = policy.shape().outputs(), A = policy.spec().free_parameters();
+  kernels<Scalar>().pack_double(policy.shape(), v, /*backward=*/false, w_->packed_vector.data());
+
+  parallel_for(w_->tiling.chunks, w_->threads, [&](Index chunk, int thread) {
+    const auto s = w_->scratch_of(thread);
+    double largest = 0.0;
+    for (Index tile = w_->tiling.chunk_begin(chunk); tile < w_->tiling.chunk_end(chunk); ++tile) {
+      const Index rows = w_->tiling.tile_rows(tile);
+      const Scalar* activations = w_->tile_activations_of(tile, s);
+
+      // u = J v, then u^T M u row by row
+      const Scalar* u = s.rows_a;
+      Scalar* metric_u = s.rows_b;
+      w_->tangent(tile, activations, s, s.rows_a);
+      std::copy(u, u + rows * w_->stride, metric_u);
+      w_->apply_metric(tile, metric_u);
+      for (Index i = 0; i < rows; ++i) {
+        double sum = 0.0;
+        for (Index p = i * w_->stride; p < i * w_->stride + P; ++p)
+          sum += static_cast<double>(u[p]) * static_cast<double>(metric_u[p]);
+        largest = sum <= largest ? largest : sum;  // a NaN stays
+      }
+    }
+    w_->sums[static_cast<std::size_t>(chunk)].kl_max = largest;
+  });
+
+  double largest = 0.0;
+  for (Index c = 0; c < w_->tiling.chunks; ++c) {
+    const double of_chunk = w_->sums[static_cast<std::size_t>(c)].kl_max;
+    if (!(of_chunk <= largest)) largest = of_chunk;
+  }
+  // a free log_std: the same 2 v^2 in every sample
+  const double* v_log_std = v + policy.n_network_parameters();
+  for (Index a = 0; a < A; ++a) largest += 2.0 * v_log_std[a] * v_log_std[a];
+  return largest;
+}
+
+template <class Scalar>
+typename PolicyBatch<Scalar>::Evaluation PolicyBatch<Scalar>::evaluate(const Policy<Scalar>& policy,
+                                                                       const double* weights) {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const NetworkShape& shape = policy.shape();
+  const Distribution<Scalar>& distribution = policy.distribution();
+  for (Index c = 0; c < w_->tiling.chunks; ++c) w_->sums[static_cast<std::size_t>(c)] = {};
+
+  w_->tiling.for_each_tile(w_->threads, [&](Index tile, Index chunk, int thread) {
+    const auto s = w_->scratch_of(thread);
+    const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
+    k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, s.activations,
+              s.rows_a);
+    ChunkSums& sums = w_->sums[static_cast<std::size_t>(chunk)];
+    for (Index i = 0; i < rows; ++i) {
+      const Index n = begin + i;
+      const Scalar* out = s.rows_a + i * w_->stride;
+      const double kl =
+          distribution.kl(w_->old_distribution, w_->outputs.data() + n * w_->stride, out);
+      // (rho - 1) w, rho = pi(a) / pi_k(a)
+      const double log_ratio =
+          distribution.log_prob(out, w_->batch.actions, n) - w_->log_probs.data()[n];
+      sums.gain += std::expm1(log_ratio) * weights[n];
+      sums.kl += kl;
+      sums.kl_max = kl <= sums.kl_max ? sums.kl_max : kl;  // a NaN stays
+      sums.entropy += distribution.entropy(out);
+    }
+  });
+
+  Evaluation result;
+  const double inverse_n = 1.0 / static_cast<double>(w_->batch.size);
+  for (Index c = 0; c < w_->tiling.chunks; ++c) {
+    const ChunkSums& sums = w_->sums[static_cast<std::size_t>(c)];
+    result.candidate.surrogate_gain += sums.gain;
+    result.candidate.kl += sums.kl;
+    if (!(sums.kl_max <= result.candidate.kl_max)) result.candidate.kl_max = sums.kl_max;
+    result.entropy += sums.entropy;
+  }
+  result.candidate.surrogate_gain *= inverse_n;
+  result.candidate.kl *= inverse_n;
+  result.entropy *= inverse_n;
+  return result;
+}
+
+template class PolicyBatch<float>;
+template class PolicyBatch<double>;
+
+}  // namespace trpo_fast
