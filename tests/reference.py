@@ -283,6 +283,23 @@ class Head:
             total += (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
         return total
 
+    def metric_root(self, outputs: Array, log_std: Array | None, u: Array) -> Array:
+        """R_n u_n in network outputs (N, U), where R_n R_n^T is their Fisher information."""
+        eta = self.eta(outputs, log_std)
+        if self.is_gaussian:
+            roots = np.exp(-eta[:, self.sizes[0] :])
+            if self.kind == "state_dependent_gaussian":
+                roots = np.concatenate([roots, np.full_like(roots, math.sqrt(2.0))], axis=1)
+            return roots * self.eta_slope(outputs) * u
+        if self.kind == "bernoulli":
+            return np.sqrt(_sigmoid(eta) * _sigmoid(-eta)) * u
+        pieces = []
+        for group in self.groups():
+            p, v = np.exp(_log_softmax(eta[:, group])), u[:, group]
+            q_v = (np.sqrt(p) * v).sum(axis=1, keepdims=True)
+            pieces.append(np.sqrt(p) * v - p * q_v)  # (diag(q) - p q^T) v, q = sqrt(p)
+        return np.concatenate(pieces, axis=1)
+
     def metric(self, eta: Array, tangent: Array) -> Array:
         """M_n u_n: the Fisher information in eta applied to tangents (N, D)."""
         if self.is_gaussian:
@@ -455,6 +472,37 @@ class Policy:
         tangent = self.eta_tangent(parameters, obs, vector)
         product = self.eta_adjoint(parameters, obs, self.head.metric(eta, tangent))
         return product / len(obs) + damping * vector
+
+    def kronecker_preconditioner(
+        self, parameters: Array, obs: Array, damping: float, cotangents: Array
+    ) -> Array:
+        """M^{-1} (P, P) of Martens & Grosse (2015), from a cotangent (N, U) a sample."""
+        network, log_std = self.split(parameters)
+        layers, (_, cache) = self.network.unflatten(network), self.network.forward(network, obs)
+        inverse = np.zeros((self.n_parameters, self.n_parameters))
+        ends = np.cumsum([w.size + b.size for w, b in layers])
+        delta = cotangents
+        for index in reversed(range(len(layers))):
+            w, b = layers[index]
+            h = np.concatenate([cache[index][0], np.ones((len(obs), 1))], axis=1)
+            a, g = h.T @ h / len(obs), delta.T @ delta / len(obs)
+            mean_a, mean_g = np.trace(a) / len(a), np.trace(g) / len(g)
+            pi, root = math.sqrt(mean_a / mean_g), math.sqrt(max(damping, 1e-8 * mean_a * mean_g))
+            a_inverse = np.linalg.inv(a + pi * root * np.eye(len(a)))
+            g_inverse = np.linalg.inv(g + root / pi * np.eye(len(g)))
+            # rows of [W, b], one after the other, to the flat order W, b
+            places = np.arange(ends[index] - w.size - b.size, ends[index])
+            order = np.concatenate(
+                [places[: w.size].reshape(w.shape), places[w.size :, np.newaxis]], axis=1
+            ).ravel()
+            inverse[np.ix_(order, order)] = np.kron(g_inverse, a_inverse)
+            if index > 0:
+                slope = activation_slope(self.activation, cache[index - 1][1])
+                delta = (delta @ w) * slope
+        if log_std is not None:
+            free = np.arange(ends[-1], self.n_parameters)
+            inverse[free, free] = 1.0 / (2.0 + damping)
+        return inverse
 
     def fisher(self, parameters: Array, obs: Array) -> Array:
         """Dense F (P, P), built column by column."""
@@ -749,6 +797,14 @@ def philox4x32(counter: Sequence[Any], key: Sequence[int]) -> tuple[Array, Array
         )
         k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
     return c0, c1, c2, c3
+
+
+def random_signs(seed: int, stream: int, n: int, width: int) -> Array:
+    """Bits of the streams (seed, stream, 0 ... n - 1), lowest first, as -1 or 1: (n, width)."""
+    step, block = np.meshgrid(np.arange(n), np.arange(-(-width // 128)), indexing="ij")
+    words = philox4x32((block, stream, step, 0), (seed % 2**32, seed >> 32))
+    bits = np.stack(words, axis=-1)[..., np.newaxis] >> np.arange(32, dtype=np.uint64)
+    return 2.0 * (bits.reshape(n, -1)[:, :width] & np.uint64(1)).astype(np.float64) - 1.0
 
 
 def _uniform_pairs(seed: int, env: int, step: int, n_blocks: int) -> tuple[Array, Array]:

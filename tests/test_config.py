@@ -112,6 +112,7 @@ INVALID: list[tuple[str, Any]] = [
     ("cg_iterations", 0),
     ("cg_tolerance", 1.0),
     ("cg_damping", -0.1),
+    ("cg_preconditioner", "jacobi"),
     ("backtrack_ratio", 1.0),
     ("backtrack_ratio", 0.0),
     ("max_backtracks", -1),

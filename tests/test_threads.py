@@ -68,6 +68,15 @@ def test_same_bits_for_any_number_of_threads(dtype: str) -> None:
         assert _everything(dtype) == expected, f"{n} threads"
 
 
+def test_same_bits_with_a_preconditioner() -> None:
+    runtime.set_num_threads(1)
+    expected = _everything("float32", cg_preconditioner="kronecker")
+    assert _everything("float32", cg_preconditioner="kronecker", activation_budget=0) == expected
+    for n in THREADS[1:]:
+        runtime.set_num_threads(n)
+        assert _everything("float32", cg_preconditioner="kronecker") == expected, f"{n} threads"
+
+
 @pytest.mark.parametrize("budget", [0, 200_000, 1_000_000])
 def test_same_bits_when_activations_are_recomputed(budget: int) -> None:
     runtime.set_num_threads(2)

@@ -29,8 +29,19 @@ py::tuple gae(const Array<double>& rewards, const Array<double>& values,
   return py::make_tuple(advantages, returns);
 }
 
-py::dict solve(const std::function<Array<double>(Array<double>)>& product, const Array<double>& b,
-               int max_iterations, double tolerance) {
+using Operator = std::function<Array<double>(Array<double>)>;
+
+// A Python callable on vectors of n numbers; a fresh array each time, because it may keep it.
+LinearOperator native(const Operator& function, const char* what, py::ssize_t n) {
+  return [&function, what, n](const double* p, double* y) {
+    const Array<double> result = function(Array<double>(n, p));
+    check_shape(what, result, {n});
+    std::copy(result.data(), result.data() + n, y);
+  };
+}
+
+py::dict solve(const Operator& product, const Array<double>& b, int max_iterations,
+               double tolerance, const std::optional<Operator>& preconditioner) {
   check_shape("b", b, {-1});
   const py::ssize_t n = b.shape(0);
   Array<double> x(n);
@@ -39,13 +50,8 @@ py::dict solve(const std::function<Array<double>(Array<double>)>& product, const
   options.relative_tolerance = tolerance;
   ConjugateGradientWorkspace workspace;
   const ConjugateGradientSummary summary = conjugate_gradient(
-      [&](const double* p, double* y) {
-        // a fresh array each time: the callable may keep it
-        const Array<double> result = product(Array<double>(n, p));
-        check_shape("operator's result", result, {n});
-        std::copy(result.data(), result.data() + n, y);
-      },
-      n, b.data(), options, workspace, x.mutable_data());
+      native(product, "operator's result", n), n, b.data(), options, workspace, x.mutable_data(),
+      preconditioner ? native(*preconditioner, "preconditioner's result", n) : LinearOperator{});
   py::dict out;
   out["x"] = x;
   out["status"] = to_string(summary.status);
@@ -73,7 +79,7 @@ void register_algorithms(py::module_& m) {
   m.def("gae", &gae, "rewards"_a.noconvert(), "values"_a.noconvert(), "next_values"_a.noconvert(),
         "terminated"_a.noconvert(), "truncated"_a.noconvert(), "gamma"_a, "gae_lambda"_a);
   m.def("conjugate_gradient", &solve, "operator"_a, "b"_a.noconvert(), "max_iterations"_a,
-        "tolerance"_a);
+        "tolerance"_a, "preconditioner"_a);
 
   m.def("normals", [](std::uint64_t seed, std::uint32_t environment, std::uint64_t step, int n) {
     Array<double> out(n);

@@ -126,9 +126,26 @@ FisherForm parse_fisher(const std::string& text) {
                                    {"identity", FisherForm::kIdentity}});
 }
 
+void need_kronecker_size(const NetworkShape& shape) {
+  for (int l = 0; l <= shape.n_layers; ++l)
+    if (shape.sizes[l] > KroneckerPreconditioner::kLargestFactor)
+      throw py::value_error("preconditioner: expected layers of at most " +
+                            std::to_string(KroneckerPreconditioner::kLargestFactor) +
+                            " inputs and units for 'kronecker', got " +
+                            std::to_string(shape.sizes[l]) + "; 'none' takes any size.");
+}
+
 KlConstraint parse_constraint(const std::string& text) {
   return parse_option<KlConstraint>("constraint", text,
                                     {{"mean", KlConstraint::kMean}, {"max", KlConstraint::kMax}});
+}
+
+Preconditioner parse_preconditioner(const std::string& text, const NetworkShape& shape) {
+  const auto parsed = parse_option<Preconditioner>(
+      "preconditioner", text,
+      {{"none", Preconditioner::kNone}, {"kronecker", Preconditioner::kKronecker}});
+  if (parsed == Preconditioner::kKronecker) need_kronecker_size(shape);
+  return parsed;
 }
 
 StepRule parse_step_rule(const std::string& text) {
@@ -137,6 +154,27 @@ StepRule parse_step_rule(const std::string& text) {
                                  {"boundary", StepRule::kBoundary},
                                  {"fixed", StepRule::kFixed}});
 }
+
+// r -> M^{-1} r
+class BoundPreconditioner {
+ public:
+  explicit BoundPreconditioner(Index n_parameters) : n_parameters_(n_parameters) {}
+  KroneckerPreconditioner& kronecker() { return kronecker_; }
+
+  Array<double> apply(const Array<double>& r) {
+    check_shape("residual", r, {n_parameters_});
+    Array<double> z(n_parameters_);
+    const double* in = r.data();
+    double* out = z.mutable_data();
+    py::gil_scoped_release release;  // r and z are held by this frame
+    kronecker_.apply(in, out);
+    return z;
+  }
+
+ private:
+  Index n_parameters_;
+  KroneckerPreconditioner kronecker_;
+};
 
 // A PolicyBatch with its own copy of the policy, so that later changes of the policy cannot meet
 // activations cached before.
@@ -197,6 +235,15 @@ class BoundBatch {
     py::gil_scoped_release release;  // all arrays are held by this frame
     batch_.penalised_gradient(old.batch_, nullptr, w, kl_coefficient, out);
     return g;
+  }
+
+  std::unique_ptr<BoundPreconditioner> kronecker_preconditioner(double damping,
+                                                                std::uint64_t seed) {
+    need_kronecker_size(policy_->shape());
+    auto preconditioner = std::make_unique<BoundPreconditioner>(policy_->n_parameters());
+    py::gil_scoped_release release;  // nothing below touches Python
+    batch_.precondition(damping, seed, preconditioner->kronecker());
+    return preconditioner;
   }
 
   double largest_curvature(const Array<double>& v) {
@@ -285,7 +332,8 @@ py::dict update(PolicyUpdater<Scalar>& updater, Policy<Scalar>& policy, const Ar
                 int cg_iterations, double cg_tolerance, double cg_damping, double backtrack_ratio,
                 int max_backtracks, double fisher_fraction, bool standardize_advantages,
                 std::uint64_t seed, Index activation_budget, const std::string& constraint,
-                const std::string& fisher, const std::string& step, double step_size) {
+                const std::string& fisher, const std::string& step, double step_size,
+                const std::string& preconditioner) {
   const SampleBatch<Scalar> batch = samples_of(policy, x, actions, advantages);
   PolicyUpdateOptions options;
   options.line_search.max_kl = max_kl;
@@ -302,6 +350,7 @@ py::dict update(PolicyUpdater<Scalar>& updater, Policy<Scalar>& policy, const Ar
   options.fisher = parse_fisher(fisher);
   options.step_rule = parse_step_rule(step);
   options.step_size = step_size;
+  options.preconditioner = parse_preconditioner(preconditioner, policy.shape());
   PolicyUpdateSummary summary;
   {
     py::gil_scoped_release release;  // every array is held by this frame
@@ -460,6 +509,7 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
            "old_log_probs"_a.noconvert())
       .def("penalised_gradient", &B::penalised_gradient, "old"_a, "advantages"_a.noconvert(),
            "kl_coefficient"_a)
+      .def("kronecker_preconditioner", &B::kronecker_preconditioner, "damping"_a, "seed"_a)
       .def("largest_curvature", &B::largest_curvature, "vector"_a.noconvert())
       .def("evaluate", &B::evaluate, "policy"_a, "advantages"_a.noconvert())
       .def("mean_entropy", &B::mean_entropy);
@@ -471,7 +521,8 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
            "advantages"_a.noconvert(), "max_kl"_a, "cg_iterations"_a, "cg_tolerance"_a,
            "cg_damping"_a, "backtrack_ratio"_a, "max_backtracks"_a, "fisher_fraction"_a,
            "standardize_advantages"_a, "seed"_a, "activation_budget"_a, "constraint"_a = "mean",
-           "fisher"_a = "gauss_newton", "step"_a = "line_search", "step_size"_a = 0.1)
+           "fisher"_a = "gauss_newton", "step"_a = "line_search", "step_size"_a = 0.1,
+           "preconditioner"_a = "none")
       .def("ascend", &ascend<Scalar>, "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "advantages"_a.noconvert(), "epochs"_a, "minibatch_size"_a, "learning_rate"_a,
            "kl_coefficient"_a, "standardize_advantages"_a, "seed"_a, "activation_budget"_a)
@@ -500,6 +551,9 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
 }  // namespace
 
 void register_policy(py::module_& m) {
+  using namespace py::literals;
+  py::class_<BoundPreconditioner>(m, "KroneckerPreconditioner")
+      .def("apply", &BoundPreconditioner::apply, "residual"_a.noconvert());
   register_policy_of<float>(m, "F32");
   register_policy_of<double>(m, "F64");
 }

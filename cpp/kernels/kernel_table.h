@@ -46,6 +46,26 @@ struct KernelTable {
                   Index rows, const Scalar* activations, const Scalar* cotangent, Scalar* scratch,
                   Scalar* gradient);
 
+  // factors += sums of outer products over the rows, layer by layer, with h the layer's inputs and
+  // delta its backpropagated cotangents: [h; 1] h^T and delta delta^T (Martens & Grosse 2015).
+  // factors_size scalars; scratch of factor_scratch_size.
+  Index (*factors_size)(const NetworkShape&);
+  Index (*factor_scratch_size)(const NetworkShape&);
+  void (*add_factors)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,
+                      Index rows, const Scalar* activations, const Scalar* cotangent,
+                      Scalar* scratch, Scalar* factors);
+  // One layer of them, times scale: a = [h; 1] [h; 1]^T, whose last entry is scale * count, and
+  // g = delta delta^T, rows `stride` apart.
+  void (*unpack_factors)(const NetworkShape&, int layer, const Scalar* factors, double scale,
+                         double count, double* a, Index a_stride, double* g, Index g_stride);
+
+  // Doubles only. Dense matrices, rows `stride` apart, a multiple of the lanes; padding is zero and stays so.
+  // c = a b, with a m x k and b k x n; c overlaps neither.
+  void (*product)(Index m, Index n, Index k, const Scalar* a, Index a_stride, const Scalar* b,
+                  Index b_stride, Scalar* c, Index c_stride);
+  // a <- a^{-1} for a symmetric, positive definite n x n matrix; false where it is not that.
+  bool (*invert)(Index n, Scalar* a, Index stride);
+
   // partials[0] = sum of `count` packed gradients in a fixed binary tree; `begin`..`end` is the range
   // of scalars to sum, so that threads can share the work without changing a bit.
   void (*tree_sum)(Scalar* partials, Index count, Index stride, Index begin, Index end);

@@ -7,9 +7,12 @@
 //   packed parameters   per layer: b (out'), W^T (in x out'), and, for the adjoint, W (out x in')
 //   packed gradient     per layer: db (out'), then dW^T (in x out') or dW (out x in'): see transposed()
 //   activations         per hidden layer: h (rows x H'), and phi'(z) (rows x H') unless tanh
+//   factors             per layer: sum [h; 1] h^T (in + 1 x in'), sum delta delta^T (out x out')
 #include "activations.h"
 #include "kernel_table.h"
 #include "matmul.h"
+
+#include <Eigen/Cholesky>
 
 #include <algorithm>
 #include <cmath>
@@ -270,6 +273,27 @@ void add_column_sums(Index rows, Index columns, const Scalar* u, Scalar* row) {
   }
 }
 
+// delta_{l-1} = phi'(z) (W^T delta_l), into c
+template <class Scalar>
+const Scalar* pull_through(const NetworkShape& shape, const Scalar* packed, int l, Index rows,
+                           const Scalar* activations, const Scalar* delta, Scalar* c) {
+  const HiddenBlock<Scalar> block = hidden_block<Scalar>(shape, l, rows);
+  const Index in_padded = padded<Scalar>(shape.sizes[l]);
+  MatmulTask<Scalar> back{};
+  back.rows = rows;
+  back.columns = in_padded;
+  back.products[0] = {delta, padded<Scalar>(shape.sizes[l + 1]),
+                      packed + packed_offsets<Scalar>(shape, l).backward, in_padded,
+                      shape.sizes[l + 1]};
+  back.epilogue = derivative_epilogue<Scalar>(shape);
+  back.factor = activations + block.derivative;
+  back.factor_stride = block.stride;
+  back.c = c;
+  back.c_stride = in_padded;
+  multiply<Scalar, Order::kRows>(back);
+  return c;
+}
+
 template <class Scalar>
 void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
              Index rows, const Scalar* activations, const Scalar* cotangent, Scalar* scratch,
@@ -301,21 +325,126 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
     }
     multiply<Scalar, Order::kColumns>(outer);
 
-    // delta_{l-1} = phi'(z) (W^T delta)
     if (l == 0) break;
-    MatmulTask<Scalar> back{};
-    back.rows = rows;
-    back.columns = in_padded;
-    back.products[0] = {delta, out_padded, packed + packed_offsets<Scalar>(shape, l).backward,
-                        in_padded, out};
-    back.epilogue = derivative_epilogue<Scalar>(shape);
-    back.factor = activations + block.derivative;
-    back.factor_stride = block.stride;
-    back.c = delta_buffer[l % 2];
-    back.c_stride = in_padded;
-    multiply<Scalar, Order::kRows>(back);
-    delta = back.c;
+    delta = pull_through(shape, packed, l, rows, activations, delta, delta_buffer[l % 2]);
   }
+}
+
+// Where the two factors of one layer lie.
+struct FactorOffsets {
+  Index inputs;   // [h; 1] h^T (in + 1 x in')
+  Index outputs;  // delta delta^T (out x out')
+  Index end;
+};
+
+template <class Scalar>
+FactorOffsets factor_offsets(const NetworkShape& shape, int layer) {
+  FactorOffsets o{};
+  for (int l = 0; l <= layer; ++l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    o.inputs = o.end;
+    o.outputs = o.inputs + (in + 1) * padded<Scalar>(in);
+    o.end = o.outputs + out * padded<Scalar>(out);
+  }
+  return o;
+}
+
+template <class Scalar>
+Index factors_size(const NetworkShape& shape) {
+  return factor_offsets<Scalar>(shape, shape.n_layers - 1).end;
+}
+
+template <class Scalar>
+Index factor_scratch_size(const NetworkShape& shape) {
+  return scratch_size<Scalar>(shape) + kTileRows * padded<Scalar>(shape.sizes[0]);
+}
+
+// c += a^T b, a rows x m, b rows x n', both with a stride
+template <class Scalar>
+void add_outer_products(Index rows, Index m, const Scalar* a, Index a_stride, Index columns,
+                        const Scalar* b, Index b_stride, Scalar* c) {
+  MatmulTask<Scalar> task{};
+  task.rows = m;
+  task.columns = task.c_stride = columns;
+  task.products[0] = {a, a_stride, b, b_stride, rows};
+  task.initial = Initial::kAccumulate;
+  task.c = c;
+  multiply<Scalar, Order::kColumns>(task);
+}
+
+template <class Scalar>
+void add_factors(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
+                 Index rows, const Scalar* activations, const Scalar* cotangent, Scalar* scratch,
+                 Scalar* factors) {
+  const Index widest = kTileRows * widest_hidden<Scalar>(shape);
+  Scalar* delta_buffer[2] = {scratch, scratch + widest};
+
+  // x with its rows padded
+  const Index x_padded = padded<Scalar>(shape.sizes[0]);
+  Scalar* padded_x = scratch + 2 * widest;
+  for (Index n = 0; n < rows; ++n) {
+    std::copy_n(x + n * x_stride, shape.sizes[0], padded_x + n * x_padded);
+    std::fill(padded_x + n * x_padded + shape.sizes[0], padded_x + (n + 1) * x_padded, Scalar(0));
+  }
+
+  const Scalar* delta = cotangent;
+  for (int l = shape.n_layers - 1; l >= 0; --l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    const Index in_padded = padded<Scalar>(in), out_padded = padded<Scalar>(out);
+    const FactorOffsets o = factor_offsets<Scalar>(shape, l);
+    const Scalar* h = l > 0 ? activations + hidden_block<Scalar>(shape, l, rows).values : padded_x;
+
+    // sum_n h_n h_n^T,  sum_n h_n^T,  sum_n delta_n delta_n^T
+    add_outer_products(rows, in, h, in_padded, in_padded, h, in_padded, factors + o.inputs);
+    add_column_sums(rows, in_padded, h, factors + o.inputs + in * in_padded);
+    add_outer_products(rows, out, delta, out_padded, out_padded, delta, out_padded,
+                       factors + o.outputs);
+    if (l == 0) break;
+    delta = pull_through(shape, packed, l, rows, activations, delta, delta_buffer[l % 2]);
+  }
+}
+
+template <class Scalar>
+void unpack_factors(const NetworkShape& shape, int layer, const Scalar* factors, double scale,
+                    double count, double* a, Index a_stride, double* g, Index g_stride) {
+  const Index in = shape.sizes[layer], out = shape.sizes[layer + 1];
+  const FactorOffsets o = factor_offsets<Scalar>(shape, layer);
+  const Scalar* sums = factors + o.inputs;
+  for (Index i = 0; i <= in; ++i) {
+    for (Index j = 0; j < in; ++j)
+      a[i * a_stride + j] = scale * static_cast<double>(sums[i * padded<Scalar>(in) + j]);
+    a[i * a_stride + in] =
+        i < in ? scale * static_cast<double>(sums[in * padded<Scalar>(in) + i]) : scale * count;
+  }
+  sums = factors + o.outputs;
+  for (Index i = 0; i < out; ++i)
+    for (Index j = 0; j < out; ++j)
+      g[i * g_stride + j] = scale * static_cast<double>(sums[i * padded<Scalar>(out) + j]);
+}
+
+template <class Scalar>
+void product(Index m, Index n, Index k, const Scalar* a, Index a_stride, const Scalar* b,
+             Index b_stride, Scalar* c, Index c_stride) {
+  MatmulTask<Scalar> task{};
+  task.rows = m;
+  task.columns = padded<Scalar>(n);
+  task.products[0] = {a, a_stride, b, b_stride, k};
+  task.c = c;
+  task.c_stride = c_stride;
+  multiply<Scalar, Order::kRows>(task);
+}
+
+template <class Scalar>
+bool invert(Index n, Scalar* a, Index stride) {
+  // symmetric, so that the order of rows and columns is all the same
+  using Matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic>;
+  using View = Eigen::Map<Matrix, 0, Eigen::OuterStride<>>;
+  View view(a, n, n, Eigen::OuterStride<>(stride));
+  const Eigen::LLT<Matrix> factorized(view);
+  if (factorized.info() != Eigen::Success) return false;
+  view.setIdentity();
+  factorized.solveInPlace(view);
+  return true;
 }
 
 template <class Scalar>
@@ -476,6 +605,14 @@ KernelTable<Scalar> make_table() {
   table.forward = forward<Scalar>;
   table.tangent = tangent<Scalar>;
   table.adjoint = adjoint<Scalar>;
+  table.factors_size = factors_size<Scalar>;
+  table.factor_scratch_size = factor_scratch_size<Scalar>;
+  table.add_factors = add_factors<Scalar>;
+  table.unpack_factors = unpack_factors<Scalar>;
+  if constexpr (sizeof(Scalar) == sizeof(double)) {
+    table.product = product<Scalar>;
+    table.invert = invert<Scalar>;
+  }
   table.tree_sum = tree_sum<Scalar>;
   table.unpack_gradient = unpack_gradient<Scalar>;
   table.unpack = unpack<Scalar>;

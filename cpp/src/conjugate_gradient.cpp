@@ -31,27 +31,31 @@ const char* to_string(ConjugateGradientStatus status) {
   return "unknown";
 }
 
-void ConjugateGradientWorkspace::reserve(Index n) {
+void ConjugateGradientWorkspace::reserve(Index n, bool preconditioned) {
   const std::size_t size = static_cast<std::size_t>(n);
   residual.resize(size);
   direction.resize(size);
   product.resize(size);
+  if (preconditioned) preconditioned_residual.resize(size);
 }
 
-// Hestenes & Stiefel 1952; the symbols are those of Shewchuk 1994, section 8.
+// Hestenes & Stiefel 1952; the symbols are those of Shewchuk 1994, sections 8 and 12 (there s is z).
 ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index n, const double* b,
                                             const ConjugateGradientOptions& options,
-                                            ConjugateGradientWorkspace& workspace, double* x) {
+                                            ConjugateGradientWorkspace& workspace, double* x,
+                                            const LinearOperator& preconditioner) {
   ConjugateGradientSummary summary;
-  workspace.reserve(n);
-  double* r = workspace.residual.data();   // r = b - A x
-  double* p = workspace.direction.data();  // p, search direction
-  double* q = workspace.product.data();    // q = A p
+  const bool preconditioned = static_cast<bool>(preconditioner);
+  workspace.reserve(n, preconditioned);
+  double* r = workspace.residual.data();                                      // r = b - A x
+  double* p = workspace.direction.data();                                     // p, search direction
+  double* q = workspace.product.data();                                       // q = A p
+  double* z = preconditioned ? workspace.preconditioned_residual.data() : r;  // z = M^{-1} r
 
-  // x = 0,  r = p = b
+  // x = 0,  r = b
   for (Index i = 0; i < n; ++i) {
     x[i] = 0.0;
-    r[i] = p[i] = b[i];
+    r[i] = b[i];
   }
   const double b_norm_squared = dot(n, b, b);
   double r_norm_squared = b_norm_squared;
@@ -69,9 +73,22 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
   }
   const double target = options.relative_tolerance * options.relative_tolerance * b_norm_squared;
 
+  // p = z = M^{-1} r
+  if (preconditioned) preconditioner(r, z);
+  for (Index i = 0; i < n; ++i) p[i] = z[i];
+  double r_dot_z = preconditioned ? dot(n, r, z) : b_norm_squared;
+
   while (summary.iterations < options.max_iterations) {
     if (r_norm_squared <= target || r_norm_squared == 0.0) {
       summary.status = ConjugateGradientStatus::kConverged;
+      break;
+    }
+    if (!(r_dot_z > 0.0) || !std::isfinite(r_dot_z)) {
+      summary.status = ConjugateGradientStatus::kNonPositiveCurvature;
+      summary.message = format(
+          "the preconditioner gave r^T z = %.3e after %.0f products, so it is not positive "
+          "definite; x is the last iterate",
+          r_dot_z, summary.iterations);
       break;
     }
 
@@ -93,8 +110,8 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
       break;
     }
 
-    // alpha = r^T r / p^T A p,  x += alpha p,  r -= alpha q
-    const double alpha = r_norm_squared / curvature;
+    // alpha = r^T z / p^T A p,  x += alpha p,  r -= alpha q
+    const double alpha = r_dot_z / curvature;
     if (!std::isfinite(alpha * std::sqrt(dot(n, p, p)))) {
       summary.status = ConjugateGradientStatus::kNonFinite;
       summary.message = format(
@@ -108,11 +125,13 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
       r[i] -= alpha * q[i];
     }
 
-    // beta = r'^T r' / r^T r,  p = r + beta p
-    const double next = dot(n, r, r);
-    const double beta = next / r_norm_squared;
-    for (Index i = 0; i < n; ++i) p[i] = r[i] + beta * p[i];
-    r_norm_squared = next;
+    // beta = r'^T z' / r^T z,  p = z + beta p
+    r_norm_squared = dot(n, r, r);
+    if (preconditioned) preconditioner(r, z);
+    const double next = preconditioned ? dot(n, r, z) : r_norm_squared;
+    const double beta = next / r_dot_z;
+    for (Index i = 0; i < n; ++i) p[i] = z[i] + beta * p[i];
+    r_dot_z = next;
   }
   if (summary.status == ConjugateGradientStatus::kMaxIterations && r_norm_squared <= target)
     summary.status = ConjugateGradientStatus::kConverged;

@@ -410,6 +410,34 @@ void Distribution<Scalar>::apply_metric(const Scalar* metric, Index rows, Index 
 }
 
 template <class Scalar>
+void Distribution<Scalar>::apply_metric_root(const Scalar* metric, Scalar* u) const {
+  switch (spec_.kind) {
+    case DistributionKind::kGaussian:
+      for (int i = 0; i < spec_.sizes[0]; ++i)
+        u[i] = static_cast<Scalar>(double(u[i]) * inverse_std_[static_cast<std::size_t>(i)]);
+      return;
+    case DistributionKind::kCategorical:
+    case DistributionKind::kMultiCategorical:
+      // (diag(q) - p q^T) u, q = sqrt(p):  (diag(q) - p q^T) (diag(q) - q p^T) = diag(p) - p p^T
+      for (int size : spec_.sizes) {
+        double q_dot_u = 0.0;
+        for (int i = 0; i < size; ++i) q_dot_u += std::sqrt(double(metric[i])) * double(u[i]);
+        for (int i = 0; i < size; ++i) {
+          const double p = double(metric[i]);
+          u[i] = static_cast<Scalar>(std::sqrt(p) * double(u[i]) - p * q_dot_u);
+        }
+        metric += size;
+        u += size;
+      }
+      return;
+    default:
+      for (int i = 0; i < spec_.n_outputs(); ++i)
+        u[i] = static_cast<Scalar>(std::sqrt(double(metric[i])) * double(u[i]));
+      return;
+  }
+}
+
+template <class Scalar>
 void Distribution<Scalar>::sample(const Scalar* outputs, CounterStream& stream, Scalar* continuous,
                                   std::int32_t* discrete) const {
   const int n = spec_.sizes[0];

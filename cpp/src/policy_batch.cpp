@@ -39,6 +39,8 @@ struct PolicyBatch<Scalar>::Workspace {
   AlignedBuffer<Scalar> packed_vector;   // a tangent direction
   AlignedBuffer<double> log_std_sums;    // chunks x A
   std::vector<ChunkSums> sums;           // chunks
+  AlignedBuffer<Scalar> factors;  // of a preconditioner: one partial a chunk of its own tiling
+  AlignedBuffer<Scalar> factor_scratch;  // threads
   GradientSum<Scalar> gradient;
   Index thread_size = 0;
 
@@ -303,6 +305,50 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
   if (w_->form == FisherForm::kEmpirical) w_->collect_log_std(A, inverse_n, y_log_std);
   else
     for (Index a = 0; a < A; ++a) y_log_std[a] = 2.0 * v_log_std[a];
+}
+
+template <class Scalar>
+void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
+                                       KroneckerPreconditioner& preconditioner) {
+  constexpr std::uint32_t kSignStream = 0x4FAC7025u;
+  constexpr Index kMaxPartials = 16;  // a partial holds square matrices of all widths
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const Policy<Scalar>& policy = *w_->policy;
+  const NetworkShape& shape = policy.shape();
+  const Index P = shape.outputs(), stride = w_->stride;
+  const Tiling tiling(w_->batch.size, kMaxPartials);
+  const Index size = k.factors_size(shape), scratch_size = k.factor_scratch_size(shape);
+  w_->factors.reserve(size * tiling.chunks);
+  w_->factor_scratch.reserve(scratch_size * w_->threads);
+
+  parallel_for(tiling.chunks, w_->threads, [&](Index chunk, int thread) {
+    const auto s = w_->scratch_of(thread);
+    Scalar* partial = w_->factors.data() + chunk * size;
+    std::fill_n(partial, size, Scalar(0));
+    for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
+      const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
+      const Scalar* activations = w_->tile_activations_of(tile, s);
+
+      // u_n, with E[u_n u_n^T] = M_n
+      Scalar* u = s.rows_a;
+      if (w_->form == FisherForm::kEmpirical) {
+        std::copy_n(w_->scores.data() + begin * stride, rows * stride, u);
+      } else {
+        std::fill_n(u, rows * stride, Scalar(0));
+        for (Index n = begin; n < begin + rows; ++n) {
+          Scalar* u_n = u + (n - begin) * stride;
+          random_signs(seed, kSignStream, static_cast<std::uint64_t>(n), static_cast<int>(P), u_n);
+          policy.distribution().apply_metric_root(
+              w_->has_metric ? w_->metric.data() + n * stride : nullptr, u_n);
+        }
+      }
+      k.add_factors(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, activations, u,
+                    w_->factor_scratch.data() + thread * scratch_size, partial);
+    }
+  });
+  k.tree_sum(w_->factors.data(), tiling.chunks, size, 0, size);
+  preconditioner.factorize(shape, policy.spec().free_parameters(), w_->factors.data(),
+                           static_cast<double>(w_->batch.size), damping);
 }
 
 template <class Scalar>

@@ -149,6 +149,7 @@ struct PolicyUpdater<Scalar>::Workspace {
   std::vector<double> product;              // F s, or the gradient of a minibatch
   std::vector<Scalar> old_parameters, candidate, scalar_gradient;
   ConjugateGradientWorkspace conjugate_gradient;
+  KroneckerPreconditioner kronecker;
   std::vector<std::int64_t> rows;  // of a subsample, or an order of all
   AdamState<Scalar> adam, old_adam;
   double g_dot_x = 0, x_norm = 0, x_F_x = 0;
@@ -265,13 +266,18 @@ bool PolicyUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
 
   const Index n_parameters = policy.n_parameters();
   const double damping = options.damping;
+  LinearOperator preconditioner;
+  if (options.preconditioner == Preconditioner::kKronecker) {
+    fisher->precondition(damping, options.seed, kronecker);
+    preconditioner = [&](const double* r, double* z) { kronecker.apply(r, z); };
+  }
   summary.conjugate_gradient = trpo_fast::conjugate_gradient(
       [&](const double* v, double* y) {
         fisher->fisher_vector_product(v, y);
         for (Index i = 0; i < n_parameters; ++i) y[i] += damping * v[i];
       },
       n_parameters, gradient.data(), options.conjugate_gradient, conjugate_gradient,
-      direction.data());
+      direction.data(), preconditioner);
   const ConjugateGradientSummary& cg = summary.conjugate_gradient;
   g_dot_x = cg.b_dot_x;  // x^T (F + lambda I) x at every iterate
   if (cg.status == ConjugateGradientStatus::kZeroRightHandSide)

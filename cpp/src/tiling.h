@@ -13,10 +13,10 @@ namespace trpo_fast {
 struct Tiling {
   static constexpr Index kMaxChunks = 64;
 
-  explicit Tiling(Index rows = 0)
+  explicit Tiling(Index rows = 0, Index max_chunks = kMaxChunks)
       : rows(rows),
         tiles((rows + kTileRows - 1) / kTileRows),
-        tiles_per_chunk(std::max<Index>(1, (tiles + kMaxChunks - 1) / kMaxChunks)),
+        tiles_per_chunk(std::max<Index>(1, (tiles + max_chunks - 1) / max_chunks)),
         chunks((tiles + tiles_per_chunk - 1) / tiles_per_chunk) {}
 
   Index tile_begin(Index tile) const { return tile * kTileRows; }

@@ -292,6 +292,7 @@ class TRPO:
             "cg_tolerance": config.cg_tolerance,
             "cg_damping": config.cg_damping * factor,
             "fisher": config.fisher,
+            "cg_preconditioner": config.cg_preconditioner,
             "fisher_fraction": config.fisher_fraction,
             "standardize_advantages": config.standardize_advantages,
             "seed": _derived_seed(config.seed, _FISHER, self.iteration),

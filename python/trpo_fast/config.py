@@ -22,6 +22,7 @@ Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
 KLConvention = Literal["sum", "mean_over_action_dimensions"]
 KLConstraint = Literal["mean", "max"]
 FisherForm = Literal["gauss_newton", "empirical"]
+Preconditioner = Literal["none", "kronecker"]
 ValueOptimizer = Literal["adam", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
 
@@ -129,6 +130,9 @@ class TRPOConfig:
     cg_damping: float = 0.03
     """λ added to the diagonal of the Fisher matrix, in the matrix's own units."""
 
+    cg_preconditioner: Preconditioner = "none"
+    """Preconditioner of conjugate gradient: none, or Kronecker-factored curvature."""
+
     backtrack_ratio: float = 0.8
     """Factor α in (0, 1) by which the line search shrinks the step."""
 
@@ -213,6 +217,7 @@ class TRPOConfig:
         self._integer("cg_iterations", 1, remedy="10 is usual")
         self._number("cg_tolerance", "[0, 1)", remedy="it is relative to the gradient's norm")
         self._number("cg_damping", "[0, inf)", remedy="0.01 to 0.1 is usual")
+        self._choice("cg_preconditioner", Preconditioner)
         self._number("backtrack_ratio", "(0, 1)", remedy="0.8 is usual")
         self._integer("max_backtracks", 0, remedy="10 is usual")
         self._choice("fisher", FisherForm)

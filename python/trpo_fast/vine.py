@@ -604,6 +604,8 @@ def vine_update(
     cg_damping: float = 0.1,
     backtrack_ratio: float = 0.8,
     max_backtracks: int = 10,
+    cg_preconditioner: core.Preconditioner = "none",
+    seed: int = 0,
 ) -> core.UpdateSummary:
     """One TRPO step, in place, on the vine objective; see :class:`VineObjective` for the arguments.
 
@@ -618,6 +620,7 @@ def vine_update(
         "backtrack_ratio", backtrack_ratio, positive, 1.0 - 1e-16, "a number in (0, 1)"
     )
     max_backtracks = core._integer("max_backtracks", max_backtracks, 0)
+    core._choice("cg_preconditioner", cg_preconditioner, core.PRECONDITIONERS)
     objective = VineObjective(policy, observations, actions, q_values, estimator)
     scale = objective.deviation()
     clock = _Clock()
@@ -656,7 +659,14 @@ def vine_update(
 
     # x = (F + lambda I)^{-1} g
     F = policy.fisher_operator(x, damping=cg_damping)
-    cg = core.conjugate_gradient(F, g, max_iterations=cg_iterations, tolerance=cg_tolerance)
+    kronecker = cg_preconditioner == "kronecker"
+    cg = core.conjugate_gradient(
+        F,
+        g,
+        max_iterations=cg_iterations,
+        tolerance=cg_tolerance,
+        preconditioner=F.kronecker_preconditioner(seed=seed) if kronecker else None,
+    )
     report["cg_iterations"], report["cg_status"] = cg.iterations, cg.status
     report["cg_relative_residual"] = cg.relative_residual
     report["seconds_cg"] = clock.lap()
@@ -797,6 +807,8 @@ class VineTRPO(TRPO):
             cg_damping=settings["cg_damping"],
             backtrack_ratio=self.config.backtrack_ratio,
             max_backtracks=self.config.max_backtracks,
+            cg_preconditioner=settings["cg_preconditioner"],
+            seed=settings["seed"],
         )
 
     def _start_value_fit(self, batch: _Batch) -> None:

@@ -17,7 +17,7 @@ struct ConjugateGradientOptions {
 enum class ConjugateGradientStatus {
   kConverged,
   kMaxIterations,
-  kNonPositiveCurvature,  // p^T A p <= 0: A is not positive definite along p; x is the last iterate
+  kNonPositiveCurvature,  // p^T A p <= 0, or r^T M^{-1} r <= 0; x is the last iterate
   kNonFinite,             // a NaN or infinity appeared; x is the last finite iterate
   kZeroRightHandSide,     // b = 0, so x = 0
 };
@@ -35,13 +35,15 @@ struct ConjugateGradientSummary {
 using LinearOperator = std::function<void(const double* p, double* y)>;
 
 struct ConjugateGradientWorkspace {
-  void reserve(Index n);
-  std::vector<double> residual, direction, product;
+  void reserve(Index n, bool preconditioned);
+  std::vector<double> residual, direction, product, preconditioned_residual;
 };
 
-// Starts from x = 0. Everything in double.
+// Starts from x = 0. Everything in double. `preconditioner` is z = M^{-1} r with M symmetric, positive
+// definite and near A; an empty one is M = I.
 ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index n, const double* b,
                                             const ConjugateGradientOptions& options,
-                                            ConjugateGradientWorkspace& workspace, double* x);
+                                            ConjugateGradientWorkspace& workspace, double* x,
+                                            const LinearOperator& preconditioner = {});
 
 }  // namespace trpo_fast

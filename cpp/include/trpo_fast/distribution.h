@@ -70,6 +70,10 @@ class Distribution {
   void prepare_metric(const Scalar* outputs, Scalar* metric) const;
   void apply_metric(const Scalar* metric, Index rows, Index stride, Scalar* tangent) const;
 
+  // u <- M^{1/2} u for one row, M^{1/2} a root with M^{1/2} M^{1/2}^T = M: of signs that are random, it
+  // makes cotangents whose second moment is M.
+  void apply_metric_root(const Scalar* metric, Scalar* u) const;
+
   void sample(const Scalar* outputs, CounterStream& stream, Scalar* continuous,
               std::int32_t* discrete) const;
   void mode(const Scalar* outputs, Scalar* continuous, std::int32_t* discrete) const;

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "trpo_fast/kronecker.h"
 #include "trpo_fast/line_search.h"
 #include "trpo_fast/policy.h"
 
@@ -57,6 +58,10 @@ class PolicyBatch {
   // y = F v.  F = mean_n J_n^T M_n J_n: one tangent pass, the metric, one adjoint pass.
   // F = mean_n s_n s_n^T, s_n = J_n^T u_n: the same passes with u_n u_n^T in place of M_n.
   void fisher_vector_product(const double* v, double* y);
+
+  // A preconditioner for F + damping I from one backward pass: M_n is estimated with one cotangent a
+  // sample, M_n^{1/2} times random signs drawn from `seed`; for kEmpirical it is the sample's score.
+  void precondition(double damping, std::uint64_t seed, KroneckerPreconditioner& preconditioner);
 
   // max_n v^T J_n^T M_n J_n v: twice the quadratic model of the largest KL along v. One tangent pass.
   double largest_curvature(const double* v);

@@ -32,17 +32,24 @@ enum class StepRule {
   kFixed,       // theta_k + step_size x, unchecked: natural gradient (Kakade 2001)
 };
 
+// What stands in for (F + lambda I)^{-1} inside conjugate gradient, so that fewer products are needed.
+enum class Preconditioner {
+  kNone,
+  kKronecker,  // KroneckerPreconditioner, from the same batch
+};
+
 struct PolicyUpdateOptions {
   LineSearchOptions line_search;  // max_kl is delta
   ConjugateGradientOptions conjugate_gradient;
   KlConstraint constraint = KlConstraint::kMean;
   FisherForm fisher = FisherForm::kGaussNewton;
+  Preconditioner preconditioner = Preconditioner::kNone;
   StepRule step_rule = StepRule::kLineSearch;
   double step_size = 0.1;        // of StepRule::kFixed;  > 0
   double damping = 0.1;          // lambda in (F + lambda I) x = g;  >= 0
   double fisher_fraction = 1.0;  // share of the batch that F is estimated on;  (0, 1]
   bool standardize_advantages = true;
-  std::uint64_t seed = 0;                                                  // of the subsample
+  std::uint64_t seed = 0;  // of the subsample and the preconditioner
   Index activation_budget = PolicyBatch<float>::kDefaultActivationBudget;  // bytes
 };
 

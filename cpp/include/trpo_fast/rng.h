@@ -34,6 +34,18 @@ class CounterStream {
   double next_normal_ = 0.0;
 };
 
+// signs (n of them, -1 or 1): Rademacher numbers, the bits a function of (seed, stream, index) alone.
+template <class Scalar>
+void random_signs(std::uint64_t seed, std::uint32_t stream, std::uint64_t index, int n,
+                  Scalar* signs) {
+  std::array<std::uint32_t, 4> bits{};
+  for (int i = 0; i < n; ++i) {
+    if (i % 128 == 0) bits = philox_block(seed, stream, index, static_cast<std::uint32_t>(i / 128));
+    const std::uint32_t word = bits[static_cast<std::size_t>(i % 128 / 32)];
+    signs[i] = (word >> (i % 32)) & 1u ? Scalar(1) : Scalar(-1);
+  }
+}
+
 // order = a random permutation of 0 ... n-1 (Fisher-Yates), the bits a function of (seed, epoch) alone.
 void shuffle(std::uint64_t seed, std::uint32_t epoch, std::int64_t n, std::int64_t* order);
 

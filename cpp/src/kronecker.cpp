@@ -1,0 +1,127 @@
+// A inputs' factor (in + 1)^2, G outputs' factor out^2, R a layer's gradient out x (in + 1)
+#include "trpo_fast/kronecker.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "aligned.h"
+#include "dispatch.h"
+
+namespace trpo_fast {
+namespace {
+
+// Doubles in a row of a matrix of n columns, aligned at every instruction-set level.
+Index row_stride(Index n) {
+  constexpr Index kDoubles = static_cast<Index>(kAlignment / sizeof(double));
+  return (n + kDoubles - 1) / kDoubles * kDoubles;
+}
+
+struct Matrix {
+  Index n = 0, stride = 0;
+  AlignedBuffer<double> entries;
+
+  void resize(Index size) {
+    n = size;
+    stride = row_stride(size);
+    entries.release();
+    entries.reserve(n * stride);  // zeros
+  }
+  double mean_diagonal() const {
+    double sum = 0.0;
+    for (Index i = 0; i < n; ++i) sum += entries.data()[i * stride + i];
+    return sum / static_cast<double>(n);
+  }
+  // this <- (this + damping I)^{-1}
+  bool invert(double damping) {
+    for (Index i = 0; i < n; ++i) entries.data()[i * stride + i] += damping;
+    return kernels<double>().invert(n, entries.data(), stride);
+  }
+};
+
+struct Layer {
+  Matrix inputs, outputs;  // A^{-1}, G^{-1}
+  bool usable = false;
+};
+
+}  // namespace
+
+struct KroneckerPreconditioner::Workspace {
+  NetworkShape shape;
+  std::vector<Layer> layers;
+  Index free_parameters = 0;
+  double damping = 0;
+  AlignedBuffer<double> gradient, half, solved;  // R, R A^{-1}, G^{-1} R A^{-1}
+};
+
+KroneckerPreconditioner::KroneckerPreconditioner() : w_(std::make_unique<Workspace>()) {}
+KroneckerPreconditioner::~KroneckerPreconditioner() = default;
+
+template <class Scalar>
+void KroneckerPreconditioner::factorize(const NetworkShape& shape, Index free_parameters,
+                                        const Scalar* factors, double count, double damping) {
+  w_->shape = shape;
+  w_->free_parameters = free_parameters;
+  w_->damping = damping;
+  w_->layers.resize(static_cast<std::size_t>(shape.n_layers));
+  Index largest = 0;
+  for (int l = 0; l < shape.n_layers; ++l) {
+    const Index in = shape.sizes[l], out = shape.sizes[l + 1];
+    Layer& layer = w_->layers[static_cast<std::size_t>(l)];
+    Matrix &A = layer.inputs, &G = layer.outputs;
+    A.resize(in + 1);
+    G.resize(out);
+    largest = std::max(largest, out * A.stride);
+    kernels<Scalar>().unpack_factors(shape, l, factors, 1.0 / count, count, A.entries.data(),
+                                     A.stride, G.entries.data(), G.stride);
+
+    // lambda weighs alike in both factors; without any, rounding must not make them indefinite
+    const double a = A.mean_diagonal(), g = G.mean_diagonal();
+    const double root = std::sqrt(std::max(damping, 1e-8 * a * g));
+    const double pi = std::sqrt(a / g);
+    layer.usable = std::isfinite(a) && std::isfinite(pi) && pi > 0.0 && A.invert(pi * root) &&
+                   G.invert(root / pi);
+  }
+  w_->gradient.reserve(largest);
+  w_->half.reserve(largest);
+  w_->solved.reserve(largest);
+}
+
+void KroneckerPreconditioner::apply(const double* r, double* z) {
+  const KernelTable<double>& k = kernels<double>();
+  for (const Layer& layer : w_->layers) {
+    const Matrix &A = layer.inputs, &G = layer.outputs;
+    const Index in = A.n - 1, out = G.n, stride = A.stride;
+    if (!layer.usable) {
+      std::copy_n(r, out * A.n, z);
+    } else {
+      // R = [dW, db]
+      double* R = w_->gradient.data();
+      for (Index j = 0; j < out; ++j) {
+        std::copy_n(r + j * in, in, R + j * stride);
+        R[j * stride + in] = r[out * in + j];
+        std::fill(R + j * stride + A.n, R + (j + 1) * stride, 0.0);
+      }
+      // G^{-1} R A^{-1}
+      k.product(out, A.n, A.n, R, stride, A.entries.data(), stride, w_->half.data(), stride);
+      k.product(out, A.n, out, G.entries.data(), G.stride, w_->half.data(), stride,
+                w_->solved.data(), stride);
+      const double* solved = w_->solved.data();
+      for (Index j = 0; j < out; ++j) {
+        std::copy_n(solved + j * stride, in, z + j * in);
+        z[out * in + j] = solved[j * stride + in];
+      }
+    }
+    r += out * A.n;
+    z += out * A.n;
+  }
+  // a free log_std: F = 2
+  for (Index i = 0; i < w_->free_parameters; ++i) z[i] = r[i] / (2.0 + w_->damping);
+}
+
+template void KroneckerPreconditioner::factorize(const NetworkShape&, Index, const float*, double,
+                                                 double);
+template void KroneckerPreconditioner::factorize(const NetworkShape&, Index, const double*, double,
+                                                 double);
+
+}  // namespace trpo_fast
