@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from trpo_fast import TRPO, core
 from trpo_fast._envpool import is_envpool_source, make_pool
 from trpo_fast.envs import make_environment
-from trpo_fast.rollout import environment_seed
+from trpo_fast.rollout import Budget, environment_seed
 
 Episode = tuple[dict[str, Any], list[Any]]  # arguments of reset; actions
 
@@ -38,7 +38,7 @@ class Recording:
     env_kwargs: dict[str, Any]
     seed: int
     n_envs: int
-    rows: list[int] = field(default_factory=list)  # time steps of each iteration
+    budgets: list[int | Budget] = field(default_factory=list)  # of each iteration
     policies: list[tuple[NDArray[Any], core.Normalizer | None]] = field(default_factory=list)
     reward: float = 0.0  # of all transitions
     steps: int = 0  # transitions
@@ -80,10 +80,10 @@ def record(source: str, steps: int, env_kwargs: dict[str, Any], *, seed: int = 0
     recording = Recording(source, env_kwargs, seed, agent.sampler.n_envs)
     collect = agent.sampler.collect
 
-    def collect_and_keep(n_steps: int, **arguments: Any) -> Any:
+    def collect_and_keep(budget: int | Budget, **arguments: Any) -> Any:
         recording.policies.append((agent.policy.parameters, agent.policy.normalizer))
-        recording.rows.append(n_steps)
-        rollout = collect(n_steps, **arguments)
+        recording.budgets.append(budget)
+        rollout = collect(budget, **arguments)
         recording.reward += float(rollout.rewards[rollout.valid].sum())
         if pool:
             to_env = agent.sampler.action_adapter.to_env
@@ -186,7 +186,9 @@ def play_policies(recording: Recording, agent: TRPO) -> Callable[[], int]:
 
     def run() -> int:
         total, steps = 0.0, 0
-        for rows, (parameters, normalizer) in zip(recording.rows, recording.policies, strict=True):
+        for budget, (parameters, normalizer) in zip(
+            recording.budgets, recording.policies, strict=True
+        ):
             agent.policy.parameters = parameters
             if normalizer is not None:
                 agent.policy.set_normalizer(
@@ -195,7 +197,7 @@ def play_policies(recording: Recording, agent: TRPO) -> Callable[[], int]:
                     clip=normalizer.clip,
                     epsilon=normalizer.epsilon,
                 )
-            rollout = agent.sampler.collect(rows)
+            rollout = agent.sampler.collect(budget)
             total += float(rollout.rewards[rollout.valid].sum())
             steps += rollout.n_transitions
         _compare(recording, total, "the rollouts")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+import reference
 from trpo_fast import TRPO, TRPOConfig
 from trpo_fast.callbacks import Callback
 from trpo_fast.checkpoint import CheckpointError
@@ -110,6 +111,102 @@ def test_the_seed_decides_everything() -> None:
 )
 def test_what_must_not_change_a_bit(change: dict[str, Any]) -> None:
     assert bits(trained(**change)) == bits(trained())
+
+
+class Uneven(Toy):
+    """Episodes of 1 to 120 steps that terminate or are truncated."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(**kwargs)
+        self._length = int(1 + 120 * self.np_random.random() ** 4)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, *_ = super().step(action)
+        ends, terminates = self._t == self._length, bool(self.np_random.random() < 0.5)
+        return observation, reward, ends and terminates, ends and not terminates, {}
+
+
+def uneven() -> Uneven:
+    return Uneven(spaces.Box(-1.0, 1.0, (3,), np.float32), spaces.Discrete(3))
+
+
+@pytest.mark.parametrize("sampling", ["total_steps", "episodes"])
+def test_sampling_keeps_every_promise(sampling: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"sampling": sampling, "n_envs": 5, "batch_size": 64}
+    log = Recorder()
+    steps = 400 if sampling == "total_steps" else 1200
+    agent = TRPO(uneven, **{**SMALL, **settings}).learn(steps, loggers=[log])
+    # counted as they are taken
+    counts = np.diff([0, *(record["time/timesteps"] for record in log.records)])
+    assert agent.timesteps == counts.sum() == agent.observation_statistics.count
+    assert [record["rollout/steps"] for record in log.records] == counts.tolist()
+    if sampling == "total_steps":
+        assert counts.tolist() == [64] * 7
+    else:
+        assert (counts >= 64).all()
+        assert len(set(counts.tolist())) > 1
+    # the same bits, whoever steps
+    other = trained(uneven, steps, **settings, n_workers=2, overlap_value_fit=False)
+    assert bits(other) == bits(agent)
+    other.close()
+    # an interrupted run goes on exactly, with other workers
+    half = trained(uneven, int(counts[:3].sum()), **settings)
+    assert half.iteration == 3
+    resumed = TRPO.load(half.save(tmp_path / "half"), env=uneven, n_workers=2)
+    resumed.learn(steps - half.timesteps, progress=False)
+    assert bits(resumed) == bits(agent)
+    resumed.close()
+
+
+@pytest.mark.parametrize("sampling", ["total_steps", "episodes"])
+def test_padding_leaks_into_no_advantage(sampling: Any) -> None:
+    agent = trained(uneven, 200, sampling=sampling, n_envs=5, batch_size=64)
+    rollout = agent.sampler.collect(agent.sampler.budget(sampling, 64))
+    batch = agent._advantages(rollout)
+    assert len(batch.advantages) == rollout.n_transitions < rollout.valid.size
+
+    def value(rows: Any) -> Any:
+        predicted = agent.value_function.predict(agent.policy.normalize(np.atleast_2d(rows)))
+        return agent.value_scale * predicted.astype(np.float64)
+
+    finals = {
+        (t, e): row
+        for (t, e), row in zip(
+            rollout.final_indices.tolist(), rollout.final_observations, strict=True
+        )
+    }
+    expected = np.zeros(rollout.valid.shape)
+    for e in range(5):  # each environment on its own, without padding
+        n = int(rollout.valid[:, e].sum())
+        own = slice(0, n), slice(e, e + 1)
+        states = np.concatenate([rollout.observations[:n, e], rollout.last_observations[e : e + 1]])
+        for t in range(n):
+            states_after = finals.get((t, e), states[t + 1])
+            expected[t, e] = value(states_after)[0]
+        advantages, returns = reference.gae(
+            rollout.rewards[own],
+            value(states[:n])[:, np.newaxis],
+            expected[own],
+            rollout.terminated[own],
+            rollout.truncated[own],
+            gamma=agent.config.gamma,
+            gae_lambda=agent.config.gae_lambda,
+        )
+        of_e = np.broadcast_to(np.arange(5), rollout.valid.shape)[rollout.valid] == e
+        np.testing.assert_allclose(batch.advantages[of_e], advantages[:, 0], atol=1e-9)
+        np.testing.assert_allclose(batch.returns[of_e], returns[:, 0], atol=1e-9)
+        np.testing.assert_array_equal(batch.observations[of_e], agent.policy.normalize(states[:n]))
+
+
+def test_sampling_that_cannot_be() -> None:
+    vector_env = gymnasium.make_vec("CartPole-v1", num_envs=2)
+    with pytest.raises(
+        ValueError, match="a vector environment steps all its environments together"
+    ):
+        TRPO(vector_env, sampling="episodes")
+    with pytest.raises(ValueError, match=r"sampling: expected one of .*did you mean 'episodes'"):
+        TRPO("CartPole-v1", sampling="episode")
 
 
 def test_learning_in_parts_equals_learning_at_once() -> None:

@@ -84,6 +84,8 @@ INVALID: list[tuple[str, Any]] = [
     ("batch_size", 1),
     ("batch_size", 2**31),
     ("batch_size", 2048.0),
+    ("sampling", "trajectories"),
+    ("sampling", True),
     ("gamma", -0.1),
     ("gamma", 1.1),
     ("gamma", math.nan),

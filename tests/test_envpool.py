@@ -106,6 +106,21 @@ def test_seeds_threads_and_state() -> None:
     assert not np.array_equal(second.collect(1).observations[0], one.observations[0])
 
 
+def test_budgets() -> None:
+    sampler = sampler_of("envpool:CartPole-v1", n_envs=3)
+    twin = sampler_of("envpool:CartPole-v1", n_envs=3)
+    rollout = sampler.collect(sampler.budget("total_steps", 200))
+    # autoresets are made up for
+    assert 200 <= rollout.n_transitions <= 202 < rollout.valid.size
+    expected = twin.collect(rollout.n_steps)
+    for name in ("observations", "valid", "final_indices", "episode_indices", "episode_lengths"):
+        np.testing.assert_array_equal(getattr(rollout, name), getattr(expected, name))
+    with pytest.raises(
+        ValueError, match="sampling: expected 'steps' or 'total_steps' for envpool:"
+    ):
+        sampler.budget("episodes", 200)
+
+
 def test_a_pool_of_the_user_is_taken_without_a_warning() -> None:
     pool = envpool.make_gymnasium("CartPole-v1", num_envs=3, seed=1)
     sampler = sampler_of(pool)

@@ -18,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import (
+    Budget,
     InProcessSampler,
     Rollout,
     VectorEnvSampler,
@@ -267,6 +268,181 @@ def test_async_vector_environments_give_the_same_rollout() -> None:
     expected = in_process(SCRIPT, OTHER_SCRIPT).collect(12)
     for name in (*ARRAYS, "final_observations", "final_indices", "episode_returns"):
         np.testing.assert_array_equal(getattr(rollout, name), getattr(expected, name))
+
+
+# --- budgets ---
+
+LONG_SCRIPT = ((30, "terminated"), (1, "truncated"))
+SCRIPTS = (SCRIPT, OTHER_SCRIPT, LONG_SCRIPT, SCRIPT[::-1])
+
+
+def alone(env: CountingEnv, e: int, begin: int, steps: int, whole: bool) -> list[dict[str, Any]]:
+    """What a budget asks of one environment, step by step; it was reset before."""
+    rows: list[dict[str, Any]] = []
+    ends = True
+    while len(rows) < steps or (whole and not ends):
+        state = env.observe()
+        action = 1000.0 * e + begin + len(rows)
+        successor, reward, terminated, truncated, _ = env.step(np.array([action]))
+        ends = terminated or truncated
+        rows.append(
+            {
+                "observations": state, "actions": [action], "rewards": reward,
+                "terminated": terminated, "truncated": truncated, "valid": True,
+                "final": successor if truncated and not terminated else None,
+            }
+        )  # fmt: skip
+        if ends:
+            env.reset()
+    return rows
+
+
+@pytest.mark.parametrize("batch_size", [4, 21, 40])
+@pytest.mark.parametrize("sampling", ["steps", "total_steps", "episodes"])
+def test_budgets_against_environments_on_their_own(sampling: Any, batch_size: int) -> None:
+    sampler = in_process(*SCRIPTS)
+    environments = [CountingEnv(script) for script in SCRIPTS]
+    for e, env in enumerate(environments):
+        env.reset(seed=environment_seed(7, e))
+    budget = sampler.budget(sampling, batch_size)
+    E = len(SCRIPTS)
+    each, rest = divmod(batch_size, E)
+    shares = [each + (rest > 0 if sampling == "steps" else e < rest) for e in range(E)]
+    taken = np.zeros(E, np.int64)
+    for _ in range(3):
+        rollout = sampler.collect(budget)
+        begins = taken.copy()
+        finals: dict[tuple[int, int], Any] = {}
+        for e, env in enumerate(environments):
+            rows = alone(env, e, int(taken[e]), shares[e], sampling == "episodes")
+            taken[e] += len(rows)
+            for name in ARRAYS:
+                got = getattr(rollout, name)[: len(rows), e]
+                assert got.tolist() == [np.asarray(row[name]).tolist() for row in rows], name
+                # the rest is padding, from which nothing can be learnt by mistake
+                padding = getattr(rollout, name)[len(rows) :, e]
+                assert (padding == (env.observe() if name == "observations" else 0)).all()
+            assert rollout.last_observations[e].tolist() == env.observe().tolist()
+            finals |= {(t, e): r["final"] for t, r in enumerate(rows) if r["final"] is not None}
+        assert rollout.n_transitions == (taken - begins).sum()
+        assert rollout.n_steps == (taken - begins).max()
+        assert [tuple(i) for i in rollout.final_indices.tolist()] == sorted(finals)
+        for i, final in zip(rollout.final_indices, rollout.final_observations, strict=True):
+            assert final.tolist() == finals[tuple(i.tolist())].tolist()
+        ends = rollout.terminated | rollout.truncated
+        assert rollout.episode_indices.tolist() == np.argwhere(ends).tolist()
+        np.testing.assert_array_equal(sampler.state_dict()["counters"], taken)
+        if sampling == "total_steps":
+            assert rollout.n_transitions == batch_size
+        if sampling == "episodes":
+            assert rollout.n_transitions >= batch_size
+            assert (rollout.last_observations[:, 1] == 0).all()
+            assert rollout.episode_lengths.sum() == rollout.n_transitions
+            assert sampler.state_dict()["episode_lengths"].tolist() == [0] * E
+
+
+@pytest.mark.parametrize("sampling", ["total_steps", "episodes"])
+def test_groups_keep_their_parts_of_a_budget(sampling: Any) -> None:
+    whole = in_process(*SCRIPTS)
+    budget = whole.budget(sampling, 10)
+    parts = [in_process(*SCRIPTS[:3]), in_process(*SCRIPTS[3:], first_index=3)]
+    for _ in range(3):
+        expected = whole.collect(budget)
+        joined = Rollout.concatenate(
+            [
+                part.collect(budget.part(group))
+                for part, group in zip(parts, (slice(0, 3), slice(3, 4)), strict=True)
+            ]
+        )
+        for name in vars(expected):
+            if name != "seconds":
+                np.testing.assert_array_equal(getattr(joined, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("sampling", ["steps", "total_steps", "episodes"])
+def test_on_step_follows_every_row(sampling: Any) -> None:
+    sampler = in_process(*SCRIPTS)
+    calls: list[int] = []
+    rollout = sampler.collect(sampler.budget(sampling, 10), on_step=lambda: calls.append(1))
+    assert len(calls) == rollout.n_steps
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_vector_environments_make_up_for_autoresets(mode: AutoresetMode) -> None:
+    sampler, rows = vector(mode, *SCRIPTS), vector(mode, *SCRIPTS)
+    budget = sampler.budget("total_steps", 41)
+    for _ in range(3):
+        rollout = sampler.collect(budget)
+        check_transitions(rollout, counting_environments(sampler))
+        assert 41 <= rollout.n_transitions < 41 + 4
+        # the same as so many rows at once
+        expected = rows.collect(rollout.n_steps)
+        for name in vars(expected):
+            if name != "seconds":
+                np.testing.assert_array_equal(getattr(rollout, name), getattr(expected, name))
+    assert sampler.collect(sampler.budget("steps", 41)).n_steps == 11
+    with pytest.raises(ValueError, match=r"sampling: expected 'steps' or 'total_steps' .*episode"):
+        sampler.budget("episodes", 41)
+
+
+def test_an_episode_without_end_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trpo_fast.rollout._base.LONGEST_EPISODE", 50)
+    sampler = in_process(SCRIPT, ((5, "terminated"), (10**9, "")))
+    with pytest.raises(
+        EnvironmentFailure,
+        match=r"environment 1 .*step 56: an episode has not ended after 52 steps.*max_episode_step",
+    ):
+        sampler.collect(sampler.budget("episodes", 14))
+    # by steps it does not matter
+    assert sampler.collect(sampler.budget("total_steps", 15)).n_transitions == 15
+
+
+@pytest.mark.parametrize("what", ["raise", "raise at reset", "nan observation", "nan at reset"])
+def test_crashed_episodes_within_a_budget_of_episodes(what: str) -> None:
+    def make(first_index: int, *whats: str) -> InProcessSampler:
+        sampler = InProcessSampler(
+            [BrokenEnv(w, 4) for w in whats],
+            first_index=first_index,
+            remake=lambda e: CountingEnv(),
+        )
+        sampler.bind(CountingPolicy(), seed=7)
+        return sampler
+
+    whole = make(0, "", what, "")
+    parts = [make(0, ""), make(1, what, "")]
+    budget = whole.budget("episodes", 14)
+    crashes = 0
+    for _ in range(3):
+        expected = whole.collect(budget)
+        groups = (slice(0, 1), slice(1, 3))
+        joined = Rollout.concatenate(
+            [p.collect(budget.part(g)) for p, g in zip(parts, groups, strict=True)]
+        )
+        for name in vars(expected):
+            if name != "seconds":
+                np.testing.assert_array_equal(getattr(joined, name), getattr(expected, name), name)
+        crashes += len(expected.crashes)
+        # what is left are whole episodes
+        assert np.isfinite(expected.observations).all()
+        ends = np.count_nonzero(expected.terminated | expected.truncated)
+        assert ends == len(expected.episode_lengths)
+        assert expected.episode_lengths.sum() == expected.n_transitions
+        assert whole.state_dict()["episode_lengths"].tolist() == [0] * 3
+    assert crashes == (2 if what == "nan at reset" else 1)  # it fails at every reset
+
+
+def test_budgets_that_cannot_be() -> None:
+    sampler = in_process(SCRIPT, SCRIPT)
+    with pytest.raises(
+        ValueError, match=r"batch_size: expected at least one step for each of the 2"
+    ):
+        sampler.budget("episodes", 1)
+    with pytest.raises(ValueError, match="budget: expected at least 1 step of each environment"):
+        Budget("steps", (1, 0))
+    with pytest.raises(
+        ValueError, match="budget: expected one for the 2 environments, got one for 3"
+    ):
+        sampler.collect(Budget.share("steps", 9, 3))
 
 
 # --- seeds and state ---
@@ -545,7 +721,7 @@ def test_misuse_gets_a_sentence() -> None:
         InProcessSampler([])
     with pytest.raises(ValueError, match="environment 1: expected the observation_space"):
         InProcessSampler([CountingEnv(), gymnasium.make("CartPole-v1")])
-    with pytest.raises(ValueError, match="parts: expected rollouts of the same number"):
+    with pytest.raises(ValueError, match="parts: expected at least one rollout, got none"):
         Rollout.concatenate([])
 
 

@@ -25,6 +25,7 @@ from gymnasium.vector import SyncVectorEnv
 from trpo_fast import core
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import (
+    Budget,
     InProcessSampler,
     NoWorkers,
     Rollout,
@@ -131,6 +132,13 @@ def children() -> set[int]:
     return found
 
 
+def shared_memory() -> set[str]:
+    """What lies in /dev/shm, but for what the OpenMP of other processes puts there."""
+    folder = Path("/dev/shm")
+    names = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    return {name for name in names if not name.startswith("__KMP_REGISTERED_LIB_")}
+
+
 def is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -153,10 +161,9 @@ def _nothing_is_left() -> Iterator[None]:
     if not Path("/proc/self/task").exists():
         yield
         return
-    shared = Path("/dev/shm")
-    before = (children(), set(shared.iterdir()), len(list(Path("/proc/self/fd").iterdir())))
+    before = (children(), shared_memory(), len(list(Path("/proc/self/fd").iterdir())))
     yield
-    after = (children(), set(shared.iterdir()), len(list(Path("/proc/self/fd").iterdir())))
+    after = (children(), shared_memory(), len(list(Path("/proc/self/fd").iterdir())))
     assert after == before
 
 
@@ -194,6 +201,35 @@ def test_the_bits_do_not_depend_on_the_number_of_workers(dtype: str) -> None:
             for name, values in reference.state_dict().items():
                 np.testing.assert_array_equal(sampler.state_dict()[name], values)
         assert got[0].observations.flags.c_contiguous
+
+
+@pytest.mark.parametrize("sampling", ["total_steps", "episodes"])
+def test_budgets_have_the_same_bits_with_workers(sampling: Any) -> None:
+    # shares of 3 or 2 steps, episodes of up to 60: the shared arrays grow several times
+    samplers = [make_sampler(UnevenEnv, n_envs=5, n_workers=n) for n in (0, 1, 2, 4)]
+    calls: list[int] = []
+    for sampler in samplers:
+        with_policy(sampler)
+    for batch_size in (12, 12, 100, 12):
+        budget = samplers[0].budget(sampling, batch_size)
+        expected = samplers[0].collect(budget)
+        assert sampling == "total_steps" or not expected.valid.all()
+        for sampler in samplers[1:]:
+            assert_same(sampler.collect(budget), expected)
+            for name, values in samplers[0].state_dict().items():
+                np.testing.assert_array_equal(sampler.state_dict()[name], values)
+    # with a hook, and from a state, whoever it comes from
+    budget = samplers[0].budget(sampling, 12)
+    state = {**samplers[2].state_dict(), **samplers[2].environment_state()}
+    expected = [samplers[0].collect(budget), samplers[0].collect(budget)]
+    for sampler in (samplers[3], samplers[1], samplers[0]):
+        sampler.load_environment_state(state)
+        calls.clear()
+        assert_same(sampler.collect(budget, on_step=lambda: calls.append(1)), expected[0])
+        assert len(calls) == expected[0].n_steps
+        assert_same(sampler.collect(budget), expected[1])
+    for sampler in samplers:
+        sampler.close()
 
 
 def test_hooks_state_binding_and_calls() -> None:
@@ -365,6 +401,23 @@ def test_crashed_environments_are_replaced_alike_everywhere(what: str) -> None:
             assert (got.episode_lengths == 10).all()
     for sampler in samplers:
         sampler.close()
+
+
+@pytest.mark.parametrize("what", ["raises", "hangs", "hangs in reset"])
+def test_mishaps_behind_padding_are_named(what: str) -> None:
+    # environments 0 and 2 have taken their share when 1 and 3 break
+    sampler = make_sampler(
+        lambda made=[]: made.append(1) or BrokenEnv(what if len(made) == 2 else "", 37),
+        n_envs=4,
+        n_workers=2,
+        worker_timeout=0.5,
+    )
+    with_policy(sampler)
+    kind, words = SENTENCES[what]
+    words = words.replace("17", "37").replace("20", "40")
+    with pytest.raises(kind, match=words):
+        sampler.collect(Budget("episodes", (3, 45, 3, 45)))
+    sampler.close()
 
 
 @pytest.mark.parametrize("what", ["exits", "hangs"])
@@ -541,7 +594,7 @@ def test_a_script_needs_no_main_guard(stdin: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> None:
-    before = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").exists() else set()
+    before = shared_memory()
     with start_script(100.0, tmp_path=tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begin\n"
@@ -555,5 +608,4 @@ def test_workers_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> N
         assert rest == "interrupted []\nend\n"
         assert process.returncode == 0
     assert wait_until(lambda: not any(is_alive(pid) for pid in pids))
-    if before:
-        assert set(Path("/dev/shm").iterdir()) == before
+    assert shared_memory() == before

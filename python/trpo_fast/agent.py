@@ -111,7 +111,11 @@ class TRPO:
         self._env_kwargs = dict(env_kwargs or {})
         self._encoder = self.sampler.observation_encoder
         self._adapter = self.sampler.action_adapter
-        self._steps_per_env = -(-config.batch_size // self.sampler.n_envs)
+        try:
+            self._budget = self.sampler.budget(config.sampling, config.batch_size)
+        except ValueError:
+            self.sampler.close()
+            raise
 
         self.policy = core.Policy(
             self._encoder.dim,
@@ -211,7 +215,7 @@ class TRPO:
             try:
                 while self.timesteps < goal:
                     started = time.perf_counter()
-                    rollout = self.sampler.collect(self._steps_per_env, on_step=on_step)
+                    rollout = self.sampler.collect(self._budget, on_step=on_step)
                     self.is_between_iterations = False
                     fit = self._finish_value_fit()  # of the batch before, made meanwhile
                     batch = self._advantages(rollout)
@@ -247,19 +251,24 @@ class TRPO:
             t, e = rollout.final_indices.T
             next_values[t, e] = self._values(self.policy.normalize(rollout.final_observations))
 
+        # the recursion restarts where an environment has stopped before others: padding follows
+        valid, truncated = rollout.valid, rollout.truncated
+        if not valid.all():
+            truncated = truncated.copy()
+            truncated[:-1] |= valid[:-1] & ~valid[1:] & ~rollout.terminated[:-1]
         advantages, returns = core.gae(
             rollout.rewards,
             values,
             next_values,
             rollout.terminated,
-            rollout.truncated,
+            truncated,
             gamma=self.config.gamma,
             gae_lambda=self.config.gae_lambda,
         )
         actions = rollout.actions.reshape(T * E, -1)
         flat = (observations, actions, advantages.ravel(), returns.ravel(), values.ravel())
-        if not rollout.valid.all():  # autoreset rows are no transitions
-            keep = rollout.valid.ravel()
+        if not valid.all():  # autoresets and padding are no transitions
+            keep = valid.ravel()
             flat = tuple(array[keep] for array in flat)  # type: ignore[assignment]
         return _Batch(*flat)
 
@@ -380,6 +389,7 @@ class TRPO:
             "time/rollout_seconds": rollout.seconds,
             "time/update_seconds": update.seconds_total,
             "time/value_fit_seconds": 0.0 if fit is None else fit.seconds,
+            "rollout/steps": rollout.n_transitions,
             "rollout/episodes": len(rollout.episode_returns),
             "policy/status": update.status,
             "policy/message": update.message,

@@ -25,6 +25,7 @@ FisherForm = Literal["gauss_newton", "empirical"]
 Preconditioner = Literal["none", "kronecker"]
 ValueOptimizer = Literal["adam", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
+Sampling = Literal["steps", "total_steps", "episodes"]
 
 _LARGEST_COUNT = 2**31 - 1  # sizes cross into C++ as 32-bit integers
 _LARGEST_SEED = 2**63 - 1
@@ -62,7 +63,14 @@ class TRPOConfig:
     """Environments stepped side by side."""
 
     batch_size: int = 2048
-    """Environment steps per update, over all environments; rounded up to a multiple of n_envs."""
+    """Environment steps per update, over all environments; sampling says how they are counted."""
+
+    sampling: Sampling = "steps"
+    """A batch: the same steps of each environment, exactly batch_size in all, or whole episodes."""
+    # steps: ceil(batch_size / n_envs) of each environment; episodes go on in the next batch.
+    # total_steps: batch_size over all; the first (batch_size mod n_envs) environments take one more.
+    # episodes: whole ones of each environment until it has its share of total_steps; the paper's.
+    # None of them depends on how long a step takes: no bias towards what is quick to simulate.
 
     n_workers: int | None = None
     """Processes that step the environments: None chooses by the cores allowed, 0 stays in process."""
@@ -193,6 +201,7 @@ class TRPOConfig:
         # sampling
         self._integer("n_envs", 1, remedy="1 is the smallest number of environments")
         self._integer("batch_size", 2, remedy="an update needs some hundred steps to mean anything")
+        self._choice("sampling", Sampling)
         self._optional_integer("n_workers", 0, remedy="0 steps all environments in this process")
         self._number("worker_timeout", "(0, inf)", remedy="300 seconds suit most simulators")
         self._flag("restart_crashed_environments")
@@ -248,7 +257,7 @@ class TRPOConfig:
 
     @property
     def steps_per_env(self) -> int:
-        """Steps T of each environment per update, ceil(batch_size / n_envs)."""
+        """Steps T of each environment per update by sampling "steps", ceil(batch_size / n_envs)."""
         return -(-self.batch_size // self.n_envs)
 
     def replace(self, **changes: object) -> Self:

@@ -44,11 +44,11 @@ from numpy.typing import ArrayLike, NDArray
 from . import core
 from .agent import TRPO, _Batch
 from .envs import EnvironmentFailure, ObservationError
-from .rollout import InProcessSampler, Rollout
+from .rollout import Budget, InProcessSampler, Rollout
 from .snapshots import Snapshot, SnapshotError, Snapshotter
 
 if TYPE_CHECKING:
-    from .config import TRPOConfig
+    from .config import Sampling, TRPOConfig
     from .envs import EnvSource
 
 Array = NDArray[Any]
@@ -289,8 +289,25 @@ class VineSampler:
         self.trunk.bind(policy, seed=seed)
         self._policy, self._seed = policy, seed
 
-    def collect(self, n_steps: int, *, on_step: Callable[[], object] | None = None) -> VineRollout:
-        """A trunk of `n_steps` steps in every environment, and its branches.
+    def budget(self, sampling: Sampling, batch_size: int) -> Budget:
+        """The budget of a trunk.
+
+        Raises
+        ------
+        ValueError
+            Another sampling than by steps.
+        """
+        if sampling != "steps":
+            raise ValueError(
+                f"sampling: expected 'steps' under vine sampling, got {sampling!r}: the states that "
+                "branches start from are drawn before the trunk is walked"
+            )
+        return self.trunk.budget(sampling, batch_size)
+
+    def collect(
+        self, budget: int | Budget, *, on_step: Callable[[], object] | None = None
+    ) -> VineRollout:
+        """A trunk of so many steps in every environment, and its branches.
 
         Raises
         ------
@@ -298,6 +315,7 @@ class VineSampler:
             As `InProcessSampler.collect`; also more states than the trunk has.
         """
         started = time.perf_counter()
+        n_steps = budget.steps[0] if isinstance(budget, Budget) else budget
         drawn = self.trunk.state_dict()["counters"].astype(np.int64)
         chosen = self._rollout_set(n_steps, int(drawn.sum()))
         by_step: dict[int, list[int]] = {}
@@ -771,6 +789,7 @@ class VineTRPO(TRPO):
         super().__init__(env, config=config, preset=preset, env_kwargs=env_kwargs, **overrides)
         try:
             self._vine = VineSampler(self.sampler, options, gamma=self.config.gamma)
+            self._budget = self._vine.budget(self.config.sampling, self.config.batch_size)
         except BaseException:
             self.sampler.close()
             raise

@@ -22,7 +22,7 @@ from trpo_fast.rollout._base import (
     SamplerBase,
     environment_seed,
 )
-from trpo_fast.rollout.data import Rollout, RolloutBuffers
+from trpo_fast.rollout.data import Budget, Rollout, RolloutBuffers
 from trpo_fast.rollout.envpool import EnvPoolSampler
 from trpo_fast.rollout.in_process import InProcessSampler
 from trpo_fast.rollout.vector import VectorEnvSampler
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActingPolicy",
     "Actor",
+    "Budget",
     "EnvPoolSampler",
     "InProcessSampler",
     "NoWorkers",

@@ -28,12 +28,18 @@ from trpo_fast.envs import (
     ObservationEncoder,
     ObservationError,
 )
-from trpo_fast.rollout.data import Rollout, RolloutBuffers
+from trpo_fast.rollout.data import Budget, Rollout, RolloutBuffers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from trpo_fast.config import Sampling
+
 Array: TypeAlias = npt.NDArray[Any]
+
+
+# steps, after which whole-episode sampling takes an episode to be without end
+LONGEST_EPISODE = 200_000
 
 
 class Actor(Protocol):
@@ -77,8 +83,13 @@ class Sampler(Protocol):
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts and the seed of the run."""
 
-    def collect(self, n_steps: int, *, on_step: Callable[[], object] | None = None) -> Rollout:
-        """Take `n_steps` steps in every environment, going on where the last rollout stopped."""
+    def budget(self, sampling: Sampling, batch_size: int) -> Budget:
+        """The budget of a batch; ValueError where the environments cannot keep it."""
+
+    def collect(
+        self, budget: int | Budget, *, on_step: Callable[[], object] | None = None
+    ) -> Rollout:
+        """Take so many steps in every environment, going on where the last rollout stopped."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -118,6 +129,11 @@ def _load_environment(environment: Any, given: tuple[int, dict[str, Array]]) -> 
     load_environments([environment], state)
 
 
+def first_rows(budget: Budget) -> int:
+    """Rows to begin a rollout with: enough for a budget of steps."""
+    return (2 if budget.whole_episodes else 1) * max(budget.steps)
+
+
 @dataclass
 class Events:
     """What happened between the rows of a rollout; every list is ordered by t, then e."""
@@ -127,6 +143,39 @@ class Events:
     finals: list[Array] = field(default_factory=list)  # their encoded final observations
     crashes: list[tuple[int, int]] = field(default_factory=list)  # (t, e) of a step that failed
     sentences: list[str] = field(default_factory=list)  # why, one for every crash
+
+
+class Quota:
+    """Which environments still step in a rollout, and how many rows the others took."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._steps = budget.steps
+        self._whole_episodes = budget.whole_episodes
+        self.going = list(range(len(budget.steps)))  # in the order of the environments
+        self.rows = np.zeros(len(budget.steps), np.int64)  # of those that have taken their share
+        self.least = min(budget.steps)  # rows after which the first ones may have
+
+    def close_row(self, t: int, buffers: RolloutBuffers, events: Events) -> None:
+        """Row t is full: whoever has taken its share is padded from here."""
+        going = []
+        for e in self.going:
+            ended = bool(buffers.terminated[t, e] or buffers.truncated[t, e])
+            if t + 1 < self._steps[e] or (
+                self._whole_episodes and not ended and (t, e) not in events.crashes
+            ):
+                going.append(e)
+            else:
+                self.rows[e] = t + 1
+                self.pad(buffers, e, buffers.observations[t + 1, e])
+        self.going = going
+
+    def pad(self, buffers: RolloutBuffers, e: int, observation: Array) -> None:
+        """Fill what environment e did not take; `observation` is what it goes on from."""
+        begin = self.rows[e]
+        buffers.observations[begin:, e] = observation
+        buffers.actions[begin:, e] = 0
+        buffers.rewards[begin:, e] = 0.0
+        buffers.valid[begin:, e] = False
 
 
 class SamplerBase:
@@ -203,31 +252,49 @@ class SamplerBase:
         self._policy = policy
         self._seed = seed
 
-    def collect(self, n_steps: int, *, on_step: Callable[[], object] | None = None) -> Rollout:
-        """Take `n_steps` steps in every environment, going on where the last rollout stopped.
+    def budget(self, sampling: Sampling, batch_size: int) -> Budget:
+        """The budget of a batch, see `trpo_fast.config.TRPOConfig.sampling`.
+
+        Raises:
+            ValueError: these environments cannot keep it.
+        """
+        return Budget.share(sampling, batch_size, self.n_envs)
+
+    def collect(
+        self, budget: int | Budget, *, on_step: Callable[[], object] | None = None
+    ) -> Rollout:
+        """Take steps in every environment, going on where the last rollout stopped.
 
         Args:
-            n_steps: T, steps of each environment.
+            budget: T, steps of each environment, or a budget.
             on_step: called after every vector step.
 
         Raises:
             ValueError: a non-finite or misshapen observation, a non-finite reward or action; the
                 message names environment and step, both counted from 0 (the step over the whole
                 run, as drawn actions).
-            EnvironmentFailure: an environment raised or broke the Gymnasium interface.
+            EnvironmentFailure: an environment raised or broke the Gymnasium interface, or an
+                episode lasts for more than `LONGEST_EPISODE` steps beyond a budget of episodes.
             RuntimeError: no policy is bound, or the sampler is closed.
 
         After an exception (KeyboardInterrupt included) the sampler is still usable: the steps of
         the broken rollout are dropped and the next one starts with fresh episodes.
         """
-        n_steps = operator.index(n_steps)
-        if n_steps < 1:
-            raise ValueError(f"n_steps: expected at least 1, got {n_steps}")
+        if not isinstance(budget, Budget):
+            n_steps = operator.index(budget)
+            if n_steps < 1:
+                raise ValueError(f"n_steps: expected at least 1, got {n_steps}")
+            budget = Budget("steps", (n_steps,) * self.n_envs)
+        if len(budget.steps) != self.n_envs:
+            raise ValueError(
+                f"budget: expected one for the {self.n_envs} environments, got one for "
+                f"{len(budget.steps)}; ask this sampler for it"
+            )
         if self._closed:
             raise RuntimeError("collect: the sampler is closed; make a new one")
         if self._policy is None:
             raise RuntimeError("collect: no policy is bound; call bind(policy, seed=...) first")
-        return self._collect(n_steps, on_step)
+        return self._collect(budget, on_step)
 
     def close(self) -> None:
         """Close the environments; a second call does nothing."""
@@ -357,29 +424,44 @@ class SamplerBase:
         raise NotImplementedError
 
     def _step(
-        self, buffers: RolloutBuffers, actor: Actor, on_step: Callable[[], object] | None
-    ) -> Events:
-        """The inner loop: write every row of `buffers` after observations[0]."""
+        self,
+        buffers: RolloutBuffers,
+        row: int,
+        actor: Actor,
+        on_step: Callable[[], object] | None,
+        events: Events,
+        quota: Quota,
+    ) -> int:
+        """The inner loop: fill the rows from `row` on, to the last or until nobody is going.
+
+        Returns:
+            The number of rows that are full.
+        """
         raise NotImplementedError
 
     def _renew(self, e: int) -> None:
         """Replace environment e, reset it with a fresh seed, and write `self._observations[e]`."""
         raise NotImplementedError
 
-    def _collect(self, n_steps: int, on_step: Callable[[], object] | None) -> Rollout:
-        """One rollout of `n_steps` checked steps."""
-        return self._fill(self._allocate(n_steps), on_step)
+    def _collect(self, budget: Budget, on_step: Callable[[], object] | None) -> Rollout:
+        """One rollout within a budget for these environments."""
+        return self._fill(budget, self._allocate, on_step)
 
     def _close(self) -> None:
         """Close the environments."""
         raise NotImplementedError
 
-    def _fill(self, buffers: RolloutBuffers, on_step: Callable[[], object] | None) -> Rollout:
-        """Fill `buffers` with experience and return them as a rollout."""
+    def _fill(
+        self,
+        budget: Budget,
+        allocate: Callable[[int], RolloutBuffers],
+        on_step: Callable[[], object] | None,
+    ) -> Rollout:
+        """One rollout in arrays of so many rows, and in larger ones where these do not suffice."""
         policy = self._policy
         assert policy is not None
-        n_steps = len(buffers.rewards)
         start_time = time.perf_counter()
+        buffers = allocate(first_rows(budget))
 
         # an exception below leaves the environments anywhere: reset them before the next rollout
         started, self._started = self._started, False
@@ -393,16 +475,27 @@ class SamplerBase:
         buffers.observations[0] = self._observations
 
         # step the environments
-        actor = policy.actor(
-            buffers.observations[:n_steps],
-            buffers.actions,
-            self._counters,
-            self._env_ids,
-            seed=self._seed,
-        )
-        events = self._step(buffers, actor, on_step)
+        events, quota = Events(), Quota(budget)
+        n_steps = 0
+        while True:
+            actor = policy.actor(
+                buffers.observations[:-1],
+                buffers.actions,
+                self._counters,
+                self._env_ids,
+                seed=self._seed,
+            )
+            n_steps = self._step(buffers, n_steps, actor, on_step, events, quota)
+            if not quota.going:
+                break
+            buffers = self._grown(buffers, allocate, budget, events, quota)
+        buffers = buffers.rows(n_steps)
+        # an actor draws for everybody; what was drawn for those that had stopped was not taken
+        self._counters[:] = self._first_steps + quota.rows
         if self._recovers:
             self._drop_crashed_episodes(buffers, events)
+        for e in np.flatnonzero(quota.rows < n_steps).tolist():
+            quota.pad(buffers, e, buffers.observations[n_steps, e])
 
         # check what came back, once for the whole rollout
         final_observations = np.array(events.finals, buffers.observations.dtype)
@@ -432,6 +525,30 @@ class SamplerBase:
             seconds=time.perf_counter() - start_time,
             crashes=tuple(events.sentences),
         )
+
+    def _grown(
+        self,
+        buffers: RolloutBuffers,
+        allocate: Callable[[int], RolloutBuffers],
+        budget: Budget,
+        events: Events,
+        quota: Quota,
+    ) -> RolloutBuffers:
+        """Larger arrays, with the full rows of `buffers`, for episodes that go on."""
+        n_steps = len(buffers.rewards)
+        most = max(budget.steps) + LONGEST_EPISODE
+        if n_steps >= most:
+            e = quota.going[0]
+            began = 1 + max((t for t, other in events.ends if other == e), default=-1)
+            raise EnvironmentFailure(
+                f"{self._where(n_steps - 1, e)}: an episode has not ended after {n_steps - began} "
+                "steps, and whole episodes are to be sampled; give the environment a time limit "
+                "(max_episode_steps of gymnasium.make), or use sampling='steps'"
+            )
+        larger = buffers.copy_to(allocate(min(2 * n_steps, most)))
+        for e in set(range(self.n_envs)) - set(quota.going):
+            quota.pad(larger, e, larger.observations[n_steps, e])
+        return larger
 
     def _allocate(self, n_steps: int) -> RolloutBuffers:
         encoder, adapter = self.observation_encoder, self.action_adapter

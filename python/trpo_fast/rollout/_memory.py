@@ -36,7 +36,7 @@ def anonymous_file() -> int:
 
 @dataclass(frozen=True)
 class BlockShape:
-    """What the sizes of a block follow from; T grows with the rollouts."""
+    """What the sizes of a block follow from; T is that of the rollout."""
 
     n_envs: int  # E, of this worker
     obs_dim: int  # O
@@ -59,6 +59,8 @@ class BlockShape:
             "returns": ((E,), np.float64),
             "lengths": ((E,), np.int64),
             "observations": ((E, O), self.dtype),
+            # from both: where the arrays of the rollout begin in the file, and their T
+            "place": ((2,), np.int64),
         }
 
     def rollout(self, T: int) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
@@ -88,35 +90,41 @@ class SharedBlock:
         arrays: arrays of the current rollout by name, see `BlockShape.rollout`.
     """
 
-    def __init__(self, file: int, shape: BlockShape, *, owner: bool) -> None:
+    def __init__(self, file: int, shape: BlockShape) -> None:
         self.shape = shape
         self._file = file
-        self._owner = owner  # the parent sizes the file, the worker maps what is there
         self._begin = _mapped_size(shape.lasting())
         self.lasting = self._map(shape.lasting(), 0)
         self.arrays: dict[str, Array] = {}
-        self.n_steps = 0
+        self._place = (0, 0)
 
     def reserve(self, n_steps: int) -> None:
-        """Map the arrays of rollouts of T = `n_steps`."""
-        if n_steps != self.n_steps:
-            self.arrays = self._map(self.shape.rollout(n_steps), self._begin)
-            self.n_steps = n_steps
+        """Make room for a rollout of T = `n_steps`, where the last one was."""
+        self._move(self._begin, n_steps)
 
-    def buffers(self, begin: int, end: int, *, fresh: bool) -> RolloutBuffers:
-        """Rows begin to end - 1 for a sampler to fill, marked as not written.
+    def grow(self, n_steps: int) -> None:
+        """Make room for T = `n_steps` behind the arrays, which are left as they are."""
+        begin, smaller = self._place
+        self._move(begin + _mapped_size(self.shape.rollout(smaller)), n_steps)
+
+    def follow(self) -> None:
+        """Map the arrays where the other side has put them."""
+        begin, n_steps = self.lasting["place"].tolist()
+        if (begin, n_steps) != self._place:
+            self.arrays = self._map(self.shape.rollout(n_steps), begin)
+            self._place = (begin, n_steps)
+
+    def _move(self, begin: int, n_steps: int) -> None:
+        self.lasting["place"][:] = begin, n_steps
+        self.follow()
+
+    def buffers(self, *, fresh: bool) -> RolloutBuffers:
+        """The arrays for a sampler to fill, marked as not written.
 
         `fresh`: the environments are reset first.
         """
-        arrays = self.arrays
-        rows = slice(begin, end)
-        buffers = RolloutBuffers(
-            observations=arrays["observations"][begin : end + 1],
-            **{
-                name: arrays[name][rows]
-                for name in ("actions", "rewards", "terminated", "truncated", "valid")
-            },
-        )
+        names = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
+        buffers = RolloutBuffers(**{name: self.arrays[name] for name in names})
         _mark(buffers.observations[..., 0])
         _mark(buffers.rewards)
         if fresh:
@@ -130,27 +138,25 @@ class SharedBlock:
         """A number that changes with every time step of the worker."""
         return int(self.lasting["counters"].sum())
 
-    def position(self, begin: int, end: int) -> tuple[int, bool]:
-        """Where a worker that fills rows begin to end - 1 stands: (environment, in a reset?)."""
+    def position(self) -> tuple[int, bool]:
+        """Where a worker that fills the arrays stands: (environment, in a reset?)."""
+        self.follow()
         E = self.shape.n_envs
-        if _is_unwritten(self.arrays["observations"][begin, :, 0]).any():
+        no_observation = _is_unwritten(self.arrays["observations"][..., 0])
+        if no_observation[0].any():
             # not even s_0: the first environment without an observation is in its first reset
-            unwritten = _is_unwritten(self.lasting["observations"][:, 0])
-            return int(np.argmax(unwritten)), True
-        unwritten = _is_unwritten(self.arrays["rewards"][begin:end].ravel())
-        row = int(np.argmax(unwritten)) if unwritten.any() else (end - begin) * E
-        if row > 0:
-            # r_t without s_{t+1}: the reset between them
-            successor = self.arrays["observations"][begin:, :, 0].ravel()[row - 1 + E]
-            if bool(_is_unwritten(np.array([successor]))[0]):
-                return (row - 1) % E, True
-        return row % E, False
+            return int(np.argmax(_is_unwritten(self.lasting["observations"][:, 0]))), True
+        no_reward = _is_unwritten(self.arrays["rewards"])
+        # r_t without s_{t+1}: the reset between them
+        resetting = ~no_reward & no_observation[1:]
+        stands_at = resetting if resetting.any() else no_reward
+        return int(np.argmax(stands_at)) % E, bool(resetting.any())
 
     def _map(
         self, layout: dict[str, tuple[tuple[int, ...], npt.DTypeLike]], begin: int
     ) -> dict[str, Array]:
         size = _mapped_size(layout)
-        if self._owner and os.fstat(self._file).st_size < begin + size:
+        if os.fstat(self._file).st_size < begin + size:
             os.ftruncate(self._file, begin + size)
         memory = mmap.mmap(self._file, size, offset=begin)
         arrays: dict[str, Array] = {}

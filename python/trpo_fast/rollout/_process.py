@@ -39,6 +39,9 @@ _ERRORS: dict[str, type[Exception]] = {
 }
 
 
+ROW = object()  # a worker that waits after a row of its rollout
+
+
 class WorkerTraceback(Exception):
     """Where the error came up, inside the worker: the cause of the exception in the parent."""
 
@@ -92,6 +95,11 @@ class WorkerProcess:
         if not self._deliver(command):
             self.command = ("between two commands",)
 
+    def go_on(self) -> None:
+        """Let it go on after a row."""
+        self._moved = time.monotonic()
+        self._deliver(None)
+
     def _deliver(self, message: Any) -> bool:
         # a worker that is gone is noticed, and named, where its answer is waited for
         try:
@@ -101,13 +109,15 @@ class WorkerProcess:
         return True
 
     def receive(self, where: Callable[[], str]) -> Any:
-        """The answer to the last command, which must be there."""
+        """The answer to the last command, or `ROW`; it must be there."""
         try:
             kind, *content = self.connection.recv()
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(1.0)
             raise self._lost(where()) from self._trace()
+        if kind == "row":
+            return ROW
         self._busy = False
         if kind == "result":
             return content[0]

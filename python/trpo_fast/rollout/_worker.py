@@ -2,8 +2,9 @@
 
 The parent starts `python -c BOOTSTRAP`, see `trpo_fast.rollout._process`. What is large goes
 through the shared block, what is rare through the connection: `(command, *arguments)` in, and one
-of `("result", value)` and `("error", kind, sentence, traceback)` out. The worker ends when it is
-told to, at SIGTERM, or when its parent is gone.
+of `("result", value)` and `("error", kind, sentence, traceback)` out; in between, where the parent has
+something to do after every row, `("row",)` out and anything in. The worker ends when it is told to,
+at SIGTERM, or when its parent is gone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main(connection: Connection, memory: int, report: int) -> None:
     faulthandler.enable(report, all_threads=False)
     faulthandler.register(signal.SIGUSR1, report, all_threads=False)
 
-    worker = _Worker(memory)
+    worker = _Worker(connection, memory)
     try:
         signal.signal(signal.SIGTERM, _terminate)
         while True:
@@ -80,7 +81,8 @@ def _answer(function: Callable[..., Any], arguments: list[Any]) -> tuple[Any, ..
 class _Worker:
     """The commands, one method each."""
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, connection: Connection, memory: int) -> None:
+        self._connection = connection
         self._memory = memory
         self._sampler: Any = None
         self._policy: Any = None
@@ -136,36 +138,52 @@ class _Worker:
 
         distribution = Distribution(policy.pop("kind"), policy.pop("sizes"))
         self._policy = Policy(policy.pop("obs_dim"), distribution, **policy)
-        self._block = SharedBlock(self._memory, BlockShape(**shape), owner=False)
+        self._block = SharedBlock(self._memory, BlockShape(**shape))
         self._sampler._keep_state_in(self._block.lasting)
         self._sampler.bind(self._policy, seed=seed)
 
     def collect(
-        self, n_steps: int, begin: int, end: int, start: str
-    ) -> tuple[int, int, tuple[str, ...]]:
-        """Fill rows begin to end - 1 of a rollout of `n_steps`.
+        self, sampling: Any, steps: tuple[int, ...], start: str, pauses: bool
+    ) -> tuple[int, int, int, tuple[str, ...]]:
+        """Collect a rollout within a budget, in the shared block, which the parent has made ready.
 
         Args:
+            sampling, steps: the budget.
             start: "fresh": with new episodes; "resume": with restored environments, and the state
-                that the parent wrote; "": where the last rows ended.
+                that the parent wrote; "": where the last rollout ended.
+            pauses: wait for the parent after every row.
 
         Returns:
-            The number of final observations and of episodes that ended, and sentences of crashes.
+            The number of rows, of final observations, of episodes that ended; sentences of crashes.
         """
+        from trpo_fast.rollout.data import Budget, RolloutBuffers
+
         block, sampler = self._block, self._sampler
-        block.reserve(n_steps)
+        block.follow()
+        first = len(block.arrays["rewards"])
         self._take_policy()
         if start == "fresh":
             sampler.load_state_dict({"counters": block.lasting["counters"].copy()})
         if start == "resume":
             sampler._started = True
-        rollout = sampler._fill(block.buffers(begin, end, fresh=start == "fresh"), None)
+
+        def allocate(n_steps: int) -> RolloutBuffers:
+            if n_steps > first:
+                block.grow(n_steps)
+            buffers: RolloutBuffers = block.buffers(fresh=start == "fresh" and n_steps == first)
+            return buffers
+
+        rollout = sampler._fill(Budget(sampling, steps), allocate, self._pause if pauses else None)
         n_finals, n_episodes = len(rollout.final_indices), len(rollout.episode_indices)
         for name in ("final_observations", "final_indices"):
             block.arrays[name][:n_finals] = getattr(rollout, name)
         for name in ("episode_returns", "episode_lengths", "episode_indices"):
             block.arrays[name][:n_episodes] = getattr(rollout, name)
-        return n_finals, n_episodes, rollout.crashes
+        return rollout.n_steps, n_finals, n_episodes, rollout.crashes
+
+    def _pause(self) -> None:
+        self._connection.send(("row",))
+        self._connection.recv()
 
     def map_environments(self, function: bytes, arguments: bytes | None) -> bytes:
         """Call a function on every environment, see `WorkerSampler.map_environments`."""

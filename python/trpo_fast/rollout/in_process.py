@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from trpo_fast.rollout._base import Actor, Events, SamplerBase, environment_seed
+from trpo_fast.rollout._base import Actor, Events, Quota, SamplerBase, environment_seed
 from trpo_fast.rollout.data import RolloutBuffers
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -18,11 +18,11 @@ MOST_CRASHES = 10  # of one environment in one rollout, before its error is rais
 
 
 class _Crash(Exception):
-    """Environment e failed at step t; `row` is t E + e, the failure what the caller would see."""
+    """Environment e failed in row t; the failure is what the caller would see."""
 
-    def __init__(self, row: int, failure: Exception) -> None:
+    def __init__(self, t: int, e: int, failure: Exception) -> None:
         super().__init__(str(failure))
-        self.row, self.failure = row, failure
+        self.t, self.e, self.failure = t, e, failure
 
 
 class InProcessSampler(SamplerBase):
@@ -130,65 +130,73 @@ class InProcessSampler(SamplerBase):
         self._reset(e)
 
     def _step(
-        self, buffers: RolloutBuffers, actor: Actor, on_step: Callable[[], object] | None
-    ) -> Events:
-        n_steps, n_envs = buffers.rewards.shape
-        events = Events()
+        self,
+        buffers: RolloutBuffers,
+        row: int,
+        actor: Actor,
+        on_step: Callable[[], object] | None,
+        events: Events,
+        quota: Quota,
+    ) -> int:
         crashes: Counter[int] = Counter()
-        i = 0
-        while i < n_steps * n_envs:
+        begin = (row, 0)
+        while True:
             try:
-                i = self._step_from(i, buffers, actor, on_step, events)
+                return self._step_from(begin, buffers, actor, on_step, events, quota)
             except _Crash as crash:
-                t, e = divmod(crash.row, n_envs)
+                t, e = crash.t, crash.e
                 crashes[e] += 1
                 if crashes[e] > MOST_CRASHES:
                     raise crash.failure from crash.__cause__
                 # where a reset failed, the episode before it is whole
                 if (t, e) not in events.ends[-1:]:
                     events.crashes.append((t, e))
+                    buffers.rewards[t, e] = 0.0
                 events.sentences.append(str(crash))
                 self._renew(e)
                 buffers.observations[t + 1, e] = self._observations[e]
-                i = crash.row + 1
-        return events
+                begin = (t, e + 1)
 
     def _step_from(
         self,
-        i: int,
+        begin: tuple[int, int],
         buffers: RolloutBuffers,
         actor: Actor,
         on_step: Callable[[], object] | None,
         events: Events,
+        quota: Quota,
     ) -> int:
-        """Fill the rows i = t E + e and on, up to T E, which is returned."""
+        """See `_step`; row t of begin = (t, e) is full up to environment e - 1."""
         n_steps, n_envs = buffers.rewards.shape
 
         # bound once: what stands between two calls of env.step is all in these locals
         encoder = self.observation_encoder
         plain, dim, write = encoder.is_plain, encoder.dim, encoder.write
-        rows = buffers.observations.reshape(-1, dim)  # row i + E follows row i
+        rows = buffers.observations.reshape(-1, dim)  # row i + E follows row i = t E + e
         rewards = buffers.rewards.reshape(-1).data
         stored_actions, to_env = buffers.actions, self._to_env
-        steps = list(enumerate([environment.step for environment in self.environments]))
+        steps = [(e, self.environments[e].step) for e in quota.going]
         resets = [environment.reset for environment in self.environments]
         act = actor.step
+        enough = quota.least
 
         # after a crash in the middle of a time step: its actions are drawn already
-        first_t, first_e = divmod(i, n_envs)
-        rest = steps[first_e:] if first_e else None
-        turn = rest or steps
+        first_t, first_e = begin
+        rest = [turn for turn in steps if turn[0] >= first_e] if first_e else None
+        turns = steps if rest is None else rest
 
-        e = -1
+        t, e = first_t, -1
         observation: Any = None
         try:
             for t in range(first_t, n_steps):
                 e = -1
-                if turn is not rest:
+                if turns is not rest:
                     act(t)
                 actions = to_env(stored_actions[t])
-                for e, step in turn:
+                first = t * n_envs
+                for e, step in turns:
                     observation, reward, terminated, truncated, _ = step(actions[e])
+                    i = first + e
                     rewards[i] = reward
                     if terminated or truncated:
                         # the true successor, before the reset replaces it
@@ -204,19 +212,23 @@ class InProcessSampler(SamplerBase):
                         rows[i + n_envs] = observation
                     else:
                         write(observation, rows[i + n_envs])
-                    i += 1
-                turn = steps
+                e = -1
+                if t + 1 >= enough:
+                    quota.close_row(t, buffers, events)
+                    steps = [turn for turn in steps if turn[0] in quota.going]
+                turns = steps
                 if on_step is not None:
-                    e = -1
                     on_step()
+                if not steps:
+                    break
         except Exception as error:
             if e < 0:  # not from an environment
                 raise
             failure = self._explain(error, buffers, t, e, observation)
             if self._remake is None:
                 raise failure from error
-            raise _Crash(i, failure) from error
-        return i
+            raise _Crash(t, e, failure) from error
+        return t + 1
 
     def _close(self) -> None:
         for environment in self.environments:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from trpo_fast._envpool import is_envpool, read_spaces
 from trpo_fast.envs import EnvironmentFailure, ObservationError
-from trpo_fast.rollout._base import Actor, Events, SamplerBase, environment_seed
-from trpo_fast.rollout.data import RolloutBuffers
+from trpo_fast.rollout._base import Actor, Events, Quota, SamplerBase, environment_seed
+from trpo_fast.rollout.data import Budget, Rollout, RolloutBuffers
+
+if TYPE_CHECKING:
+    from trpo_fast.config import Sampling
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -93,20 +96,51 @@ class VectorEnvSampler(SamplerBase):
                 "reset() must return (observations, infos)",
             ) from error
 
+    def budget(self, sampling: Sampling, batch_size: int) -> Budget:
+        """The budget of a batch.
+
+        Raises:
+            ValueError: whole episodes are asked for.
+        """
+        if sampling == "episodes":
+            raise ValueError(
+                f"sampling: expected 'steps' or 'total_steps' for {self.name}, got 'episodes': a "
+                "vector environment steps all its environments together and cannot stop one at "
+                "the end of its episode; pass an id or a function that makes one environment"
+            )
+        return super().budget(sampling, batch_size)
+
+    def _collect(self, budget: Budget, on_step: Callable[[], object] | None) -> Rollout:
+        if budget.sampling == "steps":
+            return super()._collect(budget, on_step)
+        # autoresets are no steps: make up for them
+        parts: list[Rollout] = []
+        missing = budget.total
+        while missing > 0:
+            rows = -(-missing // self.n_envs)
+            parts.append(super()._collect(Budget("steps", (rows,) * self.n_envs), on_step))
+            missing -= parts[-1].n_transitions
+        return Rollout.join(parts)
+
     def _step(
-        self, buffers: RolloutBuffers, actor: Actor, on_step: Callable[[], object] | None
-    ) -> Events:
+        self,
+        buffers: RolloutBuffers,
+        row: int,
+        actor: Actor,
+        on_step: Callable[[], object] | None,
+        events: Events,
+        quota: Quota,
+    ) -> int:
         n_steps = len(buffers.rewards)
-        events = Events()
         write_batch, to_env = self.observation_encoder.write_batch, self._to_env
         step = self.vector_env.step
         act = actor.step
         next_step = self.autoreset_mode == "NextStep"
 
-        t = 0
+        t = row
         inside = False  # between here and the environment: errors are its own
         try:
-            for t in range(n_steps):
+            for t in range(row, n_steps):
                 act(t)
                 inside = True
                 observations, rewards, terminated, truncated, infos = step(
@@ -145,7 +179,8 @@ class VectorEnvSampler(SamplerBase):
                 "step() must return (observations, rewards, terminated, truncated, infos), "
                 f"each for {self.n_envs} environments",
             ) from error
-        return events
+        quota.close_row(n_steps - 1, buffers, events)
+        return n_steps
 
     def _mark_resets(self, buffers: RolloutBuffers, t: int) -> None:
         """Step t only reset these environments: it is no transition of theirs."""

@@ -20,7 +20,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trpo_fast.envs import EnvironmentFailure
-from trpo_fast.rollout._base import ActingPolicy, SamplerBase
+from trpo_fast.rollout._base import ActingPolicy, SamplerBase, first_rows
 from trpo_fast.rollout._memory import BlockShape, SharedBlock
-from trpo_fast.rollout._process import Lost, WorkerProcess, stop_workers
-from trpo_fast.rollout.data import Rollout
+from trpo_fast.rollout._process import ROW, Lost, WorkerProcess, stop_workers
+from trpo_fast.rollout.data import Budget, Rollout
 from trpo_fast.rollout.in_process import MOST_CRASHES
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class WorkerSampler(SamplerBase):
 
     # --- one rollout ---
 
-    def _collect(self, n_steps: int, on_step: Callable[[], object] | None) -> Rollout:
+    def _collect(self, budget: Budget, on_step: Callable[[], object] | None) -> Rollout:
         start_time = time.perf_counter()
         start = "fresh" if not self._started else "resume" if self._resumes else ""
         self._started = self._resumes = False
@@ -214,40 +214,32 @@ class WorkerSampler(SamplerBase):
         with self._stops_on_error():
             self._ensure_started()
             for worker in self._workers:
-                worker.block.reserve(n_steps)
-                worker.write_policy(self._policy)
                 if start:
                     for name in ("counters", "returns", "lengths", "observations"):
                         worker.block.lasting[name][:] = getattr(self, f"_{name}")[worker.group]
-            # a rollout in one piece, or, for a hook between the steps, in pieces of one step
-            length = n_steps if on_step is None else 1
-            pieces = []
-            for begin in range(0, n_steps, length):
-                pieces.append(self._collect_rows(n_steps, begin, begin + length, start))
-                start = ""
-                if on_step is not None:
-                    on_step()
-            rollout = Rollout.concatenate(
-                [
-                    _view_of(worker.block, [row[w] for row in pieces])
-                    for w, worker in enumerate(self._workers)
-                ]
-            )
+                self._send_collect(worker, budget, start, on_step is not None)
+            rollout = Rollout.concatenate(self._parts(budget, on_step))
             self._read_state()
         self._started = True
         return replace(rollout, seconds=time.perf_counter() - start_time)
 
-    def _collect_rows(self, n_steps: int, begin: int, end: int, start: str) -> list[_Piece]:
-        """Have every worker fill rows begin to end - 1."""
-        command = ("collect", n_steps, begin, end)
-        for worker in self._workers:
-            worker.send(*command, start)
+    def _send_collect(
+        self, worker: WorkerProcess, budget: Budget, start: str, pauses: bool
+    ) -> None:
+        part = budget.part(worker.group)
+        worker.block.reserve(first_rows(part))
+        worker.write_policy(self._policy)
+        worker.send("collect", part.sampling, part.steps, start, pauses)
+
+    def _parts(self, budget: Budget, on_step: Callable[[], object] | None) -> list[Rollout]:
+        """Wait for the rollouts of all workers; their arrays are the shared ones."""
         crashes: list[list[str]] = [[] for _ in self._workers]
+        n_pauses = 0
 
         def restart(w: int, lost: EnvironmentFailure) -> None:
             """A process that is gone takes all its environments with it: they start anew."""
             crashes[w].append(str(lost))
-            if begin > 0 or len(crashes[w]) > MOST_CRASHES:
+            if n_pauses > 0 or len(crashes[w]) > MOST_CRASHES:
                 raise lost
             counters = self._workers[w].block.lasting["counters"].copy()
             self._workers[w].process.kill()
@@ -255,17 +247,24 @@ class WorkerSampler(SamplerBase):
             self._workers[w] = self._launch(w)
             self._gather([w])
             self._bind_workers([w])
-            worker = self._workers[w]
-            worker.block.reserve(n_steps)
-            worker.write_policy(self._policy)
             # one further than the last action drawn: no seed is used twice
-            worker.block.lasting["counters"][:] = counters + np.uint64(1)
-            worker.send(*command, "fresh")
+            self._workers[w].block.lasting["counters"][:] = counters + np.uint64(1)
+            self._send_collect(self._workers[w], budget, "fresh", on_step is not None)
 
-        answers = self._gather(on_loss=restart if self._restarts else None)
+        answers: list[Any] = [ROW] * len(self._workers)
+        while waiting := [w for w, answer in enumerate(answers) if answer is ROW]:
+            on_loss = restart if self._restarts else None
+            for w, answer in zip(waiting, self._gather(waiting, on_loss=on_loss), strict=True):
+                answers[w] = answer
+            if ROW in answers and on_step is not None:
+                on_step()
+                n_pauses += 1
+                for w, worker in enumerate(self._workers):
+                    if answers[w] is ROW:
+                        worker.go_on()
         return [
-            _Piece.read(worker.block, begin, n_finals, n_episodes, (*lost, *sentences))
-            for worker, (n_finals, n_episodes, sentences), lost in zip(
+            _view_of(worker.block, n_rows, n_finals, n_episodes, (*lost, *sentences))
+            for worker, (n_rows, n_finals, n_episodes, sentences), lost in zip(
                 self._workers, answers, crashes, strict=True
             )
         ]
@@ -345,7 +344,7 @@ class WorkerSampler(SamplerBase):
                 dtype=self.observation_encoder.dtype.name,
                 action_dtype=self.action_adapter.stored_dtype(self.observation_encoder.dtype).name,
             )
-            worker.block = SharedBlock(worker.memory, shape, owner=True)
+            worker.block = SharedBlock(worker.memory, shape)
             worker.send("bind", facts, asdict(shape), self._seed)
         self._gather(which)
 
@@ -389,8 +388,7 @@ class WorkerSampler(SamplerBase):
             worker = self._workers[w]
             if worker.command[0] != "collect":
                 return f"worker {w} ({worker.command[0]})"
-            begin, end = worker.command[2:4]
-            e, resetting = worker.block.position(begin, end)
+            e, resetting = worker.block.position()
             counter = int(worker.block.lasting["counters"][e])
             index = self._groups[w].start + e
             if resetting:
@@ -422,55 +420,24 @@ class WorkerSampler(SamplerBase):
 _POLICY_FACTS = ("distribution", "hidden_sizes", "activation", "parameters", "normalizer")
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Copies of what a worker reported about some rows of a rollout; t counts from row 0."""
-
-    final_observations: Array
-    final_indices: npt.NDArray[np.int64]
-    episode_returns: npt.NDArray[np.float64]
-    episode_lengths: npt.NDArray[np.int64]
-    episode_indices: npt.NDArray[np.int64]
-    crashes: tuple[str, ...]
-
-    @staticmethod
-    def read(
-        block: SharedBlock, begin: int, n_finals: int, n_episodes: int, crashes: tuple[str, ...]
-    ) -> _Piece:
-        arrays = block.arrays
-        shift = np.array([begin, 0])
-        return _Piece(
-            arrays["final_observations"][:n_finals].copy(),
-            arrays["final_indices"][:n_finals] + shift,
-            arrays["episode_returns"][:n_episodes].copy(),
-            arrays["episode_lengths"][:n_episodes].copy(),
-            arrays["episode_indices"][:n_episodes] + shift,
-            crashes,
-        )
-
-
-def _view_of(block: SharedBlock, pieces: Sequence[_Piece]) -> Rollout:
-    """The rollout of one worker. Its large arrays are the shared ones: copy before the next."""
-
-    def joined(name: str) -> Array:
-        return np.concatenate([getattr(piece, name) for piece in pieces])
-
+def _view_of(
+    block: SharedBlock, n_rows: int, n_finals: int, n_episodes: int, crashes: tuple[str, ...]
+) -> Rollout:
+    """The rollout of one worker. Its arrays are the shared ones: copy before the next."""
+    block.follow()
     arrays = block.arrays
+    rows = ("actions", "rewards", "terminated", "truncated", "valid")
     return Rollout(
-        observations=arrays["observations"][:-1],
-        actions=arrays["actions"],
-        rewards=arrays["rewards"],
-        terminated=arrays["terminated"],
-        truncated=arrays["truncated"],
-        valid=arrays["valid"],
-        last_observations=arrays["observations"][-1],
-        final_observations=joined("final_observations"),
-        final_indices=joined("final_indices"),
-        episode_returns=joined("episode_returns"),
-        episode_lengths=joined("episode_lengths"),
-        episode_indices=joined("episode_indices"),
+        observations=arrays["observations"][:n_rows],
+        **{name: arrays[name][:n_rows] for name in rows},
+        last_observations=arrays["observations"][n_rows],
+        final_observations=arrays["final_observations"][:n_finals],
+        final_indices=arrays["final_indices"][:n_finals],
+        episode_returns=arrays["episode_returns"][:n_episodes],
+        episode_lengths=arrays["episode_lengths"][:n_episodes],
+        episode_indices=arrays["episode_indices"][:n_episodes],
         seconds=0.0,
-        crashes=tuple(sentence for piece in pieces for sentence in piece.crashes),
+        crashes=crashes,
     )
 
 
