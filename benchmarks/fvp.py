@@ -9,6 +9,8 @@ does not depend on v prepared outside the clock, as inside conjugate gradient:
 
 - ``double backprop``: what PyTorch libraries do; the graph of the KL's gradient is kept.
 - ``torch analytic``: ``analytic_torch.py``, the fastest of several block sizes.
+- ``torch.func``: ``linearize`` and ``vjp`` of ``torch.func``; ``torch.func compiled``: a jvp and a vjp
+  through ``torch.compile``, where that works.
 - ``jax``: jitted, linearised once outside; ``jax analytic``: hand-written passes, jitted.
 - ``trpo_fast``: the library's product with cached activations. ``trpo_fast, uncached`` includes
   the forward pass, as a single call from Python without an operator does.
@@ -44,7 +46,7 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "medium": ((17, 64, 64, 6), 50_000),
     "large": ((348, 256, 256, 17), 50_000),
 }
-PEERS = ("double-backprop", "torch-analytic", "jax", "jax-analytic", "trpo-fast")
+PEERS = ("double-backprop", "torch-analytic", "torch-func", "jax", "jax-analytic", "trpo-fast")
 DAMPING = 0.1
 LOG_STD = -0.5
 
@@ -129,6 +131,63 @@ def torch_analytic(problem: Problem) -> dict[str, tuple[Side, Array]]:
     best = candidates[min(times, key=lambda name: times[name].median)]
     del candidates, calls
     return {"torch analytic": (lambda: best(v, damping=DAMPING), best(v, damping=DAMPING).numpy())}
+
+
+def torch_func(problem: Problem) -> dict[str, tuple[Side, Array]]:
+    """``torch.func.linearize`` and ``vjp``, prepared once; compiled, both passes as one function."""
+    import torch
+
+    count = len(problem.weights)
+    layers = tuple(torch.from_numpy(w) for w in problem.weights)
+    layers += tuple(torch.from_numpy(b) for b in problem.biases)
+    observations = torch.from_numpy(problem.observations)
+    precision = torch.exp(-2.0 * torch.from_numpy(problem.log_std)) / len(observations)
+    v = torch.from_numpy(problem.vector)
+    tangents, start = [], 0
+    for w, b in zip(problem.weights, problem.biases, strict=True):
+        tangents.append((v[start : start + w.size].reshape(w.shape), v[start + w.size :][: b.size]))
+        start += w.size + b.size
+    tangent = tuple(w for w, _ in tangents) + tuple(b for _, b in tangents)
+
+    def network(*parameters: torch.Tensor) -> torch.Tensor:
+        h = observations
+        for i in range(count):
+            h = torch.nn.functional.linear(h, parameters[i], parameters[count + i])
+            if i + 1 < count:
+                h = torch.tanh(h)
+        return h
+
+    _, push_forward = torch.func.linearize(network, *layers)
+    _, pull_back = torch.func.vjp(network, *layers)
+
+    def product(tangent: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        pulled: tuple[torch.Tensor, ...] = pull_back(precision * push_forward(*tangent))
+        return pulled
+
+    def whole(tangent: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        _, adjoint = torch.func.vjp(network, *layers)
+        _, u = torch.func.jvp(network, layers, tangent)
+        pulled: tuple[torch.Tensor, ...] = adjoint(precision * u)
+        return pulled
+
+    def flat(pulled: tuple[torch.Tensor, ...]) -> Array:
+        parts = [
+            part.numpy().ravel() for i in range(count) for part in (pulled[i], pulled[count + i])
+        ]
+        tail = 2.0 * problem.vector[-problem.sizes[-1] :]
+        product_of_v: Array = np.concatenate([*parts, tail]) + DAMPING * problem.vector
+        return product_of_v
+
+    sides: dict[str, tuple[Side, Array]] = {
+        "torch.func": (lambda: product(tangent), flat(product(tangent)))
+    }
+    try:
+        compiled = torch.compile(whole)
+        sides["torch.func compiled"] = (lambda: compiled(tangent), flat(compiled(tangent)))
+    except Exception as error:  # it needs a C++ compiler, and not every operation is supported
+        first = str(error).strip().partition("\n")[0]
+        print(f"torch.func compiled: left out, {type(error).__name__}: {first}")
+    return sides
 
 
 def _jax_setup(problem: Problem) -> tuple[Any, Any, Any, Any]:
@@ -271,6 +330,7 @@ def measure(name: str, peers: list[str], rounds: int, sgemm_size: int) -> dict[s
     builders = {
         "double-backprop": ("torch", double_backprop),
         "torch-analytic": ("torch", torch_analytic),
+        "torch-func": ("torch", torch_func),
         "jax": ("jax", jax_linearized),
         "jax-analytic": ("jax", jax_analytic),
         "trpo-fast": ("trpo-fast", trpo_fast_products),

@@ -22,6 +22,8 @@ SCRIPTS = [
     "lecture_picture.py",
     "methods.py",
     "paper_comparison.py",
+    "preconditioning.py",
+    "scaling.py",
     "training.py",
     "update.py",
     "vine_comparison.py",
@@ -56,6 +58,7 @@ def test_help(script: str, tmp_path: Path) -> None:
     [
         ("training.py", ["--envs", "Pong"], "--envs: expected of CartPole-v1,"),
         ("training.py", ["--workers", "1"], "--workers: expected at least 2"),
+        ("scaling.py", ["--axes", "depth"], "--axes: expected of rows,"),
         ("methods.py", ["--methods", "PPO"], "--methods: expected of TRPO,"),
         ("methods.py", ["--scale", "0"], "--scale: expected a positive number, got 0.0"),
         ("paper_comparison.py", ["--scale", "2"], "--scale: expected a number in (0, 1], got 2.0"),
@@ -66,6 +69,29 @@ def test_bad_flags_are_named(
     script: str, arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
     assert sentence in run(script, *arguments, folder=tmp_path, code=2)
+
+
+# ---- the core's
+
+
+def test_scaling_measures_every_axis(tmp_path: Path) -> None:
+    flags = "--axes rows,threads,levels --rows 64,300 --threads 1,2 --rounds 1 --json scaling.json"
+    run("scaling.py", *flags.split(), folder=tmp_path)
+    results = json.loads((tmp_path / "scaling.json").read_text())
+    assert [row["rows"] for row in results["rows"]] == [64, 300]
+    assert all(row["flops"] > 1e6 for row in results["rows"])
+    assert results["threads"][1]["product speed-up"]["median"] > 0.0
+    assert len(results["levels"]) == 4
+
+
+def test_preconditioning_counts_products(tmp_path: Path) -> None:
+    flags = "--envs CartPole-v1 --timesteps 512 --batch-size 256 --rounds 1"
+    out = run("preconditioning.py", *flags.split(), folder=tmp_path)
+    assert [line.split("|")[4].strip() for line in out.splitlines() if "CartPole" in line] == [
+        "plain",
+        "diagonal",
+        "Kronecker",
+    ]
 
 
 # ---- training.py
