@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 import reference
-from trpo_fast import TRPO, TRPOConfig
+from trpo_fast import TRPO, TRPOConfig, runtime
 from trpo_fast.callbacks import Callback
 from trpo_fast.checkpoint import CheckpointError
 from trpo_fast.presets import PRESETS
@@ -111,6 +111,36 @@ def test_the_seed_decides_everything() -> None:
 )
 def test_what_must_not_change_a_bit(change: dict[str, Any]) -> None:
     assert bits(trained(**change)) == bits(trained())
+
+
+@pytest.mark.parametrize("cores", [1, 4])
+def test_when_the_value_function_is_fitted_changes_no_bit(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trpo_fast.agent.available_cores", lambda: cores)
+    watched = _Watched(TRPO._improve_policy)
+    monkeypatch.setattr(TRPO, "_improve_policy", watched)
+    threads = runtime.get_num_threads()
+    agent = trained(n_threads=3, overlap_value_fit=True)
+    assert runtime.get_num_threads() == 3
+    # with no core left by the environments the fit is under way, on the third thread
+    assert watched.seen == {(True, 2) if cores == 1 else (False, 3)}
+    assert bits(agent) == bits(trained(n_threads=threads, overlap_value_fit=False))
+
+
+class _Watched:
+    """Notes, at every call, whether a value fit is under way and how many threads there are."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.seen: set[tuple[bool, int]] = set()
+
+    def __get__(self, agent: TRPO, _: Any = None) -> Any:
+        def call(batch: Any) -> Any:
+            self.seen.add((agent._value_fit is not None, runtime.get_num_threads()))
+            return self.function(agent, batch)
+
+        return call
 
 
 class Uneven(Toy):

@@ -23,7 +23,7 @@ from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .config import TRPOConfig
 from .envs import describe_spaces, spaces_mismatch
 from .presets import find_preset
-from .rollout import Rollout, Sampler, make_sampler
+from .rollout import Rollout, Sampler, available_cores, make_sampler
 
 if TYPE_CHECKING:
     from .envs import EnvSource
@@ -152,6 +152,9 @@ class TRPO:
         self._notice = ""  # for the next record
         self._unsaved_environments = ""
         self._value_fit: _Background | _Deferred | None = None
+        # where stepping environments leaves no core idle, the update does, which scales less well
+        busy = self.sampler.n_busy_cores >= available_cores()
+        self._fits_beside_update = busy and config.overlap_value_fit
         self._callbacks = CallbackList()
         self._callback_state: dict[str, Any] = {}
         self.sampler.bind(self.policy, seed=config.seed)
@@ -218,9 +221,13 @@ class TRPO:
                     rollout = self.sampler.collect(self._budget, on_step=on_step)
                     self.is_between_iterations = False
                     fit = self._finish_value_fit()  # of the batch before, made meanwhile
-                    batch = self._advantages(rollout)
-                    update = self._improve_policy(batch)
-                    self._start_value_fit(batch)
+                    with runtime.fewer_threads(int(self._fits_beside_update)):
+                        batch = self._advantages(rollout)
+                        if self._fits_beside_update:
+                            self._start_value_fit(batch)
+                        update = self._improve_policy(batch)
+                    if not self._fits_beside_update:
+                        self._start_value_fit(batch)
                     self._update_statistics(rollout)
                     self.is_between_iterations = True
                     self._elapsed_seconds += time.perf_counter() - started
@@ -318,7 +325,8 @@ class TRPO:
     def _start_value_fit(self, batch: _Batch) -> None:
         """Regress V on the returns, in units of their running standard deviation.
 
-        The result is first needed for the next advantages, so the fit runs beside the next rollout.
+        The result is first needed for the next advantages, so the fit runs beside the next rollout,
+        or, where that keeps all cores busy, from the policy update on.
         """
         config = self.config
         if config.scale_returns:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from . import _core
@@ -37,6 +39,17 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"n_threads: expected an integer, got {type(n).__name__}.")
     _core.set_num_threads(n)
+
+
+@contextmanager
+def fewer_threads(n: int) -> Iterator[None]:
+    """Leave ``n`` of the core's threads (but not the last one) to others meanwhile."""
+    threads = get_num_threads()
+    set_num_threads(max(1, threads - n))
+    try:
+        yield
+    finally:
+        set_num_threads(threads)
 
 
 def cpu_model() -> str:

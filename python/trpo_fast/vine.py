@@ -289,6 +289,11 @@ class VineSampler:
         self.trunk.bind(policy, seed=seed)
         self._policy, self._seed = policy, seed
 
+    @property
+    def n_busy_cores(self) -> int:
+        """Processors that a rollout keeps busy."""
+        return 1
+
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
         """The budget of a trunk.
 

@@ -80,6 +80,10 @@ class Sampler(Protocol):
     observation_encoder: ObservationEncoder
     action_adapter: ActionAdapter
 
+    @property
+    def n_busy_cores(self) -> int:
+        """Processors that a rollout keeps busy."""
+
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts and the seed of the run."""
 
@@ -228,6 +232,11 @@ class SamplerBase:
         )
 
     # --- public ---
+
+    @property
+    def n_busy_cores(self) -> int:
+        """Processors that a rollout keeps busy."""
+        return 1
 
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts, and the seed of environments and action noise.

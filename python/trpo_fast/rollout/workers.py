@@ -150,6 +150,11 @@ class WorkerSampler(SamplerBase):
         )
 
     @property
+    def n_busy_cores(self) -> int:
+        """Processors that a rollout keeps busy."""
+        return self.n_workers
+
+    @property
     def n_workers(self) -> int:
         """Number of worker processes."""
         return len(self._groups)
