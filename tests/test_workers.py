@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import gymnasium
 import numpy as np
 import pytest
@@ -34,6 +36,8 @@ from trpo_fast.rollout import (
     available_cores,
     make_sampler,
 )
+from trpo_fast.rollout._process import WorkerProcess
+from trpo_fast.rollout._worker import BOOTSTRAP
 
 
 class UnevenEnv(gymnasium.Env[Any, Any]):
@@ -590,6 +594,54 @@ def test_a_script_needs_no_main_guard(stdin: bool, tmp_path: Path) -> None:
     assert len(lines) == 3
     # it never closed the sampler; its end did
     assert not any(is_alive(int(pid)) for pid in lines[1].split())
+
+
+@pytest.mark.parametrize("how", ["terminated", "left alone"])
+def test_workers_die_in_silence(how: str, capfd: pytest.CaptureFixture[str]) -> None:
+    # at every stage: the interpreter starts, its path arrives, imports, environments are made
+    source = cloudpickle.dumps((_slowly, {}, None))
+    settings = {
+        "n_envs": 20, "first_index": 0, "dtype": "float32", "state_dependent_std": False,
+        "restart_crashed_environments": False,
+    }  # fmt: skip
+    workers = []
+    for index in range(8):
+        workers.append(WorkerProcess(index, slice(0, 20), 10.0))
+        if index % 2:
+            workers[-1].send("open", source, settings)
+    random = np.random.default_rng(0)
+    for worker in workers:
+        time.sleep(random.uniform(0.0, 0.2))
+        if how == "terminated":
+            worker.process.terminate()
+            time.sleep(random.choice([0.0, 0.001]))
+            worker.process.terminate()
+        else:
+            worker.connection.close()
+    for worker in workers:
+        worker.process.wait(20.0)
+        worker.end(0.0)
+    assert capfd.readouterr().err == ""
+
+
+def _slowly() -> UnevenEnv:
+    time.sleep(0.02)
+    return UnevenEnv()
+
+
+def test_a_worker_whose_parent_is_gone_before_it_began_says_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    program = BOOTSTRAP.format(connection=theirs.fileno(), memory=0, report=0)
+    with ours, theirs:
+        ours.close()
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            timeout=60.0,
+            check=False,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

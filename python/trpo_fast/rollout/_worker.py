@@ -27,12 +27,19 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 # Only what is installed beside the interpreter is imported before the parent's own path is known.
-BOOTSTRAP = (
-    "import sys; sys.path[:] = filter(None, sys.path); "
-    "from multiprocessing.connection import Connection; c = Connection({connection}); "
-    "sys.path[:] = c.recv(); "
-    "from trpo_fast.rollout._worker import main; main(c, {memory}, {report})"
-)
+# A parent that is gone by then has nobody to tell.
+BOOTSTRAP = """
+import sys
+sys.path[:] = filter(None, sys.path)
+from multiprocessing.connection import Connection
+connection = Connection({connection})
+try:
+    sys.path[:] = connection.recv()
+except (EOFError, OSError):
+    sys.exit()
+from trpo_fast.rollout._worker import main
+main(connection, {memory}, {report})
+"""
 
 # what an error may be in the parent; the first base class that is listed counts
 ERROR_KINDS = ("EnvironmentFailure", "ValueError", "TypeError", "ImportError", "MemoryError")
@@ -53,19 +60,24 @@ def main(connection: Connection, memory: int, report: int) -> None:
 
     worker = _Worker(connection, memory)
     try:
-        signal.signal(signal.SIGTERM, _terminate)
+        with contextlib.suppress(_Terminated):  # wherever between these two lines it comes
+            signal.signal(signal.SIGTERM, _terminate)
+            _serve(connection, worker)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    finally:
+        # closing is what remains to do anyhow; who cannot wait sends SIGKILL
+        with contextlib.suppress(Exception):
+            worker.close()
+
+
+def _serve(connection: Connection, worker: _Worker) -> None:
+    """Answer commands until the parent says goodbye, or is gone."""
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             command, *arguments = connection.recv()
             if command == "close":
                 break
             connection.send(_answer(getattr(worker, command), arguments))
-    except (_Terminated, EOFError, BrokenPipeError, ConnectionResetError):
-        pass
-    finally:
-        # closing is what remains to do anyhow; who cannot wait sends SIGKILL
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with contextlib.suppress(Exception):
-            worker.close()
 
 
 def _answer(function: Callable[..., Any], arguments: list[Any]) -> tuple[Any, ...]:
