@@ -64,7 +64,8 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
 def test_train_help_documents_every_field() -> None:
     done = trpo_fast("train", "--help")
     assert done.returncode == 0
-    flags = re.findall(r"^│ (--[\w-]+)", done.stdout, flags=re.MULTILINE)
+    lines = re.findall(r"^│ (--.*)", done.stdout, flags=re.MULTILINE)
+    flags = [flag for line in lines for flag in re.findall(r"--[\w-]+", line)]
     expected = {f"--{name.replace('_', '-')}" for name in field_names()}
     assert expected <= set(flags), expected - set(flags)
     # a line of help, ending in the default, follows each flag
@@ -89,6 +90,12 @@ def test_flags_become_the_configuration() -> None:
         max_kl=0.02, hidden_sizes=(32, 16), value_minibatch_size=None, scale_returns=False,
         batch_size=4000, seed=7,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ["--workers", "--n-workers"])
+def test_workers_by_either_name(flag: str) -> None:
+    assert parse("CartPole-v1", flag, "3").config.n_workers == 3
+    assert parse("CartPole-v1", "--preset", "sb3", f"{flag}=0").config.n_workers == 0
 
 
 def test_no_flag_is_the_default_configuration() -> None:

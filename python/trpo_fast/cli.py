@@ -53,6 +53,8 @@ _LIBRARIES = ("numpy", "gymnasium", "safetensors", "tyro", "mujoco", "ale-py", "
 class ConfigFlags(TRPOConfig):
     """Settings of the algorithm; a preset changes their defaults."""
 
+    n_workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
+
     def __post_init__(self) -> None:
         """Leave the validation to TRPOConfig, once preset and flags have been put together."""
 
