@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -151,7 +152,8 @@ class TRPO:
         self._predictions = 0
         self._notice = ""  # for the next record
         self._unsaved_environments = ""
-        self._value_fit: _Background | _Deferred | None = None
+        self._value_fit: _Background | _Deferred | None = None  # under way
+        self._last_value_fit: core.FitSummary | None = None
         # where stepping environments leaves no core idle, the update does, which scales less well
         busy = self.sampler.n_busy_cores >= available_cores()
         self._fits_beside_update = busy and config.overlap_value_fit
@@ -350,17 +352,16 @@ class TRPO:
         self._value_fit = _Background(fit) if config.overlap_value_fit else _Deferred(fit)
 
     def _finish_value_fit(self) -> core.FitSummary | None:
-        """Wait for the value fit under way, if there is one; its summary."""
-        if self._value_fit is None:
-            return None
-        fit, self._value_fit = self._value_fit, None
-        return fit.result()
+        """Wait for the value fit under way, if there is one; the summary of the last one made."""
+        if self._value_fit is not None:
+            fit, self._value_fit = self._value_fit, None
+            self._last_value_fit = fit.result()
+        return self._last_value_fit
 
     @property
     def value_function(self) -> core.ValueFunction:
         """The value function; waits for a fit that is under way."""
-        if self._value_fit is not None:
-            self._value_fit.result()
+        self._finish_value_fit()
         return self._value_function
 
     def _update_statistics(self, rollout: Rollout) -> None:
@@ -575,6 +576,7 @@ class TRPO:
 
     def state_metadata(self) -> dict[str, Any]:
         """The rest of the agent's state, as JSON can hold it."""
+        fit = self._finish_value_fit()
         return {
             "algorithm": type(self).__name__,
             "config": self.config.to_dict(),
@@ -585,6 +587,7 @@ class TRPO:
             "timesteps": self.timesteps,
             "iteration": self.iteration,
             "value_scale": self.value_scale,
+            "value_fit": None if fit is None else asdict(fit),
             "elapsed_seconds": self._elapsed_seconds,
             "predictions": self._predictions,
             "callbacks": self._callbacks.state_dict(),
@@ -664,6 +667,7 @@ class TRPO:
         self.timesteps = int(metadata["timesteps"])
         self.iteration = int(metadata["iteration"])
         self.value_scale = float(metadata["value_scale"])
+        self._last_value_fit = _stored_fit(metadata.get("value_fit"))  # early files have none
         self._elapsed_seconds = float(metadata["elapsed_seconds"])
         self._predictions = int(metadata["predictions"])
         self._callback_state = dict(metadata["callbacks"])
@@ -741,13 +745,7 @@ class _Deferred:
     """A value fit that is made where its result is waited for."""
 
     def __init__(self, fit: Callable[[], core.FitSummary]) -> None:
-        self._fit = fit
-        self._summary: core.FitSummary | None = None
-
-    def result(self) -> core.FitSummary:
-        if self._summary is None:
-            self._summary = self._fit()
-        return self._summary
+        self.result = fit
 
 
 class _Console:
@@ -793,6 +791,23 @@ def _trusted_id(env_id: Any) -> str:
             f"file runs no code; if you trust the module, pass env={env_id!r}."
         )
     return str(env_id)
+
+
+def _stored_fit(entry: Mapping[str, Any] | None) -> core.FitSummary | None:
+    """The summary of a value fit that a checkpoint holds."""
+    if entry is None:
+        return None
+    status = entry["status"]
+    if status not in ("ok", "non_finite"):
+        raise ValueError(f"value_fit: expected the status ok or non_finite, got {status!r:.80}")
+    return core.FitSummary(
+        status=status,
+        message=str(entry["message"]),
+        loss_before=float(entry["loss_before"]),
+        loss_after=float(entry["loss_after"]),
+        steps=int(entry["steps"]),
+        seconds=float(entry["seconds"]),
+    )
 
 
 def _whole_number(name: str, value: Any) -> int:
