@@ -7,9 +7,8 @@ and evaluations between them, sends SIGKILL, SIGTERM or SIGINT at a random momen
 twice, now and then to the resumed run as well), and resumes until the end. Afterwards
 
 - every tensor of latest.safetensors and best.safetensors, every row of evaluations.csv and every
-  row of progress.csv, but for the times and for the value fit that a new process knows nothing of,
-  is that of a run that nobody has disturbed (not so after a second SIGINT or SIGTERM, which stops
-  within an iteration: then the run goes on to its end);
+  row of progress.csv, but for the times, is that of a run that nobody has disturbed (not so after a
+  second SIGINT or SIGTERM, which stops within an iteration: then the run goes on to its end);
 - no process, no shared memory and no temporary file is left.
 """
 
@@ -35,7 +34,6 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ITERATIONS, BATCH = 24, 128
 TOTAL = ITERATIONS * BATCH
 TIMEOUT = 90.0  # seconds; a process that has not ended by then hangs
-SKIPPED = ("time/", "value/status", "value/loss")
 FLAGS = [
     "--total-timesteps", str(TOTAL), "--n-envs", "4", "--batch-size", str(BATCH), "--seed", "3",
     "--hidden-sizes", "16", "--value-hidden-sizes", "16", "--value-epochs", "2",
@@ -197,10 +195,11 @@ def tensors(file: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 
 def rows(file: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file without what a clock has measured, or what ended with the last process."""
+    """Rows of a CSV file without what a clock has measured."""
+    counted = ("time/iteration", "time/timesteps")
     with file.open(newline="", encoding="utf-8") as stream:
         return [
-            {k: v for k, v in row.items() if k == "time/timesteps" or not k.startswith(SKIPPED)}
+            {k: v for k, v in row.items() if k in counted or not k.startswith("time/")}
             for row in csv.DictReader(stream)
         ]
 

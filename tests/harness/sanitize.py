@@ -1,0 +1,138 @@
+"""Run the tests of the core under a sanitizer.
+
+    python tests/harness/sanitize.py address    # addresses and undefined behaviour; needs GCC
+    python tests/harness/sanitize.py thread     # data races; needs clang++ and LLVM's OpenMP
+
+Builds the package with the CMake preset of that name into a temporary environment, which takes
+everything else from the present one, and runs the tests in it. What follows is for pytest:
+`sanitize.py thread -x tests/test_core_gae.py`. The variable CXX names another compiler, for example
+CXX=clang++-19.
+
+GCC's OpenMP runtime synchronises threads in ways that no sanitizer sees, so each of its regions
+would be reported. LLVM's tells its Archer tool, which is found beside it, and that tells the
+sanitizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = [
+    *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").glob("test_core_*.py")),
+    *(f"tests/test_{name}.py" for name in ("golden", "threads", "levels", "relatives", "vine")),
+]
+MEASURING = (  # memory, of which a sanitizer needs its own
+    "tests/test_threads.py::test_an_update_allocates_nothing_once_its_size_was_seen",
+    "tests/test_threads.py::test_memory_of_a_large_update_stays_within_the_budget",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sanitizer:
+    """How to build for one, and how to run what was built."""
+
+    preset: str
+    compiler: str
+    preloaded: tuple[str, ...]  # libraries that come before all others of the process
+    variables: dict[str, str]
+
+
+def address() -> Sanitizer:
+    compiler = os.environ.get("CXX", "g++")
+    return Sanitizer(
+        preset="asan-ubsan",
+        compiler=compiler,
+        preloaded=(library(compiler, "libasan.so"), library(compiler, "libstdc++.so")),
+        # the interpreter itself keeps memory to its end
+        variables={"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
+    )
+
+
+def thread() -> Sanitizer:
+    compiler = os.environ.get("CXX", "clang++")
+    return Sanitizer(
+        preset="tsan",
+        compiler=compiler,
+        preloaded=(library(compiler, f"libclang_rt.tsan-{platform.machine()}.so"),),
+        variables={
+            "TSAN_OPTIONS": "ignore_noninstrumented_modules=1",
+            "OMP_TOOL_LIBRARIES": library(compiler, "libarcher.so"),
+        },
+    )
+
+
+def library(compiler: str, name: str) -> str:
+    """Where the compiler has a library of that name."""
+    path = subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip()
+    if not Path(path).is_file():
+        raise SystemExit(f"{compiler}: expected {name} beside it, got none; install it, or set CXX")
+    return path
+
+
+def install(folder: Path, tool: Sanitizer) -> Path:
+    """An environment with a core built for it; its interpreter."""
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.check_output([python, "-c", where], text=True).strip())
+    # folders named in a .pth file come last, and their own .pth files, an editable install say,
+    # are not read
+    outer = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (site / "outer.pth").write_text("\n".join(outer) + "\n")
+    settings = (
+        f"build-dir={folder / 'build'}",
+        f"cmake.args=--preset={tool.preset}",
+        f"cmake.define.CMAKE_CXX_COMPILER={tool.compiler}",
+        "cmake.build-type=RelWithDebInfo",
+        "install.strip=false",
+    )
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, ROOT]
+        + [part for setting in settings for part in ("-C", setting)],
+        check=True,
+    )
+    return python
+
+
+def check(tool: Sanitizer, pytest_arguments: list[str]) -> tuple[int, list[str]]:
+    """Build and run the tests; how pytest ended, and the reports."""
+    with tempfile.TemporaryDirectory(prefix="trpo_fast_sanitize_") as folder:
+        python = install(Path(folder) / "environment", tool)
+        log = Path(folder) / "report"
+        environment = {
+            **{k: v for k, v in os.environ.items() if k not in ("CXX", "PYTHONPATH")},
+            **{
+                name: f"{value}:log_path={log}" if name.endswith("SAN_OPTIONS") else value
+                for name, value in tool.variables.items()
+            },
+            "LD_PRELOAD": " ".join(tool.preloaded),
+        }
+        deselected = [part for test in MEASURING for part in ("--deselect", test)]
+        pytest = [python, "-m", "pytest", "-p", "no:cacheprovider", *deselected, *pytest_arguments]
+        status = subprocess.run(pytest, cwd=ROOT, env=environment, check=False).returncode
+        files = sorted(Path(folder).glob("report.*"))
+        return status, [file.read_text(errors="replace") for file in files]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("sanitizer", choices=("address", "thread"))
+    options, pytest_arguments = parser.parse_known_args()
+    tool = address() if options.sanitizer == "address" else thread()
+    status, reports = check(tool, pytest_arguments or TESTS)
+    print(*reports, sep="\n")
+    print(f"{options.sanitizer} sanitizer: {len(reports)} reports, pytest ended with {status}")
+    return 1 if reports or status else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
