@@ -21,9 +21,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from harness.kill_runs import difference, results
+from harness.supervise import TESTS
 
 ENVIRONMENTS = ("CartPole-v1", "HalfCheetah-v5", "harness.atari_ram:BoxingRam-v0")
 BATCH = 256
@@ -49,7 +50,7 @@ class Case:
             begin = [
                 self.env, "--run-dir", str(run), "--total-timesteps", str(steps), "--seed", "5",
                 "--n-envs", "4", "--n-workers", str(self.workers), "--batch-size", str(BATCH),
-                "--checkpoint-every", "1", "--evaluate-every", str(steps // 4),
+                "--checkpoint-every", "1", "--evaluate-every", str(steps // 2),
                 "--evaluation-episodes", "1",
             ]  # fmt: skip
         path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
