@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from gymnasium import spaces
 
 from trpo_fast import TRPO, core, tabular
-from trpo_fast.rollout import InProcessSampler
+from trpo_fast.envs import EnvironmentFailure
+from trpo_fast.rollout import InProcessSampler, Sampler, make_sampler
 from trpo_fast.snapshots import SnapshotError
 from trpo_fast.vine import (
     SinglePathTRPO,
@@ -86,7 +88,12 @@ def sampler_of(
     env: Any, options: VineOptions, policy: core.Policy, gamma: float = 0.9, n_envs: int = 1
 ) -> VineSampler:
     environments = [env() if callable(env) else env for _ in range(n_envs)]
-    trunk = InProcessSampler(environments, dtype=policy.dtype)
+    return growing(InProcessSampler(environments, dtype=policy.dtype), options, policy, gamma)
+
+
+def growing(
+    trunk: Sampler, options: VineOptions, policy: core.Policy, gamma: float = 0.9
+) -> VineSampler:
     sampler = VineSampler(trunk, options, gamma=gamma)
     sampler.bind(policy, seed=11)
     return sampler
@@ -446,6 +453,116 @@ def test_single_path_uses_monte_carlo_returns(tmp_path: Path) -> None:
     loaded.close()
 
 
+# ---- workers
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    """Trunk and branches, bit for bit."""
+    for name in ("observations", "actions", "rewards", "truncated", "last_observations"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
+    for name, array in vars(expected.branches).items():
+        np.testing.assert_array_equal(getattr(got.branches, name), array, err_msg=name)
+
+
+def small_policy(sampler: Any) -> core.Policy:
+    return core.Policy(
+        sampler.observation_encoder.dim,
+        sampler.action_adapter.distribution,
+        hidden_sizes=(8, 8),
+        seed=3,
+        output_gain=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "options"),
+    [
+        ("CartPole-v1", VineOptions(states=23, branch_steps=None)),
+        ("Hopper-v5", VineOptions(states=9, branches=3, branch_steps=5)),
+    ],
+)
+def test_the_same_bits_for_any_number_of_workers(env: str, options: VineOptions) -> None:
+    trunks = [make_sampler(env, n_envs=5, n_workers=n) for n in (0, 1, 2, 4)]
+    policy = small_policy(trunks[0])
+    reference, *others = (growing(trunk, options, policy) for trunk in trunks)
+    twos = others[1]
+    for n_steps in (20, 33):
+        expected = reference.collect(n_steps)
+        assert expected.branches.n_steps > 0
+        for sampler in others:
+            assert_same(sampler.collect(n_steps), expected)
+    # another policy, and a hook between the steps of the trunk
+    policy.parameters = policy.parameters * 1.5
+    steps: list[int] = []
+    expected = reference.collect(12)
+    assert_same(twos.collect(12, on_step=lambda: steps.append(1)), expected)
+    assert len(steps) == 12
+    # stopped, and gone on with elsewhere
+    state = {**twos.state_dict(), **twos.environment_state()}
+    expected = reference.collect(15)
+    for sampler in (reference, *others):
+        sampler.load_environment_state(state)
+        assert_same(sampler.collect(15), expected)
+    for sampler in (reference, *others):
+        sampler.close()
+
+
+def test_fewer_states_than_workers() -> None:
+    trunks = [make_sampler("CartPole-v1", n_envs=4, n_workers=n) for n in (0, 4)]
+    policy = small_policy(trunks[0])
+    here, there = (growing(trunk, VineOptions(states=1), policy) for trunk in trunks)
+    assert_same(there.collect(5), here.collect(5))
+    there.close()
+
+
+def test_an_agent_trains_alike_in_workers(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "vine": {"states": 16, "branch_steps": 4}, "batch_size": 64, "n_envs": 4, "seed": 2,
+    }  # fmt: skip
+    here = VineTRPO("CartPole-v1", n_workers=0, **settings)
+    there = VineTRPO("CartPole-v1", n_workers=2, **settings)
+    path = there.learn(400, progress=False).save(tmp_path / "vine.safetensors")
+    back = VineTRPO.load(path, n_workers=0)
+    here.learn(400, progress=False)
+    np.testing.assert_array_equal(here.policy.parameters, there.policy.parameters)
+    for agent in (here, there, back):
+        agent.learn(300, progress=False)
+        np.testing.assert_array_equal(agent.policy.parameters, here.policy.parameters)
+        agent.close()
+
+
+class Slow(Noise):
+    """From tick 60 on, beyond the check at the start, every step takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def step(self, action: Any) -> Any:
+        if self.ticks >= 60:
+            time.sleep(self.seconds)
+        return super().step(action)
+
+
+def test_workers_that_hang_in_a_branch_are_told_from_slow_ones() -> None:
+    # 60 steps of trunk, then 2 branches of 8 steps
+    options = VineOptions(states=1, branches=2, branch_steps=8)
+    for seconds in (0.2, 60.0):
+        trunk = make_sampler(
+            lambda seconds=seconds: Slow(seconds), n_envs=1, n_workers=1, worker_timeout=1.0
+        )
+        policy = small_policy(trunk)
+        sampler = growing(trunk, options, policy)
+        sampler._rollout_set = lambda *_: np.array([[59, 0]])  # type: ignore[method-assign]
+        if seconds < 1.0:
+            assert sampler.collect(60).branches.n_steps == 16
+        else:
+            text = r"worker 0 \(branches of the vine\): nothing came back for 1 seconds"
+            with pytest.raises(EnvironmentFailure, match=text):
+                sampler.collect(60)
+        sampler.close()
+
+
 # ---- bad input
 
 
@@ -468,9 +585,12 @@ def sentence(error: pytest.ExceptionInfo[Exception]) -> str:
 
 
 def test_environment_without_restorable_state() -> None:
-    with pytest.raises(SnapshotError, match="vine sampling goes back to saved states, but") as e:
-        VineTRPO(Stateless)
-    assert r"env.stream is a builtins.generator" in sentence(e)
+    for n_workers in (0, 2):
+        with pytest.raises(
+            SnapshotError, match="vine sampling goes back to saved states, but"
+        ) as e:
+            VineTRPO(Stateless, n_workers=n_workers, n_envs=2)
+        assert r"env.stream is a builtins.generator" in sentence(e)
 
 
 @pytest.mark.parametrize(
@@ -495,10 +615,11 @@ def test_options_that_cannot_be(env_id: str, vine: dict[str, Any], text: str) ->
 def test_other_bad_input() -> None:
     with pytest.raises(ValueError, match="expected at most the 64 states of a trunk, got 65"):
         VineTRPO("CartPole-v1", vine={"states": 65}, batch_size=64).learn(1, progress=False)
-    with pytest.raises(ValueError, match="single environments in this process, got a Vector"):
+    with pytest.raises(ValueError, match="states of single environments, got a VectorEnv"):
         VineTRPO(gym.make_vec("CartPole-v1", num_envs=2))
-    with pytest.raises(ValueError, match="restart_crashed_environments: expected False"):
-        VineTRPO("CartPole-v1", restart_crashed_environments=True)
+    for n_workers in (0, 2):
+        with pytest.raises(ValueError, match="restart_crashed_environments: expected False"):
+            VineTRPO("CartPole-v1", restart_crashed_environments=True, n_workers=n_workers)
     with pytest.raises(ValueError, match=r"gae_lambda: expected 1, got 0\.5"):
         SinglePathTRPO("CartPole-v1", gae_lambda=0.5)
     policy = gaussian_policy()
@@ -528,9 +649,12 @@ class Broken(Noise):
 
 
 @pytest.mark.parametrize("value", [0.0, np.inf])
-def test_trouble_inside_a_branch_is_named(value: float) -> None:
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_trouble_inside_a_branch_is_named(value: float, n_workers: int) -> None:
     options = VineOptions(states=30, branches=2, branch_steps=60)
-    sampler = sampler_of(lambda: Broken(value, 55), options, noise_policy())
+    trunk = make_sampler(lambda: Broken(value, 55), n_envs=1, n_workers=n_workers, dtype="float64")
+    sampler = growing(trunk, options, noise_policy())
     text = "the environment raised RuntimeError: arm fell off" if value == 0.0 else "is NaN or inf"
     with pytest.raises((RuntimeError, ValueError), match=r"branch 0 from step \d+.*" + text):
         sampler.collect(40)
+    sampler.close()

@@ -25,8 +25,8 @@ Departures from the paper: states of the rollout set are drawn from the trunk un
 gamma^t; branches are cut after L steps and, on a switch, continued by a value function that is
 fitted to the trunk.
 
-The environment goes back to a state through `trpo_fast.snapshots`. Environments are stepped in this
-process.
+The environment goes back to a state through `trpo_fast.snapshots`. Whoever steps the environments,
+this process or workers, saves the states and grows the branches; the result has the same bits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import core
 from .agent import TRPO, _Batch
 from .envs import EnvironmentFailure, ObservationError
-from .rollout import Budget, InProcessSampler, Rollout
+from .rollout import Budget, InProcessSampler, Rollout, WorkerSampler
 from .snapshots import Snapshot, SnapshotError, Snapshotter
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class VineRollout(Rollout):
 
 
 class VineSampler:
-    """Collects trunks with an `InProcessSampler`, and branches from states of them.
+    """Collects trunks with another sampler, and branches from states of them.
 
     The trunk is, bit for bit, what the sampler alone would collect: after the branches each
     environment goes back to the end of its trunk. Random numbers depend on the seed, the
@@ -230,7 +230,7 @@ class VineSampler:
     Parameters
     ----------
     trunk
-        Steps the environments.
+        Steps the environments: an `InProcessSampler` or a `WorkerSampler`.
     options
         How the vine grows.
     gamma
@@ -241,16 +241,14 @@ class VineSampler:
     SnapshotError
         (a ``ValueError``) The environment's state cannot be saved and restored.
     ValueError
-        Environments that are not stepped one by one in this process; branches that do not fit the
-        action space.
+        Environments that are not stepped one by one; branches that do not fit the action space.
     """
 
     def __init__(self, trunk: Any, options: VineOptions, *, gamma: float) -> None:
-        if not isinstance(trunk, InProcessSampler):
+        if not isinstance(trunk, InProcessSampler | WorkerSampler):
             raise ValueError(
-                "env: vine sampling goes back to saved states of single environments in this "
-                f"process, got a {type(trunk).__name__}; pass an id, an Env or a factory, with "
-                "n_workers=0"
+                "env: vine sampling goes back to saved states of single environments, got a "
+                f"{type(trunk).__name__}; pass an id, an Env or a factory that makes one"
             )
         if trunk._recovers:
             raise ValueError(
@@ -264,11 +262,10 @@ class VineSampler:
         self.observation_encoder = trunk.observation_encoder
         self.action_adapter = trunk.action_adapter
         self.options = options
-        self._snapshotters: dict[int, Snapshotter] = {}
         self._policy: Any = None
         self._seed = 0
         try:
-            self._snapshotter(0)
+            trunk.map_groups(_Grower.check, name="vine sampling")
         except SnapshotError as error:
             raise SnapshotError(f"vine sampling goes back to saved states, but {error}") from None
 
@@ -323,21 +320,33 @@ class VineSampler:
         n_steps = budget.steps[0] if isinstance(budget, Budget) else budget
         drawn = self.trunk.state_dict()["counters"].astype(np.int64)
         chosen = self._rollout_set(n_steps, int(drawn.sum()))
-        by_step: dict[int, list[int]] = {}
-        for t, e in chosen.tolist():
-            by_step.setdefault(t, []).append(e)
-        snapshots: list[Snapshot] = []
-        steps = itertools.count()
+        mine = [_rows_of(group, chosen) for group in self.trunk.groups]
 
-        def after_step() -> None:
-            for e in by_step.get(next(steps), ()):
-                snapshots.append(self._snapshotter(e).take())
-            if on_step is not None:
-                on_step()
+        # the trunk; whoever steps it saves the states of the rollout set
+        plans = [chosen[rows] - (0, group.start) for group, rows in mine]
+        self.trunk.map_groups(_Grower.prepare, plans, name="vine sampling")
+        rollout = self.trunk.collect(n_steps, on_step=on_step)
 
-        rollout = self.trunk.collect(n_steps, on_step=after_step)
+        # a_0 of every branch
         after = np.concatenate([rollout.observations[1:], rollout.last_observations[np.newaxis]])
-        branches = self._branches(after[chosen[:, 0], chosen[:, 1]], chosen, drawn, snapshots)
+        t, e = chosen.T
+        envs = (self.trunk.first_index + e).astype(np.uint32)
+        counters = drawn[e] + t + 1  # trunk actions before the state
+        observations = after[t, e]
+        actions = self._first_actions(observations, envs, counters)
+
+        # the branches
+        settings = (self.gamma, self.options.branch_steps, self.options.bootstrap)
+        starts = [_Start(actions[rows], counters[rows], *settings) for _, rows in mine]
+        grown = self.trunk.map_groups(_Grower.grow, starts, name="branches of the vine")
+        order = np.argsort(np.concatenate([rows for _, rows in mine]))
+        branches = Branches(
+            estimator=self._estimator,
+            observations=observations,
+            actions=actions,
+            indices=chosen,
+            **{name: np.concatenate([part[name] for part in grown])[order] for name in grown[0]},
+        )
         whole = {f.name: getattr(rollout, f.name) for f in fields(rollout)}
         whole["seconds"] = time.perf_counter() - started
         return VineRollout(**whole, branches=branches)
@@ -361,16 +370,6 @@ class VineSampler:
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
         """Go on exactly where both were taken; as `load_state_dict` where entries are missing."""
         self.trunk.load_environment_state(state)
-
-    def _snapshotter(self, e: int) -> Snapshotter:
-        """What saves environment e; environment 0 shows that it works, the others are alike."""
-        env = self.trunk.environments[e]
-        known = self._snapshotters.get(e)
-        if known is None or known.env is not env:
-            first = self._snapshotters.get(0)
-            known = Snapshotter.for_environment(env) if first is None else first.for_alike(env)
-            self._snapshotters[e] = known
-        return known
 
     def _rollout_set(self, n_steps: int, drawn: int) -> NDArray[np.int64]:
         """(N, 2): the steps (t, e) after which branches start, by t, then e."""
@@ -399,60 +398,114 @@ class VineSampler:
         )
         return actions.reshape(N, B, -1)
 
-    def _branches(
-        self,
-        observations: Array,
-        chosen: NDArray[np.int64],
-        drawn: NDArray[np.int64],
-        snapshots: list[Snapshot],
-    ) -> Branches:
-        """Grow every branch of every state, then put the environments back."""
-        N, B, encoder = len(chosen), self._n_branches, self.observation_encoder
-        envs = (self.trunk.first_index + chosen[:, 1]).astype(np.uint32)
-        counters = drawn[chosen[:, 1]] + chosen[:, 0] + 1  # trunk actions before the state
-        actions = self._first_actions(observations, envs, counters)
-        branches = Branches(
-            estimator=self._estimator,
-            observations=observations,
-            actions=actions,
-            returns=np.zeros((N, B)),
-            discounts=np.zeros((N, B)),
-            end_observations=np.zeros((N, B, encoder.dim), encoder.dtype),
-            lengths=np.zeros((N, B), np.int64),
-            indices=chosen,
-        )
-        touched = sorted(set(chosen[:, 1].tolist()))
-        trunk_ends = {e: self._snapshotter(e).take() for e in touched}
-        stepper = _BranchStepper(self, actions.dtype)
+
+def _rows_of(group: slice, chosen: NDArray[np.int64]) -> tuple[slice, NDArray[np.int64]]:
+    """The rows of the rollout set that lie in a group of environments."""
+    e = chosen[:, 1]
+    return group, np.flatnonzero((group.start <= e) & (e < group.stop))
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the branches of one group of environments start with. N states, B branches of each."""
+
+    actions: Array  # (N, B, K)
+    counters: NDArray[np.int64]  # (N,), trunk actions before the state
+    gamma: float
+    branch_steps: int | None
+    bootstrap: bool
+
+
+class _Grower:
+    """Where environments are stepped: saves states of the trunk, and grows branches from them."""
+
+    def __init__(self, sampler: InProcessSampler) -> None:
+        self._sampler = sampler
+        self._snapshotters: dict[int, Snapshotter] = {}
+        self._time_steps: Iterator[int] = iter(())  # of the trunk
+        self._plan: dict[int, list[int]] = {}  # environments to save after each of them
+        self._snapshots: list[tuple[int, Snapshot]] = []  # (environment, state) of the rollout set
+        self._snapshotter(0)
+
+    @classmethod
+    def of(cls, sampler: InProcessSampler) -> _Grower:
+        """The one that observes this sampler already, or a new one."""
+        if not isinstance(sampler.observer, cls):
+            sampler.observer = cls(sampler)
+        return sampler.observer
+
+    # --- called through `map_groups` ---
+
+    @staticmethod
+    def check(sampler: InProcessSampler) -> None:
+        """Raise SnapshotError where the environments cannot go back to a state."""
+        _Grower.of(sampler)
+
+    @staticmethod
+    def prepare(sampler: InProcessSampler, chosen: NDArray[np.int64]) -> None:
+        """Save the states after these steps (t, e) of the next rollout, in their order."""
+        grower = _Grower.of(sampler)
+        grower._time_steps, grower._plan, grower._snapshots = itertools.count(), {}, []
+        for t, e in chosen.tolist():
+            grower._plan.setdefault(t, []).append(e)
+
+    @staticmethod
+    def grow(sampler: InProcessSampler, start: _Start) -> dict[str, Array]:
+        """Every branch of the saved states, see `Branches`; then the environments are put back."""
+        grower = _Grower.of(sampler)
+        snapshots, grower._snapshots = grower._snapshots, []
+        N, B, _ = start.actions.shape
+        encoder = sampler.observation_encoder
+        grown = {
+            "returns": np.zeros((N, B)),
+            "discounts": np.zeros((N, B)),
+            "end_observations": np.zeros((N, B, encoder.dim), encoder.dtype),
+            "lengths": np.zeros((N, B), np.int64),
+        }
+        touched = sorted({e for e, _ in snapshots})
+        trunk_ends = {e: grower._snapshotter(e).take() for e in touched}
+        stepper = _BranchStepper(sampler, start, grown)
         try:
-            for n, snapshot in enumerate(snapshots):
-                e = int(chosen[n, 1])
+            for n, (e, snapshot) in enumerate(snapshots):
                 for b in range(B):
-                    self._snapshotter(e).restore(snapshot)
-                    stepper.run(branches, n, b, e, int(envs[n]), int(counters[n]))
+                    grower._snapshotter(e).restore(snapshot)
+                    stepper.run(n, b, e)
         finally:
             for e in touched:
-                self._snapshotter(e).restore(trunk_ends[e])
-        return branches
+                grower._snapshotter(e).restore(trunk_ends[e])
+        return grown
+
+    def __call__(self) -> None:
+        """After every step of the trunk."""
+        for e in self._plan.get(next(self._time_steps), ()):
+            self._snapshots.append((e, self._snapshotter(e).take()))
+
+    def _snapshotter(self, e: int) -> Snapshotter:
+        """What saves environment e; environment 0 shows that it works, the others are alike."""
+        if e not in self._snapshotters:
+            env = self._sampler.environments[e]
+            first = self._snapshotters.get(0)
+            self._snapshotters[e] = (
+                Snapshotter.for_environment(env) if first is None else first.for_alike(env)
+            )
+        return self._snapshotters[e]
 
 
 class _BranchStepper:
     """Steps one environment along one branch."""
 
-    def __init__(self, sampler: VineSampler, action_dtype: Any) -> None:
+    def __init__(self, sampler: InProcessSampler, start: _Start, grown: dict[str, Array]) -> None:
         encoder, adapter = sampler.observation_encoder, sampler.action_adapter
-        self._name = sampler.name
-        self._environments = sampler.trunk.environments
+        self._sampler, self._start, self._grown = sampler, start, grown
         self._write = encoder.write
         self._to_env = adapter.step_converter(1, encoder.dtype)
-        self._gamma = sampler.gamma
-        self._limit = sampler.options.branch_steps
-        self._bootstrap = sampler.options.bootstrap
         self._observation = np.zeros((1, 1, encoder.dim), encoder.dtype)
-        self._action = np.zeros((1, 1, adapter.action_dim), action_dtype)
+        self._action = np.zeros((1, 1, adapter.action_dim), start.actions.dtype)
         self._counter = np.zeros(1, np.uint64)
         self._env = np.zeros(1, np.uint32)
-        self._actor = sampler._policy.actor(
+        policy = sampler._policy
+        assert policy is not None
+        self._actor = policy.actor(
             self._observation,
             self._action,
             self._counter,
@@ -460,27 +513,30 @@ class _BranchStepper:
             seed=_stream_seed(sampler._seed, _BRANCH_NOISE),
         )
 
-    def run(self, branches: Branches, n: int, b: int, e: int, env: int, counter: int) -> None:
-        """Branch b of state n, in environment e, which is number `env` of the run."""
-        where = f"environment {env} ({self._name}), branch {b} from step {counter}"
+    def run(self, n: int, b: int, e: int) -> None:
+        """Branch b of state n, in environment e of the sampler."""
+        sampler, start, grown = self._sampler, self._start, self._grown
+        env, counter = sampler.first_index + e, int(start.counters[n])
+        where = f"environment {env} ({sampler.name}), branch {b} from step {counter}"
         # the same action noise along all branches of a state
         self._env[0] = env
         self._counter[0] = counter << 20
-        action = self._to_env(branches.actions[n, b][np.newaxis])[0]
-        end = branches.end_observations[n, b]
-        step = self._environments[e].step
+        action = self._to_env(start.actions[n, b][np.newaxis])[0]
+        end = grown["end_observations"][n, b]
+        step = sampler.environments[e].step
         total, discount = 0.0, 1.0
         for taken in self._steps(where):
             try:
                 observation, reward, terminated, truncated, _ = step(action)
                 total += discount * float(reward)
-                discount *= self._gamma
+                discount *= start.gamma
                 self._write(observation, end)
             except Exception as error:
                 kind = ValueError if isinstance(error, ObservationError) else EnvironmentFailure
                 sentence = f"the environment raised {type(error).__name__}: {error}"
                 raise kind(f"{where}: {sentence}") from error
-            if terminated or truncated or taken == self._limit:
+            sampler._steps_beside += 1
+            if terminated or truncated or taken == start.branch_steps:
                 break
             self._observation[0, 0] = end
             self._actor.step(0)
@@ -490,9 +546,9 @@ class _BranchStepper:
                 f"{where}: a reward or an observation is NaN or infinite; the environment must "
                 "return finite numbers: mend it, or wrap it"
             )
-        branches.returns[n, b] = total
-        branches.discounts[n, b] = discount if self._bootstrap and not terminated else 0.0
-        branches.lengths[n, b] = taken
+        grown["returns"][n, b] = total
+        grown["discounts"][n, b] = discount if start.bootstrap and not terminated else 0.0
+        grown["lengths"][n, b] = taken
 
     def _steps(self, where: str) -> Iterator[int]:
         """1, 2, ... until the caller has enough."""
@@ -790,7 +846,6 @@ class VineTRPO(TRPO):
         **overrides: Any,
     ) -> None:
         options = vine if isinstance(vine, VineOptions) else _options(vine or {})
-        overrides.setdefault("n_workers", 0)
         super().__init__(env, config=config, preset=preset, env_kwargs=env_kwargs, **overrides)
         try:
             self._vine = VineSampler(self.sampler, options, gamma=self.config.gamma)

@@ -230,6 +230,7 @@ class SamplerBase:
         self._observations = np.zeros(
             (n_envs, self.observation_encoder.dim), self.observation_encoder.dtype
         )
+        self._steps_beside = np.zeros(1, np.int64)  # outside rollouts: a sign of life
 
     # --- public ---
 
@@ -423,7 +424,7 @@ class SamplerBase:
 
     def _keep_state_in(self, lasting: Mapping[str, Array]) -> None:
         """Move what goes on from one rollout to the next into arrays of the caller."""
-        for name in ("counters", "returns", "lengths", "observations"):
+        for name in ("counters", "returns", "lengths", "observations", "steps_beside"):
             values = getattr(self, f"_{name}").copy()
             setattr(self, f"_{name}", lasting[name])
             lasting[name][...] = values

@@ -59,6 +59,7 @@ class BlockShape:
             "returns": ((E,), np.float64),
             "lengths": ((E,), np.int64),
             "observations": ((E, O), self.dtype),
+            "steps_beside": ((1,), np.int64),
             # from both: where the arrays of the rollout begin in the file, and their T
             "place": ((2,), np.int64),
         }
@@ -136,7 +137,7 @@ class SharedBlock:
 
     def progress(self) -> int:
         """A number that changes with every time step of the worker."""
-        return int(self.lasting["counters"].sum())
+        return int(self.lasting["counters"].sum()) + int(self.lasting["steps_beside"][0])
 
     def position(self) -> tuple[int, bool]:
         """Where a worker that fills the arrays stands: (environment, in a reset?)."""

@@ -131,7 +131,8 @@ class WorkerProcess:
         if self.process.poll() is not None and not self.connection.poll():
             raise self._lost(where()) from self._trace()
         now = time.monotonic()
-        progress = self.block.progress() if self.command[0] == "collect" else 0
+        # there is no block before the first policy
+        progress = self.block.progress() if "block" in self.__dict__ else 0
         if progress != self._progress:
             self._progress, self._moved = progress, now
         elif now - self._moved > self._timeout:

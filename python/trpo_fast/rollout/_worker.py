@@ -197,15 +197,14 @@ class _Worker:
         self._connection.send(("row",))
         self._connection.recv()
 
-    def map_environments(self, function: bytes, arguments: bytes | None) -> bytes:
-        """Call a function on every environment, see `WorkerSampler.map_environments`."""
+    def call(self, name: str, function: bytes, arguments: bytes) -> bytes:
+        """Call a function on the sampler, see `WorkerSampler.map_groups`; the parent knows `name`."""
         import cloudpickle
 
         outcome: tuple[str, Any]
         try:
-            given = None if arguments is None else pickle.loads(arguments)
-            results = self._sampler.map_environments(pickle.loads(function), given)
-            outcome = "result", cloudpickle.dumps(results)
+            result = pickle.loads(function)(self._sampler, *pickle.loads(arguments))
+            outcome = "result", cloudpickle.dumps(result)
         except Exception as error:
             outcome = "error", error
         try:

@@ -78,11 +78,34 @@ class InProcessSampler(SamplerBase):
             state_dependent_std=state_dependent_std,
         )
         self.environments = list(environments)
+        self.observer: Callable[[], object] | None = None  # called after every time step
         self._remake = remake
         self._recovers = remake is not None
         self._to_env = self.action_adapter.step_converter(
             self.n_envs, self.observation_encoder.dtype
         )
+
+    @property
+    def groups(self) -> list[slice]:
+        """Which environments are stepped together: all of them."""
+        return [slice(0, self.n_envs)]
+
+    def map_groups(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any] | None = None,
+        *,
+        name: str = "map_groups",
+    ) -> list[Any]:
+        """Call `function(self)`, or `function(self, arguments[0])`; see `WorkerSampler.map_groups`.
+
+        Returns:
+            One result.
+
+        Raises:
+            Exception: what the function raised.
+        """
+        return [function(self) if arguments is None else function(self, *arguments)]
 
     def map_environments(
         self, function: Callable[..., Any], arguments: Sequence[Any] | None = None
@@ -138,6 +161,7 @@ class InProcessSampler(SamplerBase):
         events: Events,
         quota: Quota,
     ) -> int:
+        on_step = _one_after_the_other(self.observer, on_step)
         crashes: Counter[int] = Counter()
         begin = (row, 0)
         while True:
@@ -233,3 +257,16 @@ class InProcessSampler(SamplerBase):
     def _close(self) -> None:
         for environment in self.environments:
             environment.close()
+
+
+def _one_after_the_other(
+    first: Callable[[], object] | None, second: Callable[[], object] | None
+) -> Callable[[], object] | None:
+    if first is None or second is None:
+        return first or second
+
+    def both() -> None:
+        first()
+        second()
+
+    return both

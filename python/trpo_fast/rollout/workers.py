@@ -36,6 +36,7 @@ from trpo_fast.rollout.in_process import MOST_CRASHES
 
 if TYPE_CHECKING:
     from trpo_fast.envs import EnvSource
+    from trpo_fast.rollout.in_process import InProcessSampler
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -131,7 +132,6 @@ class WorkerSampler(SamplerBase):
             "state_dependent_std": state_dependent_std,
             "restart_crashed_environments": restart_crashed_environments,
         }
-        self._restarts = restart_crashed_environments
         self._timeout = math.inf if timeout is None else timeout
         self._workers: list[WorkerProcess] = []
         self._resumes = False  # the environments were restored, the workers do not know it yet
@@ -148,6 +148,7 @@ class WorkerSampler(SamplerBase):
             dtype=dtype,
             state_dependent_std=state_dependent_std,
         )
+        self._recovers = restart_crashed_environments
 
     @property
     def n_busy_cores(self) -> int:
@@ -158,6 +159,11 @@ class WorkerSampler(SamplerBase):
     def n_workers(self) -> int:
         """Number of worker processes."""
         return len(self._groups)
+
+    @property
+    def groups(self) -> list[slice]:
+        """Which environments are stepped together, one group a worker."""
+        return list(self._groups)
 
     @property
     def worker_pids(self) -> list[int]:
@@ -193,21 +199,47 @@ class WorkerSampler(SamplerBase):
             Exception: what the function raised.
             EnvironmentFailure: a worker ended, or hangs.
         """
+
+        def on_group(sampler: InProcessSampler, given: list[Any] | None) -> list[Any]:
+            return sampler.map_environments(function, given)
+
+        given = [None if arguments is None else list(arguments[group]) for group in self._groups]
+        results = self.map_groups(on_group, given, name="map_environments")
+        return [result for group in results for result in group]
+
+    def map_groups(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any] | None = None,
+        *,
+        name: str = "map_groups",
+    ) -> list[Any]:
+        """Call `function(sampler)`, or `function(sampler, arguments[w])`, in every worker.
+
+        The sampler is the `InProcessSampler` of the worker's group. Function, arguments and results
+        are sent with cloudpickle; `name` is what errors call it.
+
+        Returns:
+            The results in the order of `groups`.
+
+        Raises:
+            Exception: what the function raised.
+            EnvironmentFailure: a worker ended, or hangs.
+        """
         import cloudpickle
 
         sent = cloudpickle.dumps(function)
         with self._stops_on_error():
             self._ensure_started()
-            for worker in self._workers:
-                given = None if arguments is None else list(arguments[worker.group])
-                packed = None if given is None else cloudpickle.dumps(given)
-                worker.send("map_environments", sent, packed)
+            for w, worker in enumerate(self._workers):
+                given = () if arguments is None else (arguments[w],)
+                worker.send("call", name, sent, cloudpickle.dumps(given))
             answers = [cloudpickle.loads(answer) for answer in self._gather()]
         # what the function raised is no fault of the workers
         for kind, content in answers:
             if kind == "error":
                 raise content
-        return [result for _, packed in answers for result in cloudpickle.loads(packed)]
+        return [cloudpickle.loads(packed) for _, packed in answers]
 
     # --- one rollout ---
 
@@ -258,7 +290,7 @@ class WorkerSampler(SamplerBase):
 
         answers: list[Any] = [ROW] * len(self._workers)
         while waiting := [w for w, answer in enumerate(answers) if answer is ROW]:
-            on_loss = restart if self._restarts else None
+            on_loss = restart if self._recovers else None
             for w, answer in zip(waiting, self._gather(waiting, on_loss=on_loss), strict=True):
                 answers[w] = answer
             if ROW in answers and on_step is not None:
@@ -391,8 +423,9 @@ class WorkerSampler(SamplerBase):
 
         def where() -> str:
             worker = self._workers[w]
-            if worker.command[0] != "collect":
-                return f"worker {w} ({worker.command[0]})"
+            kind, *rest = worker.command
+            if kind != "collect":
+                return f"worker {w} ({rest[0] if kind == 'call' else kind})"
             e, resetting = worker.block.position()
             counter = int(worker.block.lasting["counters"][e])
             index = self._groups[w].start + e
