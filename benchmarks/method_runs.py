@@ -63,11 +63,17 @@ class Job:
 def agent_class(kind: str) -> Any:
     """The class behind a kind of job."""
     from trpo_fast import TRPO
-    from trpo_fast.relatives import NPG, VPG, KLPenalty
-    from trpo_fast.vine import SinglePathTRPO, VineTRPO
+    from trpo_fast.relatives import NPG, VPG, KLPenalty, NPGConfig
+    from trpo_fast.vine import SinglePathConfig, SinglePathTRPO, VineTRPO
+
+    @dataclass(frozen=True, kw_only=True)
+    class SinglePathNPGConfig(SinglePathConfig, NPGConfig):
+        """Settings of both."""
 
     class SinglePathNPG(SinglePathTRPO, NPG):
         """Natural gradient steps on Monte Carlo Q-values, without a value function."""
+
+        config_type = SinglePathNPGConfig
 
     known = {
         cls.__name__: cls

@@ -105,7 +105,7 @@ def gradient_estimates(
         taken += rollout.n_transitions
         if isinstance(rollout, VineRollout):
             branches = rollout.branches
-            values = agent._values_of_raw if agent.vine.bootstrap else None
+            values = agent._values_of_raw if agent.config.vine.bootstrap else None
             objective = VineObjective(
                 agent.policy,
                 agent.policy.normalize(branches.observations),

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from trpo_fast import cli
+from trpo_fast import agent, cli
 from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.config import TRPOConfig, field_names
+from trpo_fast.methods import ALGORITHMS, PAGES, algorithm_class, page
 from trpo_fast.presets import preset
 from trpo_fast.run_folder import RunFolder, RunFolderError
 
@@ -112,6 +113,34 @@ def test_only_explicit_flags_win_over_a_preset() -> None:
     assert command.config.gae_lambda == 0.97
 
 
+@pytest.mark.parametrize(
+    ("flags", "own"),
+    [
+        (["single-path"], {"gae_lambda": 1.0}),
+        (["npg", "--step-size", "None"], {"step_size": None}),
+        (["vpg", "--ascent", "normalized"], {"ascent": "normalized"}),
+        (["kl-penalty", "--policy-epochs", "3"], {"policy_epochs": 3, "kl_target": 0.01}),
+        (
+            ["vine", "--states", "5", "--branches", "all", "--branch-steps", "None"],
+            {"vine": {"states": 5, "branches": "all", "branch_steps": None, "bootstrap": True}},
+        ),
+    ],
+)
+def test_an_algorithm_has_flags_of_its_own(flags: list[str], own: dict[str, object]) -> None:
+    command = parse("CartPole-v1", "--gamma", "0.9", "--algorithm", *flags)
+    config = algorithm_class(flags[0]).config_type.from_dict(command.config.to_dict())
+    assert config.to_dict().items() >= own.items()
+    assert config.gamma == 0.9
+    # a preset is for all of them
+    command = parse("CartPole-v1", "--preset", "spinningup", f"--algorithm={flags[0]}", *flags[1:])
+    assert command.config.to_dict().items() >= own.items()
+    assert command.config.batch_size == preset("spinningup").batch_size
+
+
+def test_every_algorithm_has_a_name() -> None:
+    assert set(ALGORITHMS.values()) == {"TRPO", *agent.ALGORITHMS}
+
+
 @pytest.mark.parametrize("text", ["1.5", "x", "1e400", "nan", ""])
 def test_no_integer_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -133,6 +162,11 @@ def test_no_integer_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[st
         (["train", "X", "--total-timesteps", "0"], 2, ["--total-timesteps", "got 0"]),
         (["train", "X", "--evaluate-every", "-1"], 2, ["--evaluate-every"]),
         (["train", "X", "--preset", "tianshu"], 2, ["did you mean 'tianshou'"]),
+        (["train", "X", "--algorithm", "nqg"], 2, ["algorithm", "did you mean 'npg'"]),
+        (["train", "X", "--algorithm", "npg", "--step-size", "-1"], 2, ["step_size"]),
+        (["train", "X", "--algorithm", "vine", "--states", "0"], 2, ["states", "rollout set"]),
+        (["train", "X", "--algorithm", "single-path", "--gae-lambda", ".9"], 2, ["gae_lambda"]),
+        (["explain", "trop"], 2, ["method", "did you mean 'trpo'"]),
         (["train", "--preset", "sb3", "--resume", "nowhere"], 2, ["--preset", "--resume"]),
         (["train", "--resume", "nowhere"], 1, ["nowhere", "no such file"]),
         (["evaluate", "nowhere"], 1, ["nowhere"]),
@@ -359,6 +393,53 @@ def test_resume_continues_the_run(finished: Path, tmp_path: Path) -> None:
     assert_error(done, 2, "--gamma", "expected the run's 0.99", "got 0.5")
     done = trpo_fast("train", "Acrobot-v1", "--resume", run, "--total-timesteps", 9999)
     assert_error(done, 2, "CartPole-v1", "Acrobot-v1")
+
+
+OWN = {
+    "single-path": [],
+    "vine": ["--states", "8", "--branch-steps", "4", "--n-workers", "2"],
+    "npg": ["--step-size", "0.2"],
+    "vpg": ["--ascent", "gradient"],
+    "kl-penalty": ["--kl-coefficient", "2", "--policy-epochs", "2"],
+}
+
+
+@pytest.mark.parametrize("algorithm", OWN)
+def test_every_algorithm_trains_goes_on_and_is_evaluated(
+    algorithm: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["--evaluate-every", "0", "--batch-size", "256", *TINY[:2], *TINY[4:]]
+    train = ["train", "CartPole-v1", "--algorithm", algorithm, *common, *OWN[algorithm]]
+    assert cli.main([*train, "--total-timesteps", "2000"]) == 0
+    whole = Path("runs", f"CartPole-v1-{algorithm}-seed0")
+    record = json.loads((whole / "config.json").read_text(encoding="utf-8"))
+    assert record["algorithm"] == algorithm
+    # stopped half-way and gone on with: the same bits
+    assert cli.main([*train, "--total-timesteps", "1000", "--run-dir", "half"]) == 0
+    assert cli.main(["train", "--resume", "half", "--total-timesteps", "2000"]) == 0
+    ends = [load_checkpoint(run / "latest.safetensors") for run in (whole, Path("half"))]
+    assert ends[0][1]["algorithm"] == ALGORITHMS[algorithm]
+    assert ends[0][1]["timesteps"] == ends[1][1]["timesteps"] >= 2000
+    for name in ("policy", "value_function"):
+        assert ends[0][0][name].tobytes() == ends[1][0][name].tobytes()
+    assert cli.main(["evaluate", "half", "--episodes", "2"]) == 0
+    assert re.search(r"CartPole-v1: return [\d.]+ ± .* 2 episodes", capsys.readouterr().out)
+    # another algorithm cannot go on with it
+    other = ["train", "--resume", "half", "--total-timesteps", "3000", "--algorithm", "trpo"]
+    assert cli.main(other) == 2
+    assert f"expected the run's {algorithm}, got trpo" in capsys.readouterr().err
+
+
+def test_explain_lists_and_shows_the_pages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == list(PAGES)
+    assert cli.main(["explain", "vine"]) == 0
+    assert capsys.readouterr().out == page("vine")
 
 
 def test_damaged_checkpoint_is_one_sentence(finished: Path, tmp_path: Path) -> None:

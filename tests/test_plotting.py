@@ -22,6 +22,7 @@ def make_run(
     *,
     env: str = "CartPole-v1",
     preset: str | None = None,
+    algorithm: str | None = None,
     steps: tuple[int, ...] = (100, 200, 300),
     returns: tuple[float, ...] = (float("nan"), 20.0, 30.0),
     evaluations: tuple[tuple[int, float], ...] = (),
@@ -29,6 +30,8 @@ def make_run(
 ) -> Path:
     folder.mkdir(parents=True)
     record: dict[str, Any] = {"env": env, "config": {"seed": 0, "max_kl": 0.01, **config}}
+    if algorithm is not None:
+        record["algorithm"] = algorithm
     if preset is not None:
         record["preset"] = {"name": preset}
     (folder / "config.json").write_text(json.dumps(record))
@@ -49,7 +52,8 @@ def test_a_run_is_read_without_what_is_unknown(tmp_path: Path) -> None:
         tmp_path / "run", seed=3, n_threads=2, evaluations=((100, 1.0), (100, 3.0), (300, 9.0))
     )
     run = read_run(folder)
-    assert (run.environment, run.preset, run.settings) == ("CartPole-v1", None, {"max_kl": 0.01})
+    settings = {"algorithm": "trpo", "max_kl": 0.01}
+    assert (run.environment, run.preset, run.settings) == ("CartPole-v1", None, settings)
     np.testing.assert_array_equal(run.training, [[200, 300], [20, 30]])
     np.testing.assert_array_equal(run.evaluation, [[100, 300], [2, 9]])
 
@@ -70,6 +74,8 @@ def test_seeds_are_one_group_and_settings_name_the_others(tmp_path: Path) -> Non
         "hidden_sizes 32x32, max_kl 0.02": ["b0"],
     }
     assert groups_of(a0, c0) == {"default": ["a0"], "sb3": ["c0"]}
+    d0 = make_run(tmp_path / "d0", algorithm="npg", step_size=0.3)
+    assert groups_of(a0, d0) == {"trpo": ["a0"], "npg": ["d0"]}
 
 
 def curve(steps: Any, values: Any) -> plotting.Curve:

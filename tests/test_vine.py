@@ -417,7 +417,7 @@ def test_continuous_actions_and_a_checkpoint(tmp_path: Path) -> None:
     path = agent.save(tmp_path / "vine.safetensors")
     loaded = VineTRPO.load(path)
     assert isinstance(loaded, VineTRPO)
-    assert loaded.vine == options
+    assert loaded.config.vine == options
     np.testing.assert_array_equal(loaded.policy.parameters, agent.policy.parameters)
     # both go on alike, from the middle of their episodes
     for continued in (agent, loaded):

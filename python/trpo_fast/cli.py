@@ -1,8 +1,8 @@
-"""The command line: ``trpo-fast train | evaluate | record | plot | info | selfcheck``.
+"""The command line: ``trpo-fast train | evaluate | record | plot | explain | info | selfcheck``.
 
-Flags are generated from the dataclasses below and from :class:`TRPOConfig`. Environments, the
-compiled core and plotting are imported by the command that needs them, so that ``--help`` is
-quick.
+Flags are generated from the dataclasses below and from :class:`TRPOConfig`, or the configuration
+that belongs to ``--algorithm``. Environments, the compiled core and plotting are imported by the
+command that needs them, so that ``--help`` is quick.
 
 Exit status: 0 done, 1 an error (one sentence on standard error), 2 wrong usage, 130 interrupted.
 ``TRPO_FAST_DEBUG=1`` shows the traceback of an error.
@@ -10,6 +10,7 @@ Exit status: 0 done, 1 an error (one sentence on standard error), 2 wrong usage,
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
@@ -19,7 +20,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast
 import tyro
 
 from .config import ConfigError, TRPOConfig
+from .methods import ALGORITHMS, PAGES, algorithm_class, page
 from .presets import PRESETS, find_preset
 from .run_folder import RunFolder, RunFolderError
 
@@ -39,6 +41,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 # flags of train, besides the configuration, that config.json keeps for --resume
 _STORED = (
     "env",
+    "algorithm",
     "total_timesteps",
     "tensorboard",
     "evaluate_every",
@@ -47,16 +50,6 @@ _STORED = (
 )
 
 _LIBRARIES = ("numpy", "gymnasium", "safetensors", "tyro", "mujoco", "ale-py", "tensorboard")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfigFlags(TRPOConfig):
-    """Settings of the algorithm; a preset changes their defaults."""
-
-    n_workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
-
-    def __post_init__(self) -> None:
-        """Leave the validation to TRPOConfig, once preset and flags have been put together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +62,14 @@ class Train:
     total_timesteps: int = 1_000_000
     """Environment steps of the whole run, over all environments; 1e6 is understood."""
 
+    algorithm: Annotated[str, tyro.conf.arg(metavar="|".join(ALGORITHMS))] = "trpo"
+    """Method that trains; with its name, --help lists its own flags too. See trpo-fast explain."""
+
     preset: Annotated[str | None, tyro.conf.arg(metavar="|".join(PRESETS))] = None
     """Take the settings of another implementation; flags given explicitly win."""
 
     run_dir: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """New folder of the run; without it, runs/ENV-seedSEED."""
+    """New folder of the run; without it, runs/ENV-seedSEED, or runs/ENV-ALGORITHM-seedSEED."""
 
     resume: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Continue the run of this folder from its latest checkpoint."""
@@ -90,7 +86,7 @@ class Train:
     checkpoint_every: int = 50_000
     """Environment steps between saves of the latest checkpoint; it is saved at the end anyway."""
 
-    config: ConfigFlags = field(default_factory=ConfigFlags)
+    config: TRPOConfig = field(default_factory=TRPOConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +141,16 @@ class Plot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Show the page about a method: equations, facts, pseudocode, and when to use it."""
+
+    method: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="|".join(PAGES))] = (
+        None
+    )
+    """Name of the method; without it, all of them are listed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Info:
     """Show version, instruction-set level, threads and libraries."""
 
@@ -154,7 +160,7 @@ class Selfcheck:
     """Check on this machine that the installed package computes what it should; some 10 seconds."""
 
 
-Command = Train | Evaluate | Record | Plot | Info | Selfcheck
+Command = Train | Evaluate | Record | Plot | Explain | Info | Selfcheck
 
 
 class UsageError(ValueError):
@@ -186,15 +192,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> Command:
-    """Parse the arguments; preset and resumed run change the defaults that flags override."""
-    command = _parse_with(Train(), arguments)
+    """Parse the arguments; algorithm, preset and resumed run change the defaults of the flags."""
+    known = _algorithm_in(arguments)
+    command = _parse_with(Train(config=_flags(_config_class(known)())), arguments)
     if not isinstance(command, Train):
         return command
     if command.preset is not None and command.resume is not None:
         raise UsageError("--preset: expected none with --resume, got both; leave out --preset")
     if command.preset is not None:
-        settings = find_preset(command.preset).settings_for(command.env)
-        return _parse_with(Train(config=ConfigFlags(**cast(Any, settings))), arguments)
+        find_preset(command.preset)  # whether there is one, before the core is loaded
+        config = algorithm_class(known)._resolve_config(None, command.preset, {}, command.env)
+        return _parse_with(Train(config=_flags(config)), arguments)
     if command.resume is None:
         return command
     record = RunFolder.open(command.resume).read_record()
@@ -206,8 +214,45 @@ def _parse(arguments: list[str]) -> Command:
                 f"run folder: expected {name} of type {expected.__name__} in the config.json of "
                 f"{command.resume}, got {value!r:.80}; restore the file from a copy"
             )
-    config = ConfigFlags(**cast(Any, vars(TRPOConfig.from_dict(record["config"]))))
-    return _parse_with(Train(**stored, config=config), arguments)
+    algorithm = stored.get("algorithm", "trpo")
+    config = _config_class(algorithm).from_dict(record["config"])
+    command = cast(Train, _parse_with(Train(**stored, config=_flags(config)), arguments))
+    if command.algorithm != algorithm:
+        raise UsageError(
+            f"--algorithm: expected the run's {algorithm}, got {command.algorithm}; "
+            f"leave it out with --resume, or start a new run"
+        )
+    return command
+
+
+def _algorithm_in(arguments: Sequence[str]) -> str:
+    """The algorithm that the arguments name: what flags there are depends on it."""
+    found = "trpo"
+    if arguments[:1] == ["train"]:
+        for flag, value in itertools.pairwise([*arguments, ""]):
+            name, _, given = flag.partition("=")
+            if name == "--algorithm":
+                found = given or value
+        if found not in ALGORITHMS:
+            algorithm_class(found)  # says what there is
+    return found
+
+
+def _config_class(algorithm: str) -> type[TRPOConfig]:
+    # the plain one without the class of its agent, so that --help need not load the core
+    return TRPOConfig if algorithm == "trpo" else algorithm_class(algorithm).config_type
+
+
+def _flags(config: Any) -> Any:
+    """Settings as defaults of flags: not validated before preset and flags have been put together."""
+    plain = type(config)
+    own: dict[str, Any] = {"__doc__": plain.__doc__, "__post_init__": lambda self: None}
+    if issubclass(plain, TRPOConfig):
+        n_workers = Annotated[int | None, tyro.conf.arg(aliases=("--workers",))]
+        own |= {"__annotations__": {"n_workers": n_workers}, "n_workers": None}
+    flags: Any = dataclass(frozen=True, kw_only=True)(type(plain.__name__, (plain,), own))
+    values = {name: _flags(v) if is_dataclass(v) else v for name, v in vars(config).items()}
+    return flags(**values)
 
 
 def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
@@ -217,6 +262,7 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Record, subcommand("record")],
         Annotated[Plot, subcommand("plot")],
+        Annotated[Explain, subcommand("explain")],
         Annotated[Info, subcommand("info")],
         Annotated[Selfcheck, subcommand("selfcheck")],
     ]
@@ -277,6 +323,8 @@ def _run(command: Command) -> int:
             return record(command)
         case Plot():
             return plot(command)
+        case Explain():
+            return explain(command)
         case Info():
             return info()
         case Selfcheck():
@@ -288,7 +336,7 @@ def _run(command: Command) -> int:
 
 def train(command: Train) -> int:
     """Train, or continue training, until the total of steps or a signal."""
-    config = TRPOConfig.from_dict(command.config.to_dict())
+    config = algorithm_class(command.algorithm).config_type.from_dict(command.config.to_dict())
     _check_counts(command)
     with ExitStack() as held:
         if command.resume is None:
@@ -359,11 +407,31 @@ def plot(command: Plot) -> int:
     return DONE
 
 
+def explain(command: Explain) -> int:
+    """Print the page of a method, or the list of all."""
+    if command.method is None:
+        width = max(map(len, PAGES))
+        for name, about in PAGES.items():
+            _say(f"{name:<{width}}  {about}")
+        return DONE
+    text = page(command.method)
+    if not sys.stdout.isatty():
+        _say(text.rstrip("\n"))
+        return DONE
+
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console(width=min(100, Console().width)).print(Markdown(text))
+    return DONE
+
+
 def info() -> int:
     """Print versions and what the core found on this machine."""
     from . import runtime
 
-    _say_facts({**runtime.info(), **_library_versions(), "presets": list(PRESETS)})
+    names = {"algorithms": list(ALGORITHMS), "presets": list(PRESETS)}
+    _say_facts({**runtime.info(), **_library_versions(), **names})
     return DONE
 
 
@@ -392,13 +460,14 @@ def _started(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
     if not command.env:
         raise UsageError("train: expected an environment, got none; name one, as CartPole-v1")
     name = re.sub(r"[^\w.-]+", "-", command.env)
+    if command.algorithm != "trpo":
+        name += f"-{command.algorithm}"
     folder = command.run_dir or os.path.join("runs", f"{name}-seed{config.seed}")
     # the folder is made last: a wrong environment leaves nothing behind
     RunFolder(folder).refuse_if_present()
 
-    from .agent import TRPO
-
-    agent = held.enter_context(closing(TRPO(command.env, config=config)))
+    agent_class = algorithm_class(command.algorithm)
+    agent = held.enter_context(closing(agent_class(command.env, config=config)))
     run = RunFolder.create(folder)
     held.enter_context(run.locked())
     run.refuse_if_present()
@@ -419,8 +488,9 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
             f"train: expected the run's environment {stored['env']}, got {command.env}; "
             f"leave it out with --resume"
         )
-    for name, value in TRPOConfig.from_dict(stored["config"]).to_dict().items():
-        given = config.to_dict()[name]
+    settings = _by_flag(config)
+    for name, value in _by_flag(type(config).from_dict(stored["config"])).items():
+        given = settings[name]
         if given != value and name != "n_threads":
             raise UsageError(
                 f"--{name.replace('_', '-')}: expected the run's {value}, got {given}; "
@@ -508,6 +578,14 @@ class StopOnSignal:
         self.requested = True
         # print may be what the signal has interrupted; os.write cannot be entered twice
         os.write(2, b"trpo-fast: stopping after this iteration; a second signal stops at once\n")
+
+
+def _by_flag(config: TRPOConfig) -> dict[str, Any]:
+    """The settings by the names of their flags: those of a group stand beside the others."""
+    flat: dict[str, Any] = {}
+    for name, value in config.to_dict().items():
+        flat.update(value if isinstance(value, dict) else {name: value})
+    return flat
 
 
 def _describe(command: Train, config: TRPOConfig) -> dict[str, Any]:
@@ -609,7 +687,17 @@ def _tell(problem: object) -> None:
     print(f"trpo-fast: {sentence}", file=sys.stderr, flush=True)
 
 
-__all__ = ["Evaluate", "Info", "Plot", "Record", "RunFolderError", "Selfcheck", "Train", "main"]
+__all__ = [
+    "Evaluate",
+    "Explain",
+    "Info",
+    "Plot",
+    "Record",
+    "RunFolderError",
+    "Selfcheck",
+    "Train",
+    "main",
+]
 
 
 if __name__ == "__main__":

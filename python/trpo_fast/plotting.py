@@ -134,7 +134,10 @@ def read_run(folder: Path_) -> Run:
         folder=folder,
         environment=str(record["env"]),
         preset=preset.get("name") if isinstance(preset, dict) else preset,
-        settings={k: v for k, v in config.items() if k not in _NOT_A_SETTING},
+        settings={
+            "algorithm": str(record.get("algorithm", "trpo")),
+            **{k: v for k, v in config.items() if k not in _NOT_A_SETTING},
+        },
         training=_curve(progress, "time/timesteps", "rollout/episode_return"),
         evaluation=_mean_per_step(_curve(evaluations, "timesteps", "return")),
     )
@@ -200,8 +203,11 @@ def _group_by_settings(runs: list[Run]) -> list[tuple[str, list[Run]]]:
 def _name(run: Run, telling: list[str], firsts: list[Run]) -> str:
     if not telling:
         return ""
+    algorithms = [other.settings["algorithm"] for other in firsts]
+    if len(set(algorithms)) == len(algorithms):  # the algorithms alone tell them apart
+        return str(run.settings["algorithm"])
     presets = [other.preset for other in firsts]
-    if len(set(presets)) == len(presets):  # the presets alone tell them apart
+    if len(set(presets)) == len(presets):  # or the presets
         return run.preset or "default"
     words = [f"{key} {_setting(run.settings.get(key))}" for key in telling]
     return ", ".join(words[:3]) + (", ..." if len(words) > 3 else "")

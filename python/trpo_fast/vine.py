@@ -43,12 +43,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import core
 from .agent import TRPO, _Batch
+from .config import ConfigError, TRPOConfig
 from .envs import EnvironmentFailure, ObservationError
 from .rollout import Budget, InProcessSampler, Rollout, WorkerSampler
 from .snapshots import Snapshot, SnapshotError, Snapshotter
 
 if TYPE_CHECKING:
-    from .config import Sampling, TRPOConfig
+    from .config import Sampling
     from .envs import EnvSource
 
 Array = NDArray[Any]
@@ -57,7 +58,9 @@ Estimator = Literal["exact_sum", "self_normalized"]
 
 __all__ = [
     "Branches",
+    "SinglePathConfig",
     "SinglePathTRPO",
+    "VineConfig",
     "VineObjective",
     "VineOptions",
     "VineRollout",
@@ -81,8 +84,8 @@ class VineOptions:
 
     Raises
     ------
-    ValueError, TypeError
-        One sentence: name, expected, got.
+    ConfigError
+        (a ``ValueError``) One sentence: name, expected, got.
     """
 
     states: int = 64
@@ -104,7 +107,16 @@ class VineOptions:
         if self.branch_steps is not None:
             _count("branch_steps", self.branch_steps, ", or None for whole episodes")
         if not isinstance(self.bootstrap, bool):
-            raise TypeError(f"bootstrap: expected True or False, got {self.bootstrap!r}")
+            raise ConfigError(f"bootstrap: expected True or False, got {self.bootstrap!r}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VineOptions:
+        """The options with these names, and defaults for the rest."""
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"vine: expected the options {', '.join(known)}, got {name!r}")
+        return cls(**values)
 
     def estimator(
         self, distribution: core.Distribution, space: Any = None
@@ -142,9 +154,9 @@ def _space_name(distribution: core.Distribution, space: Any) -> str:
 
 def _count(name: str, value: Any, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected a whole number{remedy}, got {value!r}")
+        raise ConfigError(f"{name}: expected a whole number{remedy}, got {value!r}")
     if value < 1:
-        raise ValueError(f"{name}: expected at least 1{remedy}, got {value}")
+        raise ConfigError(f"{name}: expected at least 1{remedy}, got {value}")
 
 
 def _number_of_actions(distribution: core.Distribution) -> int:
@@ -815,6 +827,28 @@ class _Clock:
 # ------------------------------------------------------------------------------------------- agents
 
 
+@dataclass(frozen=True, kw_only=True)
+class VineConfig(TRPOConfig):
+    """Settings of :class:`VineTRPO`: those of TRPO, and how the vine grows."""
+
+    vine: VineOptions = VineOptions()
+    """Rollout set and branches."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.vine, Mapping):
+            object.__setattr__(self, "vine", VineOptions.from_dict(self.vine))
+        if not isinstance(self.vine, VineOptions):
+            raise ConfigError(
+                f"vine: expected VineOptions or a mapping of their names, got {self.vine!r:.80}; "
+                "leave it out for the defaults"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {**super().to_dict(), "vine": asdict(self.vine)}
+
+
 class VineTRPO(TRPO):
     """TRPO with vine sampling (Schulman et al. 2015, section 5.2).
 
@@ -826,8 +860,11 @@ class VineTRPO(TRPO):
 
     Parameters
     ----------
-    vine
-        How the vine grows: :class:`VineOptions`, or its fields as a mapping.
+    env
+        What is stepped, see :class:`trpo_fast.TRPO`.
+    settings
+        As of :class:`trpo_fast.TRPO`; besides them ``vine``, how the vine grows:
+        :class:`VineOptions`, or its fields as a mapping.
 
     Raises
     ------
@@ -835,37 +872,25 @@ class VineTRPO(TRPO):
         (a ``ValueError``) The environment's state cannot be saved and restored.
     """
 
-    def __init__(
-        self,
-        env: EnvSource,
-        *,
-        vine: VineOptions | Mapping[str, Any] | None = None,
-        config: TRPOConfig | None = None,
-        preset: str | None = None,
-        env_kwargs: Mapping[str, Any] | None = None,
-        **overrides: Any,
-    ) -> None:
-        options = vine if isinstance(vine, VineOptions) else _options(vine or {})
-        super().__init__(env, config=config, preset=preset, env_kwargs=env_kwargs, **overrides)
+    config_type = VineConfig
+    config: VineConfig
+
+    def __init__(self, env: EnvSource, **settings: Any) -> None:
+        super().__init__(env, **settings)
         try:
-            self._vine = VineSampler(self.sampler, options, gamma=self.config.gamma)
-            self._budget = self._vine.budget(self.config.sampling, self.config.batch_size)
+            vine = VineSampler(self.sampler, self.config.vine, gamma=self.config.gamma)
+            self._budget = vine.budget(self.config.sampling, self.config.batch_size)
         except BaseException:
             self.sampler.close()
             raise
-        self._vine.bind(self.policy, seed=self.config.seed)
-        self.sampler = self._vine
-
-    @property
-    def vine(self) -> VineOptions:
-        """How the vine grows."""
-        return self._vine.options
+        vine.bind(self.policy, seed=self.config.seed)
+        self.sampler = vine
 
     def _advantages(self, rollout: Rollout) -> _VineBatch:
         """Q of every branch; the trunk's returns are what V learns from."""
         assert isinstance(rollout, VineRollout)
         branches = rollout.branches
-        values = self._values_of_raw if self.vine.bootstrap else None
+        values = self._values_of_raw if self.config.vine.bootstrap else None
         return _VineBatch(super()._advantages(rollout), branches, branches.q_values(values))
 
     def _values_of_raw(self, observations: Array) -> Float64:
@@ -891,7 +916,7 @@ class VineTRPO(TRPO):
         )
 
     def _start_value_fit(self, batch: _Batch) -> None:
-        if self.vine.bootstrap:
+        if self.config.vine.bootstrap:
             super()._start_value_fit(batch)
 
     def _record(self, rollout: Rollout, *args: Any) -> dict[str, Any]:
@@ -900,14 +925,6 @@ class VineTRPO(TRPO):
         record["vine/states"], record["vine/branches"] = rollout.branches.returns.shape
         record["vine/branch_steps"] = rollout.branches.n_steps
         return record
-
-    def state_metadata(self) -> dict[str, Any]:
-        """The rest of the agent's state, as JSON can hold it."""
-        return {**super().state_metadata(), "vine": asdict(self.vine)}
-
-    def _restore(self, tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-        self._vine.options = _options(metadata["vine"])
-        super()._restore(tensors, metadata)
 
 
 class _VineBatch(_Batch):
@@ -923,12 +940,20 @@ class _VineBatch(_Batch):
         self.q_values = q_values  # (N, B) reward units
 
 
-def _options(values: Mapping[str, Any]) -> VineOptions:
-    known = [f.name for f in fields(VineOptions)]
-    for name in values:
-        if name not in known:
-            raise ValueError(f"vine: expected the options {', '.join(known)}, got {name!r}")
-    return VineOptions(**values)
+@dataclass(frozen=True, kw_only=True)
+class SinglePathConfig(TRPOConfig):
+    """Settings of :class:`SinglePathTRPO`; those of the value function are not used."""
+
+    gae_lambda: float = 1.0
+    """1: without a value function only whole returns are left."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gae_lambda != 1.0:
+            raise ConfigError(
+                f"gae_lambda: expected 1, got {self.gae_lambda}: without a value function only "
+                "whole returns are left; use TRPO for GAE"
+            )
 
 
 class SinglePathTRPO(TRPO):
@@ -943,13 +968,17 @@ class SinglePathTRPO(TRPO):
     not in the paper) the batch's mean of Q is subtracted, a constant baseline.
     """
 
-    def __init__(self, env: EnvSource, **settings: Any) -> None:
-        if settings.setdefault("gae_lambda", 1.0) != 1.0:
-            raise ValueError(
-                f"gae_lambda: expected 1, got {settings['gae_lambda']}: without a value function "
-                "only whole returns are left; use TRPO for GAE"
-            )
-        super().__init__(env, **settings)
+    config_type = SinglePathConfig
+    config: SinglePathConfig
+
+    @classmethod
+    def _resolve_config(
+        cls, config: TRPOConfig | None, preset: str | None, overrides: dict[str, Any], env: Any
+    ) -> TRPOConfig:
+        # whatever a preset says
+        return super()._resolve_config(
+            config, preset, overrides if config else {"gae_lambda": 1.0, **overrides}, env
+        )
 
     def _values(self, observations: Any) -> Float64:
         return np.zeros(len(observations))
