@@ -33,6 +33,8 @@ PACKAGES = (
     "jax",
     "sb3-contrib",
     "stable-baselines3",
+    "tianshou",
+    "skrl",
     "gymnasium",
     "mujoco",
     "ale-py",

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,11 @@ needs_mujoco = pytest.mark.skipif(
 )
 
 
+def needs(*packages: str) -> pytest.MarkDecorator:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed")
+
+
 def run(script: str, *arguments: str, folder: Path, code: int = 0) -> str:
     answer = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), *arguments],
@@ -62,6 +68,13 @@ def test_help(script: str, tmp_path: Path) -> None:
         ("methods.py", ["--methods", "PPO"], "--methods: expected of TRPO,"),
         ("methods.py", ["--scale", "0"], "--scale: expected a positive number, got 0.0"),
         ("paper_comparison.py", ["--scale", "2"], "--scale: expected a number in (0, 1], got 2.0"),
+        (
+            "update.py",
+            ["--peers", "rllib"],
+            "--peers: expected of sb3-contrib, tianshou, skrl, got",
+        ),
+        ("update.py", ["--sides", "jax"], "--sides: expected of sb3-contrib,"),
+        ("update.py", ["--rows", "1000"], "--rows: expected multiples of 32 for skrl,"),
         ("vine_comparison.py", ["--repeats", "1"], "--repeats: expected at least 2, got 1"),
     ],
 )
@@ -151,6 +164,98 @@ def test_family_counts_children() -> None:
         assert (peak_memory(os.getpid()) or 0.0) > (peak_memory(child.pid) or 0.0) > 1e6
         child.communicate(b"\n")
     assert children_cpu_seconds(os.getpid()) - before >= 0.25  # waited for
+
+
+# ---- update.py
+
+
+def update_table(peer: str, *flags: str, folder: Path) -> dict[str, Any]:
+    """The table of 512 rows, timed once, as it stands in the JSON."""
+    briefly = f"--peers {peer} --rows 512 --threads 1 --rounds 1 --json update.json"
+    out = run("update.py", *briefly.split(), *flags, folder=folder)
+    assert "left out" not in out
+    assert "Warning" not in out
+    ((entry,),) = [answer["results"] for answer in json.loads((folder / "update.json").read_text())]
+    return entry
+
+
+def test_preconditioned_update_needs_fewer_products(tmp_path: Path) -> None:
+    sides = update_table("sb3-contrib", "--sides", "trpo_fast,kronecker", folder=tmp_path)["sides"]
+    plain, preconditioned = sides["trpo_fast"], sides["trpo_fast, Kronecker"]
+    assert preconditioned["cg_iterations"] < plain["cg_iterations"] == 15
+    assert preconditioned["policy_step_cosine"] > 0.999
+    assert preconditioned["slower_than_trpo_fast"]["median"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("peer", "label", "most_iterations"),
+    [
+        pytest.param("sb3-contrib", "sb3-contrib", 15, marks=needs("torch", "sb3_contrib")),
+        pytest.param("tianshou", "Tianshou", 10, marks=needs("torch", "tianshou")),
+        pytest.param("skrl", "skrl", 10, marks=needs("torch", "skrl")),
+    ],
+)
+def test_peers_and_trpo_fast_do_the_same_work(
+    peer: str, label: str, most_iterations: int, tmp_path: Path
+) -> None:
+    table = update_table(peer, folder=tmp_path)
+    theirs, ours = table["sides"][label], table["sides"]["trpo_fast"]
+    assert 1 < theirs["cg_iterations"] == ours["cg_iterations"] <= most_iterations
+    assert ours["policy_step_cosine"] > 0.999
+    assert ours["policy_step_norm"] == pytest.approx(theirs["policy_step_norm"], rel=0.01)
+    assert ours["value_loss"] == pytest.approx(theirs["value_loss"], rel=0.05)
+    assert theirs["slower_than_trpo_fast"]["median"] > 0.0
+
+
+def test_different_work_is_refused() -> None:
+    from update import Outcome, check_same_work
+
+    step = np.array([3.0, 4.0], np.float32)
+    first = Outcome(step, value_loss=1.0, value_loss_drop=9.0)
+    check_same_work({"a": first, "b": Outcome(1.01 * step, 1.1, 8.9)})
+    for other, what in (
+        (Outcome(step[::-1] * [1, -1], 1.0, 9.0), "the directions of the policy steps"),
+        (Outcome(0.8 * step, 1.0, 9.0), "the lengths of the policy steps"),
+        (Outcome(step, 5.0, 5.0), "the drops of the value loss"),
+    ):
+        with pytest.raises(SystemExit, match=f"b: this is not the work of a: {what}"):
+            check_same_work({"a": first, "b": other})
+    with pytest.raises(SystemExit, match="b: its policy did not move"):
+        check_same_work({"a": first, "b": Outcome(0.0 * step, 1.0, 9.0)})
+
+
+def test_update_batch_is_a_rollout_of_the_starting_policy() -> None:
+    from peer_updates import skrl_work
+    from update import estimate_advantages, make_batch, make_networks, value_loss
+
+    batch = make_batch(256)
+    policy, value = make_networks()
+    log_probs = policy.log_prob(batch.observations, batch.actions)
+    np.testing.assert_allclose(batch.log_probs, log_probs, rtol=1e-4)
+    assert value_loss(batch.value, batch) == pytest.approx(
+        value.loss(batch.observations, batch.returns), rel=1e-4
+    )
+    steps = skrl_work(256).gae_steps
+    assert steps is not None
+    advantages, returns = estimate_advantages(batch, value, steps)
+    np.testing.assert_allclose(advantages, batch.advantages, atol=1e-5)
+    np.testing.assert_allclose(returns, batch.returns, atol=1e-5)
+
+
+def test_missing_peers_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import report
+    from update import SIDES, available
+
+    monkeypatch.setattr(report, "have", lambda package: package in ("torch", "trpo-fast"))
+    assert available("sb3-contrib", list(SIDES)) == ["torch_trpo", "trpo_fast", "kronecker"]
+    assert available("skrl", list(SIDES)) == []
+    assert available("skrl", ["trpo_fast"]) == ["trpo_fast"]
+    assert capsys.readouterr().out.splitlines() == [
+        "sb3-contrib: left out, sb3-contrib is not installed",
+        "skrl: left out, skrl is not installed",
+    ]
 
 
 # ---- the comparisons of methods
