@@ -222,3 +222,11 @@ def test_unknown_preset_names_the_closest() -> None:
     assert_sentence(error, "preset")
     with pytest.raises(ConfigError, match="did you mean 'max_kl'"):
         preset("sb3", max_lk=0.1)
+
+
+def test_a_field_younger_than_a_file_means_what_was_done_then() -> None:
+    stored = TRPOConfig().to_dict()
+    assert TRPOConfig.from_saved(stored) == TRPOConfig()
+    del stored["cg_preconditioner"]
+    assert TRPOConfig.from_saved(stored).cg_preconditioner == "none"
+    assert TRPOConfig.from_dict(stored).cg_preconditioner == "kronecker"

@@ -126,26 +126,15 @@ FisherForm parse_fisher(const std::string& text) {
                                    {"identity", FisherForm::kIdentity}});
 }
 
-void need_kronecker_size(const NetworkShape& shape) {
-  for (int l = 0; l <= shape.n_layers; ++l)
-    if (shape.sizes[l] > KroneckerPreconditioner::kLargestFactor)
-      throw py::value_error("preconditioner: expected layers of at most " +
-                            std::to_string(KroneckerPreconditioner::kLargestFactor) +
-                            " inputs and units for 'kronecker', got " +
-                            std::to_string(shape.sizes[l]) + "; 'none' takes any size.");
-}
-
 KlConstraint parse_constraint(const std::string& text) {
   return parse_option<KlConstraint>("constraint", text,
                                     {{"mean", KlConstraint::kMean}, {"max", KlConstraint::kMax}});
 }
 
-Preconditioner parse_preconditioner(const std::string& text, const NetworkShape& shape) {
-  const auto parsed = parse_option<Preconditioner>(
+Preconditioner parse_preconditioner(const std::string& text) {
+  return parse_option<Preconditioner>(
       "preconditioner", text,
       {{"none", Preconditioner::kNone}, {"kronecker", Preconditioner::kKronecker}});
-  if (parsed == Preconditioner::kKronecker) need_kronecker_size(shape);
-  return parsed;
 }
 
 StepRule parse_step_rule(const std::string& text) {
@@ -239,7 +228,6 @@ class BoundBatch {
 
   std::unique_ptr<BoundPreconditioner> kronecker_preconditioner(double damping,
                                                                 std::uint64_t seed) {
-    need_kronecker_size(policy_->shape());
     auto preconditioner = std::make_unique<BoundPreconditioner>(policy_->n_parameters());
     py::gil_scoped_release release;  // nothing below touches Python
     batch_.precondition(damping, seed, preconditioner->kronecker());
@@ -350,7 +338,7 @@ py::dict update(PolicyUpdater<Scalar>& updater, Policy<Scalar>& policy, const Ar
   options.fisher = parse_fisher(fisher);
   options.step_rule = parse_step_rule(step);
   options.step_size = step_size;
-  options.preconditioner = parse_preconditioner(preconditioner, policy.shape());
+  options.preconditioner = parse_preconditioner(preconditioner);
   PolicyUpdateSummary summary;
   {
     py::gil_scoped_release release;  // every array is held by this frame

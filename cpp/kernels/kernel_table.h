@@ -48,7 +48,8 @@ struct KernelTable {
 
   // factors += sums of outer products over the rows, layer by layer, with h the layer's inputs and
   // delta its backpropagated cotangents: [h; 1] h^T and delta delta^T (Martens & Grosse 2015).
-  // factors_size scalars; scratch of factor_scratch_size.
+  // factors_size scalars; scratch of factor_scratch_size. Layers without has_factors are left out.
+  bool (*has_factors)(const NetworkShape&, int layer);
   Index (*factors_size)(const NetworkShape&);
   Index (*factor_scratch_size)(const NetworkShape&);
   void (*add_factors)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,

@@ -330,6 +330,18 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
   }
 }
 
+// A layer of many inputs and few units, or the other way round, has factors far larger than itself:
+// they would cost more than the products they save.
+template <class Scalar>
+bool has_factors(const NetworkShape& shape, int layer) {
+  constexpr Index kLargest = 2048, kWorthwhile = 8;
+  const Index in = shape.sizes[layer], out = shape.sizes[layer + 1];
+  Index parameters = 0;
+  for (int l = 0; l < shape.n_layers; ++l) parameters += shape.sizes[l] * shape.sizes[l + 1];
+  return in <= kLargest && out <= kLargest &&
+         in * in + out * out <= kWorthwhile * std::max<Index>(parameters, kTileRows);
+}
+
 // Where the two factors of one layer lie.
 struct FactorOffsets {
   Index inputs;   // [h; 1] h^T (in + 1 x in')
@@ -343,8 +355,9 @@ FactorOffsets factor_offsets(const NetworkShape& shape, int layer) {
   for (int l = 0; l <= layer; ++l) {
     const Index in = shape.sizes[l], out = shape.sizes[l + 1];
     o.inputs = o.end;
-    o.outputs = o.inputs + (in + 1) * padded<Scalar>(in);
-    o.end = o.outputs + out * padded<Scalar>(out);
+    const bool any = has_factors<Scalar>(shape, l);
+    o.outputs = o.inputs + (any ? (in + 1) * padded<Scalar>(in) : 0);
+    o.end = o.outputs + (any ? out * padded<Scalar>(out) : 0);
   }
   return o;
 }
@@ -395,10 +408,12 @@ void add_factors(const NetworkShape& shape, const Scalar* packed, const Scalar* 
     const Scalar* h = l > 0 ? activations + hidden_block<Scalar>(shape, l, rows).values : padded_x;
 
     // sum_n h_n h_n^T,  sum_n h_n^T,  sum_n delta_n delta_n^T
-    add_outer_products(rows, in, h, in_padded, in_padded, h, in_padded, factors + o.inputs);
-    add_column_sums(rows, in_padded, h, factors + o.inputs + in * in_padded);
-    add_outer_products(rows, out, delta, out_padded, out_padded, delta, out_padded,
-                       factors + o.outputs);
+    if (has_factors<Scalar>(shape, l)) {
+      add_outer_products(rows, in, h, in_padded, in_padded, h, in_padded, factors + o.inputs);
+      add_column_sums(rows, in_padded, h, factors + o.inputs + in * in_padded);
+      add_outer_products(rows, out, delta, out_padded, out_padded, delta, out_padded,
+                         factors + o.outputs);
+    }
     if (l == 0) break;
     delta = pull_through(shape, packed, l, rows, activations, delta, delta_buffer[l % 2]);
   }
@@ -605,6 +620,7 @@ KernelTable<Scalar> make_table() {
   table.forward = forward<Scalar>;
   table.tangent = tangent<Scalar>;
   table.adjoint = adjoint<Scalar>;
+  table.has_factors = has_factors<Scalar>;
   table.factors_size = factors_size<Scalar>;
   table.factor_scratch_size = factor_scratch_size<Scalar>;
   table.add_factors = add_factors<Scalar>;

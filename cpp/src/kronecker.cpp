@@ -40,6 +40,7 @@ struct Matrix {
 };
 
 struct Layer {
+  Index n_inputs = 0, n_outputs = 0;
   Matrix inputs, outputs;  // A^{-1}, G^{-1}
   bool usable = false;
 };
@@ -68,6 +69,10 @@ void KroneckerPreconditioner::factorize(const NetworkShape& shape, Index free_pa
   for (int l = 0; l < shape.n_layers; ++l) {
     const Index in = shape.sizes[l], out = shape.sizes[l + 1];
     Layer& layer = w_->layers[static_cast<std::size_t>(l)];
+    layer.n_inputs = in;
+    layer.n_outputs = out;
+    layer.usable = kernels<Scalar>().has_factors(shape, l);
+    if (!layer.usable) continue;
     Matrix &A = layer.inputs, &G = layer.outputs;
     A.resize(in + 1);
     G.resize(out);
@@ -91,9 +96,9 @@ void KroneckerPreconditioner::apply(const double* r, double* z) {
   const KernelTable<double>& k = kernels<double>();
   for (const Layer& layer : w_->layers) {
     const Matrix &A = layer.inputs, &G = layer.outputs;
-    const Index in = A.n - 1, out = G.n, stride = A.stride;
+    const Index in = layer.n_inputs, out = layer.n_outputs, stride = A.stride;
     if (!layer.usable) {
-      std::copy_n(r, out * A.n, z);
+      std::copy_n(r, out * (in + 1), z);
     } else {
       // R = [dW, db]
       double* R = w_->gradient.data();
@@ -112,8 +117,8 @@ void KroneckerPreconditioner::apply(const double* r, double* z) {
         z[out * in + j] = solved[j * stride + in];
       }
     }
-    r += out * A.n;
-    z += out * A.n;
+    r += out * (in + 1);
+    z += out * (in + 1);
   }
   // a free log_std: F = 2
   for (Index i = 0; i < w_->free_parameters; ++i) z[i] = r[i] / (2.0 + w_->damping);

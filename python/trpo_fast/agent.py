@@ -609,7 +609,7 @@ class TRPO:
             algorithm = str(metadata["algorithm"])
             if algorithm != cls.__name__:
                 return cls._written_by(algorithm).from_state(tensors, metadata, env, **overrides)
-            config = cls.config_type.from_dict(metadata["config"]).replace(**overrides)
+            config = cls.config_type.from_saved(metadata["config"]).replace(**overrides)
             source = _trusted_id(metadata["env"]) if env is None else env
             kwargs = metadata["env_kwargs"] if isinstance(source, str) else None
             if kwargs is not None and not isinstance(kwargs, dict):

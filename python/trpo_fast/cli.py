@@ -215,7 +215,7 @@ def _parse(arguments: list[str]) -> Command:
                 f"{command.resume}, got {value!r:.80}; restore the file from a copy"
             )
     algorithm = stored.get("algorithm", "trpo")
-    config = _config_class(algorithm).from_dict(record["config"])
+    config = _config_class(algorithm).from_saved(record["config"])
     command = cast(Train, _parse_with(Train(**stored, config=_flags(config)), arguments))
     if command.algorithm != algorithm:
         raise UsageError(
@@ -489,7 +489,7 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
             f"leave it out with --resume"
         )
     settings = _by_flag(config)
-    for name, value in _by_flag(type(config).from_dict(stored["config"])).items():
+    for name, value in _by_flag(type(config).from_saved(stored["config"])).items():
         given = settings[name]
         if given != value and name != "n_threads":
             raise UsageError(

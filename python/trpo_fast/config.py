@@ -31,6 +31,10 @@ _LARGEST_COUNT = 2**31 - 1  # sizes cross into C++ as 32-bit integers
 _LARGEST_SEED = 2**63 - 1
 
 
+# fields that files of earlier versions lack, with what was done before there were these fields
+_BEFORE: Mapping[str, object] = {"cg_preconditioner": "none"}
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be: what, expected, got, and what to do, in one sentence."""
 
@@ -138,8 +142,8 @@ class TRPOConfig:
     cg_damping: float = 0.03
     """λ added to the diagonal of the Fisher matrix, in the matrix's own units."""
 
-    cg_preconditioner: Preconditioner = "none"
-    """Preconditioner of conjugate gradient: none, or Kronecker-factored curvature."""
+    cg_preconditioner: Preconditioner = "kronecker"
+    """What makes conjugate gradient need fewer iterations: Kronecker-factored curvature, or none."""
 
     backtrack_ratio: float = 0.8
     """Factor α in (0, 1) by which the line search shrinks the step."""
@@ -286,6 +290,13 @@ class TRPOConfig:
             )
         _refuse_unknown(cls, values)
         return cls(**cast(Any, dict(values)))
+
+    @classmethod
+    def from_saved(cls, values: Mapping[str, object]) -> Self:
+        """As :meth:`from_dict`, of a file: a field younger than the file means what was done then."""
+        if isinstance(values, Mapping):
+            values = {**_BEFORE, **values}
+        return cls.from_dict(values)
 
     # ---- validation: each check stores the value back in its plain Python type
 

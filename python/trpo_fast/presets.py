@@ -92,6 +92,7 @@ _SB3 = PresetInfo(
         "max_kl": 0.01,  # target_kl
         "kl_convention": "mean_over_action_dimensions",  # .mean() over a (batch, action) array
         "cg_iterations": 15,  # cg_max_steps
+        "cg_preconditioner": "none",
         "cg_damping": 0.1,
         "backtrack_ratio": 0.8,  # line_search_shrinking_factor
         "max_backtracks": 9,  # line_search_max_iter=10 tries, the first at full length
@@ -121,6 +122,7 @@ _RL_ZOO_MUJOCO = PresetInfo(
         "n_envs": 2,
         "batch_size": 2048,  # n_envs=2 times n_steps=1024
         "cg_iterations": 25,  # cg_max_steps
+        "cg_preconditioner": "none",
         "value_epochs": 20,  # n_critic_updates
         "normalize_observations": True,  # normalize: true wraps the environment in VecNormalize
         "observation_clip": 10.0,  # VecNormalize(clip_obs=10)
@@ -157,6 +159,7 @@ _TIANSHOU = PresetInfo(
         "max_kl": 0.01,
         "kl_convention": "sum",  # Independent(Normal, 1)
         "cg_iterations": 10,  # nsteps
+        "cg_preconditioner": "none",
         "cg_damping": 0.1,
         "backtrack_ratio": 0.8,  # backtrack_coeff
         "max_backtracks": 9,  # max_backtracks=10 tries, the first at full length
@@ -198,6 +201,7 @@ _SPINNINGUP = PresetInfo(
         "max_kl": 0.01,  # delta
         "kl_convention": "sum",
         "cg_iterations": 10,  # cg_iters
+        "cg_preconditioner": "none",
         "cg_tolerance": 0.0,  # its loop has no stopping test
         "cg_damping": 0.1,  # damping_coeff
         "backtrack_ratio": 0.8,  # backtrack_coeff
@@ -238,6 +242,7 @@ _BASELINES = PresetInfo(
         "max_kl": 0.01,
         "kl_convention": "sum",
         "cg_iterations": 10,  # cg_iters
+        "cg_preconditioner": "none",
         "cg_damping": 0.1,
         "backtrack_ratio": 0.5,  # stepsize *= .5
         "max_backtracks": 9,  # 10 tries, the first at full length
@@ -274,6 +279,7 @@ _PAPER = PresetInfo(
         "max_kl": 0.01,  # step size
         "kl_convention": "sum",
         "cg_iterations": 10,
+        "cg_preconditioner": "none",
         "fisher_fraction": 0.1,
         "standardize_advantages": False,
         "value_hidden_sizes": (30,),

@@ -17,13 +17,10 @@ class KroneckerPreconditioner {
   KroneckerPreconditioner();
   ~KroneckerPreconditioner();
 
-  // Inputs or units of a layer that it goes up to: a factor is a square matrix of so many rows.
-  static constexpr int kLargestFactor = 2048;
-
   // Inverts the damped factors (G + sqrt(lambda) / pi I) (x) (A + pi sqrt(lambda) I), where pi^2 is the
   // ratio of their mean diagonals. `factors` are sums over `count` samples as kernels lay them out;
   // `free_parameters`, the log_stds, follow the network's parameters, with F = 2 I. A layer whose
-  // factors cannot be inverted is left as it is.
+  // factors cannot be inverted, or are far larger than itself, is left as it is.
   template <class Scalar>
   void factorize(const NetworkShape& shape, Index free_parameters, const Scalar* factors,
                  double count, double damping);
