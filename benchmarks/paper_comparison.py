@@ -125,6 +125,7 @@ def job(method: str, panel: str, seed: int, structure: Structure, evaluations: i
         "gamma": 0.99,
         "max_kl": 0.01,
         "cg_iterations": 10,
+        "cg_preconditioner": "none",
         "fisher_fraction": 0.1,
     }
     kind = "SinglePathTRPO"
