@@ -127,6 +127,7 @@ def job(method: str, panel: str, seed: int, structure: Structure, evaluations: i
         "cg_iterations": 10,
         "cg_preconditioner": "none",
         "fisher_fraction": 0.1,
+        "sampling": "steps",  # batches of one size, for all methods alike
     }
     kind = "SinglePathTRPO"
     if method == "vine":

@@ -59,6 +59,7 @@ def schemes(env: str) -> dict[str, Scheme]:
         "n_envs": ENVIRONMENTS,
         "gamma": 0.99,
         "max_kl": 0.01,
+        "sampling": "steps",  # equal numbers of them
     }
     whole = {**shared, "batch_size": UPDATE_STEPS}
     trunk = {**shared, "batch_size": UPDATE_STEPS - STATES * BRANCHES * BRANCH_STEPS}

@@ -170,11 +170,11 @@ def test_a_shift_of_q_changes_nothing() -> None:
     np.testing.assert_allclose(one.parameters, other.parameters, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(200))
 def test_full_support_equals_the_exact_surrogate_of_an_mdp(seed: int) -> None:
     """L_pi(pi') = J(pi) + sum_s rho(s) sum_a pi'(a|s) A(s, a), state by state from the vine."""
-    mdp = tabular.random_mdp(n_states=6, n_actions=3, seed=seed)
     rng = np.random.default_rng(seed)
+    mdp = tabular.random_mdp(n_states=6, n_actions=3, gamma=rng.uniform(0.5, 0.98), seed=seed)
     old_logits, new_logits = rng.normal(size=(2, 6, 3))
     policy = softmax_policy(6, 3, old_logits)
     exact = tabular.evaluate(mdp, tabular.softmax(old_logits))
@@ -432,8 +432,27 @@ def test_continuous_actions_and_a_checkpoint(tmp_path: Path) -> None:
         a.close()
 
 
+def test_single_path_takes_whole_episodes() -> None:
+    agent = SinglePathTRPO("CartPole-v1", batch_size=256, n_envs=2, seed=0, gamma=1.0)
+    rollout = agent.sampler.collect(agent._budget)
+    batch = agent._advantages(rollout)
+    # Q at the first step of an episode is its return
+    for e in range(2):
+        rows = rollout.valid[:, e]
+        ends = np.flatnonzero((rollout.terminated | rollout.truncated)[rows, e])
+        assert ends[-1] == rows.sum() - 1
+        q = np.full(rollout.valid.shape, np.nan)
+        q[rollout.valid] = batch.advantages
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        mine = rollout.episode_returns[rollout.episode_indices[:, 1] == e]
+        np.testing.assert_array_equal(q[starts, e], mine)
+    agent.close()
+
+
 def test_single_path_uses_monte_carlo_returns(tmp_path: Path) -> None:
-    agent = SinglePathTRPO("CartPole-v1", batch_size=256, n_envs=2, seed=0, gamma=0.9)
+    agent = SinglePathTRPO(
+        "CartPole-v1", batch_size=256, sampling="steps", n_envs=2, seed=0, gamma=0.9
+    )
     rollout = agent.sampler.collect(128)
     batch = agent._advantages(rollout)
     q = np.zeros(2)

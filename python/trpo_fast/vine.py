@@ -43,13 +43,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import core
 from .agent import TRPO, _Batch
-from .config import ConfigError, TRPOConfig
+from .config import ConfigError, Sampling, TRPOConfig
 from .envs import EnvironmentFailure, ObservationError
 from .rollout import Budget, InProcessSampler, Rollout, WorkerSampler
 from .snapshots import Snapshot, SnapshotError, Snapshotter
 
 if TYPE_CHECKING:
-    from .config import Sampling
     from .envs import EnvSource
 
 Array = NDArray[Any]
@@ -944,6 +943,12 @@ class _VineBatch(_Batch):
 class SinglePathConfig(TRPOConfig):
     """Settings of :class:`SinglePathTRPO`; those of the value function are not used."""
 
+    batch_size: int = 4096
+    """Environment steps per update: Monte Carlo returns are noisy, and want more than GAE's 2048."""
+
+    sampling: Sampling = "episodes"
+    """Whole episodes, as in the paper: nothing stands for what follows a path that is cut."""
+
     gae_lambda: float = 1.0
     """1: without a value function only whole returns are left."""
 
@@ -961,11 +966,12 @@ class SinglePathTRPO(TRPO):
 
     ::
 
-        Q_t = sum_{l >= 0} gamma^l r_{t+l}        to the end of the episode or of the batch
+        Q_t = sum_{l >= 0} gamma^l r_{t+l}        to the end of the path
 
-    Nothing stands for what follows a truncation or the end of the batch, as in the paper, whose
-    batches are whole trajectories of fixed length. With ``standardize_advantages`` (the default,
-    not in the paper) the batch's mean of Q is subtracted, a constant baseline.
+    Nothing stands for what follows the end of a path. A batch holds whole episodes by default, as in
+    the paper, whose paths are of fixed length; with another `sampling` its end cuts them too. With
+    ``standardize_advantages`` (the default, not in the paper) the batch's mean of Q is subtracted,
+    a constant baseline.
     """
 
     config_type = SinglePathConfig
