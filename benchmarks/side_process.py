@@ -172,7 +172,10 @@ def _serve(side: Side, connection: Connection) -> None:
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(where.filename).name}:{where.lineno}"
             answer = f"{type(error).__name__}: {error} ({place})"
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except (BrokenPipeError, ConnectionError):  # interrupted: nobody listens any more
+            return
 
 
 # ---- parts of a side that run in parallel

@@ -19,7 +19,8 @@ For each environment, in every round, each side once, in rotating order:
 
 All Gymnasium environments, the bare ones included, are made without Gymnasium's passive checker.
 Every side lives in a process of its own; building and importing stay outside the clock. Peers train
-for fewer steps (``--peer-updates``): all figures are per step.
+for fewer steps (``--peer-updates``): all figures are per step. ``--minutes`` bounds the whole: no
+environment begins a further round after its share of them.
 
 ``of ceiling`` is the ceiling's wall time per step over the side's, within each round, the ceiling
 being that with the same number of processes stepping environments; ``CPU share`` is the same of CPU
@@ -352,8 +353,14 @@ def make_recording(path: Path, source: str, task: Task) -> None:
     path.write_bytes(pickle.dumps(recording))
 
 
-def measure(task: Task, chosen: dict[str, Plan], rounds: int, folder: Path) -> dict[str, Any]:
-    """Run every side once per round, and once before that does not count."""
+def measure(
+    task: Task, chosen: dict[str, Plan], rounds: int, seconds: float, folder: Path
+) -> dict[str, Any]:
+    """Run every side once per round, and once before that does not count.
+
+    After so many seconds no further round begins, but the first that counts.
+    """
+    begun = time.perf_counter()
     needs_pool = any("envpool" in plan.packages for plan in chosen.values())
     make_recording(folder / "gymnasium.pickle", task.env, task)
     if needs_pool:
@@ -367,6 +374,9 @@ def measure(task: Task, chosen: dict[str, Plan], rounds: int, folder: Path) -> d
         }
         started = time.perf_counter()
         for index in range(-1, rounds):  # the first does not count
+            if index > 0 and time.perf_counter() - begun > seconds:
+                print(f"{task.env}: {index} of {rounds} rounds in the time given")
+                break
             names = list(processes)
             shift = index % len(names)
             for name in names[shift:] + names[:shift]:
@@ -494,6 +504,9 @@ def main() -> None:
         "--updates", type=int, default=None, help=f"of {UPDATE_STEPS} steps; default: by task"
     )
     parser.add_argument("--peer-updates", type=int, default=4, help="of sb3-contrib and others")
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="for all rounds but two of each environment"
+    )
     parser.add_argument("--quick", action="store_true", help="two environments, 2 updates, 1 round")
     report.add_output_flags(parser)
     flags = parser.parse_args()
@@ -534,7 +547,8 @@ def main() -> None:
                     missing.add(lacking[0])
                     print(f"without {lacking[0]}, which is not installed")
             if chosen:
-                results.append(measure(task, chosen, flags.rounds, Path(folder)))
+                seconds = 60.0 * flags.minutes / len(flags.envs)
+                results.append(measure(task, chosen, flags.rounds, seconds, Path(folder)))
                 show(results[-1])
         report.write_json(flags.json, {"facts": facts, "results": results})
 
