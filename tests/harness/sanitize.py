@@ -128,7 +128,9 @@ def main() -> int:
     parser.add_argument("sanitizer", choices=("address", "thread"))
     options, pytest_arguments = parser.parse_known_args()
     tool = address() if options.sanitizer == "address" else thread()
-    status, reports = check(tool, pytest_arguments or TESTS)
+    if not any((ROOT / text.partition("::")[0]).exists() for text in pytest_arguments):
+        pytest_arguments += TESTS
+    status, reports = check(tool, pytest_arguments)
     print(*reports, sep="\n")
     print(f"{options.sanitizer} sanitizer: {len(reports)} reports, pytest ended with {status}")
     return 1 if reports or status else 0
