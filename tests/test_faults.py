@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from trpo_fast import TRPO, core
+from trpo_fast.agent import _explained_variance
 
 SMALL: dict[str, Any] = {
     "n_workers": 0, "n_envs": 2, "batch_size": 128, "value_epochs": 2, "seed": 1,
@@ -109,12 +110,25 @@ def test_rewards_of_any_size(scale: float, kind: str, dtype: str) -> None:
     assert accepted(train(env, dtype=dtype)) == 5
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
-@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e300])
+@pytest.mark.parametrize("settings", [{}, {"scale_returns": False}, {"gamma": 1.0}], ids=str)
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e100, 1e150, 1e300])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rewards_whose_squares_are_no_numbers(scale: float, dtype: str) -> None:
+def test_rewards_whose_squares_are_no_numbers(
+    scale: float, dtype: str, settings: dict[str, Any]
+) -> None:
     env = faulty(reward=lambda rng, t, a: scale * normal_reward(rng, t, a))
-    train(env, dtype=dtype)
+    for record in train(env, dtype=dtype, **settings):
+        assert record["value/explained_variance"] <= 1.0
+
+
+def test_explained_variance_does_not_depend_on_the_unit() -> None:
+    rng = np.random.default_rng(0)
+    returns, values = rng.normal(size=50), rng.normal(size=50)
+    expected = 1.0 - np.var(returns - values) / np.var(returns)
+    for exponent in (-1000, -500, 0, 500, 1000):
+        unit = 2.0**exponent
+        assert _explained_variance(unit * values, unit * returns) == expected
+    assert np.isnan(_explained_variance(values, np.zeros(50)))
 
 
 @pytest.mark.parametrize(
@@ -156,6 +170,22 @@ def test_observations_of_any_size(scale: float, normalize: bool, dtype: str) -> 
 def test_an_observation_that_starts_to_vary_late() -> None:
     # its variance has been zero so far: what comes is clipped
     train(faulty(observe=lambda rng, t: np.array([1.0 + (t > 15) * 1e6, 0.0, t])))
+
+
+@pytest.mark.parametrize("kind", ACTIONS)
+def test_no_action_hides_that_its_observation_was_no_number(kind: str) -> None:
+    sizes = {"gaussian": (2,), "categorical": (3,), "multi_categorical": (2, 3), "bernoulli": (2,)}
+    policy = core.Policy(3, core.Distribution(kind, sizes[kind]))  # type: ignore[arg-type]
+    for value in (np.nan, np.inf, -np.inf):
+        observations = np.zeros((4, 3), np.float32)
+        observations[2, 1] = value
+        if kind != "gaussian":
+            for deterministic in (True, False):
+                with pytest.raises(ValueError, match=r"expected finite numbers.* in row 2"):
+                    policy.act(observations, deterministic=deterministic)
+        elif np.isnan(value):
+            rows = np.isnan(policy.act(observations)).any(axis=1)
+            assert rows.tolist() == [False, False, True, False]
 
 
 # ---- policies

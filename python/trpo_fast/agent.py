@@ -820,5 +820,8 @@ def _whole_number(name: str, value: Any) -> int:
 
 def _explained_variance(values: NDArray[np.float64], returns: NDArray[np.float64]) -> float:
     """1 - Var(R - V) / Var(R): 1 is perfect, 0 no better than the mean."""
-    variance = float(np.var(returns))
-    return 1.0 - float(np.var(returns - values)) / variance if variance > 0.0 else float("nan")
+    # by a power of two, so that the squares of very large and very small returns are numbers
+    exponent = -int(np.frexp(np.abs(returns).max(initial=0.0))[1])
+    scaled, residuals = np.ldexp(returns, exponent), np.ldexp(returns - values, exponent)
+    variance = float(np.var(scaled))
+    return 1.0 - float(np.var(residuals)) / variance if variance > 0.0 else float("nan")

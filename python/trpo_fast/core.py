@@ -73,7 +73,10 @@ def _array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
     array = _rectangular(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}.")
-    return np.asarray(array, dtype=dtype, order="C")
+    if array.dtype == dtype:
+        return np.asarray(array, order="C")
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, which has its own answer
+        return np.asarray(array, dtype=dtype, order="C")
 
 
 def _borrowed(
@@ -711,9 +714,21 @@ class Policy(_Network):
 
         Row n draws from the stream (seed, envs[n], steps[n]); by default envs = 0 ... N-1, steps = 0.
         ``deterministic`` gives the mode.
+
+        Raises
+        ------
+        ValueError
+            NaN or infinity among the observations where actions are discrete and could not show it;
+            continuous ones are NaN there.
         """
         x = self._observations(observations)
         n = x.shape[0]
+        if self.distribution.is_discrete and not np.isfinite(x).all():
+            row = int(np.argmin(np.isfinite(x).all(axis=1)))
+            raise ValueError(
+                f"observations: expected finite numbers, got NaN or infinity in row {row}; "
+                "mend them first, a discrete action cannot be NaN."
+            )
         ids = np.arange(n, dtype=np.uint32) if envs is None else envs
         counters = np.zeros(n, np.uint64) if steps is None else steps
         actions: NDArray[Any] = self._impl.sample(

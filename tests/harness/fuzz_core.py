@@ -405,6 +405,7 @@ def act_target(d: Drawn, rng: Rng) -> Target:
             nan = np.isnan(arrays["observations"]).any(axis=1)
             assert np.isnan(result[nan]).any(axis=1).all(), "NaN has disappeared"
         else:
+            assert np.isfinite(arrays["observations"]).all(), "NaN has become an action"
             assert (result >= 0).all()
             assert (result < limits).all(), "an action that does not exist"
 
