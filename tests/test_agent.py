@@ -415,6 +415,17 @@ def test_environments_that_cannot_be_saved_start_anew_and_say_so(tmp_path: Path)
     assert "start new episodes" in resumed.last_record["run/notice"]
 
 
+def test_another_instruction_set_level_is_in_the_log() -> None:
+    agent = trained("CartPole-v1", 256)
+    tensors, metadata = agent.state_tensors(), agent.state_metadata()
+    log = Recorder()
+    metadata["simd_level"] = "v9"
+    TRPO.from_state(tensors, metadata).learn(512, loggers=[log], progress=False)
+    notices = [record.get("run/notice", "") for record in log.records]
+    assert "and was v9: the run goes on, but not bit for bit" in notices[0]
+    assert notices[1] == ""
+
+
 def test_a_checkpoint_of_another_environment_is_refused(tmp_path: Path) -> None:
     path = trained("CartPole-v1", 256).save(tmp_path / "agent.safetensors")
     with pytest.raises(CheckpointError, match="environment must be the one"):

@@ -380,7 +380,7 @@ def test_evaluate_prints_the_return(finished: Path) -> None:
 def test_resume_continues_the_run(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    done = trpo_fast("train", "--resume", run, "--total-timesteps", 6144)
+    done = trpo_fast("train", "--resume", run, "--total-timesteps", 6144, "--n-workers", 2)
     assert done.returncode == 0, done.stderr
     timesteps = [int(row["time/timesteps"]) for row in rows(run / "progress.csv")]
     assert timesteps == [512 * i for i in range(1, 13)]

@@ -686,8 +686,14 @@ class TRPO:
             self.sampler.load_environment_state(sampler)
         except SnapshotError as error:
             restarted = str(error)
-        if restarted:
-            self._notice = f"the environments start new episodes: {restarted}"
+        notices = [f"the environments start new episodes: {restarted}"] if restarted else []
+        level, level_before = runtime.simd_level(), metadata["simd_level"]
+        if level != level_before:
+            notices.append(
+                f"the instruction-set level is {level} and was {level_before}: "
+                "the run goes on, but not bit for bit"
+            )
+        self._notice = "; ".join(notices)
 
     def close(self) -> None:
         """Close the environments."""

@@ -491,7 +491,10 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
     settings = _by_flag(config)
     for name, value in _by_flag(type(config).from_saved(stored["config"])).items():
         given = settings[name]
-        if given != value and name != "n_threads":
+        if given != value and name not in (
+            "n_threads",
+            "n_workers",
+        ):  # the machine's, not the run's
             raise UsageError(
                 f"--{name.replace('_', '-')}: expected the run's {value}, got {given}; "
                 f"leave it out with --resume, or start a new run"
@@ -500,7 +503,9 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
     from .agent import TRPO
     from .runtime import set_num_threads
 
-    agent = held.enter_context(closing(TRPO.load(run.checkpoint("latest"), env=stored["env"])))
+    agent = held.enter_context(
+        closing(TRPO.load(run.checkpoint("latest"), env=stored["env"], n_workers=config.n_workers))
+    )
     if agent.timesteps >= command.total_timesteps:
         raise UsageError(
             f"--total-timesteps: expected more than the {agent.timesteps} steps already done, "
