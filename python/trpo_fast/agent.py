@@ -24,7 +24,7 @@ from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .config import TRPOConfig
 from .envs import describe_spaces, spaces_mismatch
 from .presets import find_preset
-from .rollout import Rollout, Sampler, available_cores, make_sampler
+from .rollout import Rollout, Sampler, make_sampler
 
 if TYPE_CHECKING:
     from .envs import EnvSource
@@ -154,9 +154,6 @@ class TRPO:
         self._unsaved_environments = ""
         self._value_fit: _Background | _Deferred | None = None  # under way
         self._last_value_fit: core.FitSummary | None = None
-        # where stepping environments leaves no core idle, the update does, which scales less well
-        busy = self.sampler.n_busy_cores >= available_cores()
-        self._fits_beside_update = busy and config.overlap_value_fit
         self._callbacks = CallbackList()
         self._callback_state: dict[str, Any] = {}
         self.sampler.bind(self.policy, seed=config.seed)
@@ -223,13 +220,10 @@ class TRPO:
                     rollout = self.sampler.collect(self._budget, on_step=on_step)
                     self.is_between_iterations = False
                     fit = self._finish_value_fit()  # of the batch before, made meanwhile
-                    with runtime.fewer_threads(int(self._fits_beside_update)):
+                    with runtime.fewer_threads(self._fit_threads):
                         batch = self._advantages(rollout)
-                        if self._fits_beside_update:
-                            self._start_value_fit(batch)
-                        update = self._improve_policy(batch)
-                    if not self._fits_beside_update:
                         self._start_value_fit(batch)
+                        update = self._improve_policy(batch)
                     self._update_statistics(rollout)
                     self.is_between_iterations = True
                     self._elapsed_seconds += time.perf_counter() - started
@@ -324,11 +318,16 @@ class TRPO:
             "max_backtracks": self.config.max_backtracks,
         }
 
+    @property
+    def _fit_threads(self) -> int:
+        """Threads that the value fit takes from the policy update: minibatches are work for one."""
+        return int(self.config.overlap_value_fit)
+
     def _start_value_fit(self, batch: _Batch) -> None:
         """Regress V on the returns, in units of their running standard deviation.
 
-        The result is first needed for the next advantages, so the fit runs beside the next rollout,
-        or, where that keeps all cores busy, from the policy update on.
+        The result is first needed for the next advantages, so the fit runs beside the policy update
+        and, where it takes longer, beside the next rollout.
         """
         config = self.config
         if config.scale_returns:

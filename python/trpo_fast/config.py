@@ -181,7 +181,7 @@ class TRPOConfig:
     """L-BFGS iterations per update."""
 
     overlap_value_fit: bool = True
-    """Fit the value function in a thread while the next batch is collected; same results."""
+    """Fit the value function in a thread beside policy update and rollout; same results."""
 
     # ---- normalisation
 

@@ -297,11 +297,6 @@ class VineSampler:
         self.trunk.bind(policy, seed=seed)
         self._policy, self._seed = policy, seed
 
-    @property
-    def n_busy_cores(self) -> int:
-        """Processors that a rollout keeps busy."""
-        return 1
-
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
         """The budget of a trunk.
 
@@ -914,6 +909,10 @@ class VineTRPO(TRPO):
             seed=settings["seed"],
         )
 
+    @property
+    def _fit_threads(self) -> int:
+        return super()._fit_threads if self.config.vine.bootstrap else 0
+
     def _start_value_fit(self, batch: _Batch) -> None:
         if self.config.vine.bootstrap:
             super()._start_value_fit(batch)
@@ -988,6 +987,8 @@ class SinglePathTRPO(TRPO):
 
     def _values(self, observations: Any) -> Float64:
         return np.zeros(len(observations))
+
+    _fit_threads = 0
 
     def _start_value_fit(self, batch: _Batch) -> None:
         """There is none to fit."""

@@ -80,10 +80,6 @@ class Sampler(Protocol):
     observation_encoder: ObservationEncoder
     action_adapter: ActionAdapter
 
-    @property
-    def n_busy_cores(self) -> int:
-        """Processors that a rollout keeps busy."""
-
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts and the seed of the run."""
 
@@ -233,11 +229,6 @@ class SamplerBase:
         self._steps_beside = np.zeros(1, np.int64)  # outside rollouts: a sign of life
 
     # --- public ---
-
-    @property
-    def n_busy_cores(self) -> int:
-        """Processors that a rollout keeps busy."""
-        return 1
 
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts, and the seed of environments and action noise.

@@ -50,11 +50,6 @@ class EnvPoolSampler(VectorEnvSampler):
             autoreset_mode="NextStep",
         )
 
-    @property
-    def n_busy_cores(self) -> int:
-        """Processors that a rollout keeps busy."""
-        return self._n_threads
-
     def _make(self, seeds: Any) -> Any:
         return make_pool(
             self._source, seeds=list(seeds), kwargs=self._kwargs, n_threads=self._n_threads

@@ -151,11 +151,6 @@ class WorkerSampler(SamplerBase):
         self._recovers = restart_crashed_environments
 
     @property
-    def n_busy_cores(self) -> int:
-        """Processors that a rollout keeps busy."""
-        return self.n_workers
-
-    @property
     def n_workers(self) -> int:
         """Number of worker processes."""
         return len(self._groups)
