@@ -148,6 +148,8 @@ def job(method: str, panel: str, seed: int, structure: Structure, evaluations: i
         shared["fisher"] = "empirical"
     elif method in ("CEM", "CMA-ES"):
         kind, shared = method.lower(), {"hidden_sizes": setting.hidden_sizes}
+    if kind.startswith("SinglePath"):
+        shared["baseline"] = "mean"  # a constant: the paper has none that depends on time
     return Job(
         method=method,
         kind=kind,

@@ -65,7 +65,7 @@ def schemes(env: str) -> dict[str, Scheme]:
     trunk = {**shared, "batch_size": UPDATE_STEPS - STATES * BRANCHES * BRANCH_STEPS}
     vine = {"states": STATES, "branches": BRANCHES, "branch_steps": BRANCH_STEPS}
     return {
-        "single path, Monte Carlo": Scheme("SinglePathTRPO", whole),
+        "single path, Monte Carlo": Scheme("SinglePathTRPO", {**whole, "baseline": "mean"}),
         "vine, Monte Carlo": Scheme("VineTRPO", {**trunk, "vine": {**vine, "bootstrap": False}}),
         "single path, GAE": Scheme("TRPO", whole),
         "vine, bootstrap": Scheme("VineTRPO", {**trunk, "vine": {**vine, "bootstrap": True}}),

@@ -433,7 +433,9 @@ def test_continuous_actions_and_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_single_path_takes_whole_episodes() -> None:
-    agent = SinglePathTRPO("CartPole-v1", batch_size=256, n_envs=2, seed=0, gamma=1.0)
+    agent = SinglePathTRPO(
+        "CartPole-v1", batch_size=256, n_envs=2, seed=0, gamma=1.0, baseline="mean"
+    )
     rollout = agent.sampler.collect(agent._budget)
     batch = agent._advantages(rollout)
     # Q at the first step of an episode is its return
@@ -449,10 +451,52 @@ def test_single_path_takes_whole_episodes() -> None:
     agent.close()
 
 
+@pytest.mark.parametrize("sampling", ["episodes", "steps"])
+def test_baseline_of_a_single_path_by_hand(sampling: Any) -> None:
+    settings: dict[str, Any] = {"batch_size": 300, "n_envs": 3, "seed": 1, "sampling": sampling}
+    agents = [SinglePathTRPO("CartPole-v1", baseline=b, **settings) for b in ("time", "mean")]
+    rollouts = [agent.sampler.collect(agent._budget) for agent in agents]
+    advantages, q = (a._advantages(r).advantages for a, r in zip(agents, rollouts, strict=True))
+    rollout = rollouts[0]
+    T, E = rollout.rewards.shape
+    by_time: dict[int, list[int]] = {}
+    row = 0
+    since = [0] * E
+    for t in range(T):
+        for e in range(E):
+            if rollout.valid[t, e]:
+                by_time.setdefault(since[e], []).append(row)
+                row += 1
+            since[e] = 0 if rollout.terminated[t, e] or rollout.truncated[t, e] else since[e] + 1
+    assert len(by_time[0]) > E
+    for rows in by_time.values():
+        np.testing.assert_allclose(advantages[rows], q[rows] - q[rows].mean(), atol=1e-9)
+    for agent in agents:
+        agent.close()
+
+
+def test_paths_that_are_all_alike_teach_nothing() -> None:
+    agent = SinglePathTRPO(lambda: AlwaysOne(), batch_size=40, n_envs=2, gamma=0.97, seed=0)
+    before = agent.policy.parameters
+    agent.learn(40, progress=False)
+    assert agent.last_record["policy/status"] == "zero_gradient"
+    np.testing.assert_array_equal(agent.policy.parameters, before)
+    agent.close()
+
+
+class AlwaysOne(Noise):
+    """Episodes of 10 steps with a reward of 1, whatever is done."""
+
+    def step(self, action: Any) -> Any:
+        self.ticks += 1
+        return self.np_random.normal(size=2), 1.0, False, self.ticks >= 10, {}
+
+
 def test_single_path_uses_monte_carlo_returns(tmp_path: Path) -> None:
     agent = SinglePathTRPO(
-        "CartPole-v1", batch_size=256, sampling="steps", n_envs=2, seed=0, gamma=0.9
-    )
+        "CartPole-v1", batch_size=256, sampling="steps", n_envs=2, seed=0, gamma=0.9,
+        baseline="mean",
+    )  # fmt: skip
     rollout = agent.sampler.collect(128)
     batch = agent._advantages(rollout)
     q = np.zeros(2)
@@ -641,6 +685,8 @@ def test_other_bad_input() -> None:
             VineTRPO("CartPole-v1", restart_crashed_environments=True, n_workers=n_workers)
     with pytest.raises(ValueError, match=r"gae_lambda: expected 1, got 0\.5"):
         SinglePathTRPO("CartPole-v1", gae_lambda=0.5)
+    with pytest.raises(ValueError, match="baseline: expected one of 'time', 'mean', got 'none'"):
+        SinglePathTRPO("CartPole-v1", baseline="none")
     policy = gaussian_policy()
     with pytest.raises(ValueError, match="an empty rollout set has nothing to learn from"):
         vine_update(
