@@ -355,6 +355,22 @@ def test_why_not_storable() -> None:
     assert "does not replay" in str(why_not_storable(GlobalNoise()))
 
 
+def test_ale_py_that_cannot_write_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    ale_py = pytest.importorskip("ale_py")
+    env = ale_py.AtariEnv("boxing", obs_type="ram")
+    env.reset(seed=0)
+
+    def fails(_: object) -> bytes:
+        return b"\xf7".decode().encode()  # what ale-py 0.11 does
+
+    for serialize in (fails, lambda _: "text"):
+        monkeypatch.setattr(ale_py.ALEState, "serialize", serialize)
+        before = env.ale.getRAM().tobytes()
+        with pytest.raises(SnapshotError, match=r"install ale-py 0\.12 or newer"):
+            take(env)
+        assert env.ale.getRAM().tobytes() == before
+
+
 def test_state_outside_the_environment_is_noticed() -> None:
     with pytest.raises(SnapshotError, match=r"step 0 after a restored state does not replay.*np\."):
         check_replay(GlobalNoise())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import re
@@ -77,6 +78,17 @@ def _computed_arrays(data: Any) -> list[Array]:
     ]
 
 
+def _written(state: Any) -> bytes:
+    """The bytes of an ALE state; ale-py before 0.12 takes them for text."""
+    with contextlib.suppress(UnicodeDecodeError):
+        written = state.serialize()
+        if isinstance(written, bytes):
+            return written
+    raise SnapshotError(
+        "this version of ale-py cannot write the state of a game; install ale-py 0.12 or newer"
+    )
+
+
 class _ALETool:
     """State of the Arcade Learning Environment, its hidden last action included.
 
@@ -100,8 +112,9 @@ class _ALETool:
 
     def record(self, number: int) -> ALENode:
         state = self._ale.cloneState(include_rng=True)
+        written = _written(state)  # before anything is played: it may be refused
         last = self._sticky_action(state) if self._frames else None
-        return ALENode(number, state.serialize(), last, self._ale)
+        return ALENode(number, written, last, self._ale)
 
     def restore(self, node: ALENode) -> None:
         try:
@@ -136,7 +149,7 @@ class _ALETool:
         noop, frames = self._module.Action(self._actions[0]), []
         for i in range(self._frames):
             self._ale.act(noop)
-            frames.append(self._ale.cloneState(include_rng=True).serialize())
+            frames.append(_written(self._ale.cloneState(include_rng=True)))
             if expected is not None and frames[i] != expected[i]:
                 return frames
         return frames if expected is None else expected
