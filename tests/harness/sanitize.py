@@ -30,9 +30,12 @@ TESTS = [
     *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").glob("test_core_*.py")),
     *(f"tests/test_{name}.py" for name in ("golden", "threads", "levels", "relatives", "vine")),
 ]
-MEASURING = (  # memory, of which a sanitizer needs its own
+LEFT_OUT = (
+    # memory, of which a sanitizer needs its own
     "tests/test_threads.py::test_an_update_allocates_nothing_once_its_size_was_seen",
     "tests/test_threads.py::test_memory_of_a_large_update_stays_within_the_budget",
+    # how well one seed learns hangs on the last digits, which another compiler rounds in its way
+    "tests/test_vine.py::test_cartpole_learns_by_vine",
 )
 
 
@@ -116,7 +119,7 @@ def check(tool: Sanitizer, pytest_arguments: list[str]) -> tuple[int, list[str]]
             },
             "LD_PRELOAD": " ".join(tool.preloaded),
         }
-        deselected = [part for test in MEASURING for part in ("--deselect", test)]
+        deselected = [part for test in LEFT_OUT for part in ("--deselect", test)]
         pytest = [python, "-m", "pytest", "-p", "no:cacheprovider", *deselected, *pytest_arguments]
         status = subprocess.run(pytest, cwd=ROOT, env=environment, check=False).returncode
         files = sorted(Path(folder).glob("report.*"))
