@@ -221,12 +221,15 @@ def test_the_exact_inverse_needs_one_product() -> None:
 
 
 @given(st.integers(1, 12), st.integers(0, 2**31))
-def test_preconditioned_is_exact_after_n_steps(n: int, seed: int) -> None:
+def test_preconditioned_converges_to_the_solution(n: int, seed: int) -> None:
+    """Within n steps but for rounding, which here has a condition number of 1,000 to work with."""
     a, b, m = spd_matrix(n, seed), normals(seed + 1, n), spd_matrix(n, seed + 2, 10.0)
     result = core.conjugate_gradient(
-        lambda v: a @ v, b, max_iterations=n, tolerance=0.0, preconditioner=lambda r: m @ r
+        lambda v: a @ v, b, max_iterations=4 * n, tolerance=1e-9, preconditioner=lambda r: m @ r
     )
-    assert_close(result.x, np.linalg.solve(a, b), 1e-5)  # condition 1,000 of the product
+    assert result.status == "converged"
+    assert result.iterations <= 2 * n
+    assert_close(result.x, np.linalg.solve(a, b), 1e-6)
 
 
 def test_the_identity_as_preconditioner_changes_no_bit() -> None:
