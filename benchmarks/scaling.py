@@ -27,6 +27,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -186,7 +187,10 @@ def threads_axis(threads: list[int], rounds: int) -> list[dict[str, Any]]:
     sides: dict[str, Callable[[], object]] = {}
     prepare: dict[str, Callable[[], object]] = {}
     for count in [1, *(n for n in threads if n != 1)]:
-        for name, call in {"product": case.product, "update": case.update, **gemm}.items():
+        with _all_threads(count):  # an operator keeps the threads that it was made with
+            operator = case.policy.fisher_operator(case.observations, damping=DAMPING)
+        product = partial(operator, case.vector)
+        for name, call in {"product": product, "update": case.update, **gemm}.items():
             sides[f"{name} {count}"] = _with_threads(call, count)
         prepare[f"update {count}"] = case.reset
     times = report.time_paired(sides, rounds=rounds, prepare=prepare)
