@@ -334,12 +334,12 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
 // they would cost more than the products they save.
 template <class Scalar>
 bool has_factors(const NetworkShape& shape, int layer) {
-  constexpr Index kLargest = 2048, kWorthwhile = 8;
+  constexpr Index kLargest = 2048, kWorthwhile = 8, kFew = 96;
   const Index in = shape.sizes[layer], out = shape.sizes[layer + 1];
   Index parameters = 0;
   for (int l = 0; l < shape.n_layers; ++l) parameters += shape.sizes[l] * shape.sizes[l + 1];
   return in <= kLargest && out <= kLargest &&
-         in * in + out * out <= kWorthwhile * std::max<Index>(parameters, kTileRows);
+         in * in + out * out <= kWorthwhile * std::max(parameters, kFew);
 }
 
 // Where the two factors of one layer lie.
