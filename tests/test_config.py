@@ -14,6 +14,7 @@ import pytest
 from trpo_fast import config as config_module
 from trpo_fast.config import ConfigError, TRPOConfig, field_names
 from trpo_fast.presets import PRESETS, find_preset, preset
+from trpo_fast.vine import SinglePathConfig
 
 
 def assert_sentence(error: pytest.ExceptionInfo[ConfigError], name: str) -> None:
@@ -227,6 +228,9 @@ def test_unknown_preset_names_the_closest() -> None:
 def test_a_field_younger_than_a_file_means_what_was_done_then() -> None:
     stored = TRPOConfig().to_dict()
     assert TRPOConfig.from_saved(stored) == TRPOConfig()
-    del stored["cg_preconditioner"]
+    del stored["cg_preconditioner"], stored["sampling"]
+    stored["gae_lambda"] = 1.0
     assert TRPOConfig.from_saved(stored).cg_preconditioner == "none"
     assert TRPOConfig.from_dict(stored).cg_preconditioner == "kronecker"
+    path = SinglePathConfig.from_saved(stored)
+    assert (path.sampling, path.baseline) == ("steps", "mean")

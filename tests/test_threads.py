@@ -162,10 +162,13 @@ def test_an_update_allocates_nothing_once_its_size_was_seen() -> None:
             gc.collect()
             info = mallinfo()
             return info.uordblks + info.hblkhd
-        policy.update(x, actions, advantages)
+        def update():
+            for name in core.PRECONDITIONERS:
+                policy.update(x, actions, advantages, cg_preconditioner=name)
+        update()
         before = in_use()
         for _ in range(5):
-            policy.update(x, actions, advantages)
+            update()
         print(in_use() - before)
         """
     )

@@ -21,7 +21,9 @@ struct Matrix {
   Index n = 0, stride = 0;
   AlignedBuffer<double> entries;
 
+  // A no-op for a size seen before; padding is zero and stays so.
   void resize(Index size) {
+    if (size == n) return;
     n = size;
     stride = row_stride(size);
     entries.release();

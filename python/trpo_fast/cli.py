@@ -49,6 +49,7 @@ _STORED = (
     "checkpoint_every",
 )
 
+_OF_THE_MACHINE = ("n_threads", "n_workers")  # settings that may change with --resume
 _LIBRARIES = ("numpy", "gymnasium", "safetensors", "tyro", "mujoco", "ale-py", "tensorboard")
 
 
@@ -491,10 +492,7 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
     settings = _by_flag(config)
     for name, value in _by_flag(type(config).from_saved(stored["config"])).items():
         given = settings[name]
-        if given != value and name not in (
-            "n_threads",
-            "n_workers",
-        ):  # the machine's, not the run's
+        if given != value and name not in _OF_THE_MACHINE:
             raise UsageError(
                 f"--{name.replace('_', '-')}: expected the run's {value}, got {given}; "
                 f"leave it out with --resume, or start a new run"

@@ -12,7 +12,7 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,10 +31,6 @@ _LARGEST_COUNT = 2**31 - 1  # sizes cross into C++ as 32-bit integers
 _LARGEST_SEED = 2**63 - 1
 
 
-# fields that files of earlier versions lack, with what was done before there were these fields
-_BEFORE: Mapping[str, object] = {"cg_preconditioner": "none"}
-
-
 class ConfigError(ValueError):
     """A configuration that cannot be: what, expected, got, and what to do, in one sentence."""
 
@@ -50,6 +46,9 @@ class TRPOConfig:
     ConfigError
         (a ``ValueError``) if a value has the wrong type or lies outside its range.
     """
+
+    # fields that files of earlier versions lack, with what was done before there were these fields
+    _before: ClassVar[Mapping[str, object]] = {"cg_preconditioner": "none", "sampling": "steps"}
 
     seed: int = 0
     """Seed of every random stream: initial weights, actions, minibatches, environments."""
@@ -295,7 +294,7 @@ class TRPOConfig:
     def from_saved(cls, values: Mapping[str, object]) -> Self:
         """As :meth:`from_dict`, of a file: a field younger than the file means what was done then."""
         if isinstance(values, Mapping):
-            values = {**_BEFORE, **values}
+            values = {**cls._before, **values}
         return cls.from_dict(values)
 
     # ---- validation: each check stores the value back in its plain Python type

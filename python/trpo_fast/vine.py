@@ -36,7 +36,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -941,6 +941,8 @@ class _VineBatch(_Batch):
 @dataclass(frozen=True, kw_only=True)
 class SinglePathConfig(TRPOConfig):
     """Settings of :class:`SinglePathTRPO`; those of the value function are not used."""
+
+    _before: ClassVar[Mapping[str, object]] = {**TRPOConfig._before, "baseline": "mean"}
 
     batch_size: int = 4096
     """Environment steps per update: Monte Carlo returns are noisy, and want more than GAE's 2048."""
