@@ -967,8 +967,8 @@ class Policy(_Network):
             ``"line_search"``; ``"boundary"`` takes j = 0 unchecked (normalised natural gradient);
             ``"fixed"`` takes theta_k + ``step_size`` x (natural gradient, Kakade 2001).
         cg_preconditioner
-            ``"none"``; ``"kronecker"``, which reaches the same residual with a third of the products
-            or fewer (see :meth:`FisherOperator.kronecker_preconditioner`).
+            ``"none"``; ``"kronecker"``, which reaches the same residual with fewer products, a third
+            for one of 0.1 (see :meth:`FisherOperator.kronecker_preconditioner`).
         """
         x = self._observations(observations)
         positive = 5e-324
