@@ -133,6 +133,31 @@ def test_every_activation_with_every_head(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(40, 33), (19, 40, 24), (24, 40, 33, 17)], ids=str)
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_product_through_the_jacobian_of_the_outputs(
+    outputs: int, hidden: tuple[int, ...], activation: str, dtype: str
+) -> None:
+    """Many products: the same matrix to rounding, the second product the same bits as the first."""
+    policy = reference.Policy(5, reference.Head("gaussian", (outputs,)), hidden, activation)
+    p = reference.make_problem(policy, 203, seed=outputs, dtype=dtype)
+    obs, v = p.obs.astype(dtype), normals(44, len(p.parameters), dtype=dtype)
+    compiled = core_policy(p, dtype)
+    plain = compiled.fisher_operator(obs, expected_products=1)(v)
+    operator = compiled.fisher_operator(obs, expected_products=1000)
+    first = operator(v)
+    operator(-v)
+    assert operator(v).tobytes() == first.tobytes()
+    assert outputs == 1 or first.tobytes() != plain.tobytes()  # one output pays at once
+    uncached = compiled.fisher_operator(obs, expected_products=1000, activation_budget=0)
+    assert uncached(v).tobytes() == first.tobytes()
+    expected = policy.fisher_vector_product(p.parameters, p.obs, v)
+    for product in (plain, first):
+        assert_close(product, expected, TOLERANCE[dtype], what="F v")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("head", SMALL_HEADS.values(), ids=SMALL_HEADS)
 def test_dense_fisher_column_by_column(head: reference.Head, dtype: str) -> None:
     """The compiled product builds the Gauss-Newton matrix and the exact E[score score^T]."""

@@ -171,7 +171,8 @@ template <class Scalar>
 class BoundBatch {
  public:
   BoundBatch(const Policy<Scalar>& policy, Array<Scalar> observations,
-             std::optional<py::array> actions, Index activation_budget, const std::string& fisher)
+             std::optional<py::array> actions, Index activation_budget, const std::string& fisher,
+             int products)
       : policy_(copy_of(policy)), observations_(std::move(observations)) {
     const FisherForm form = parse_fisher(fisher);
     checked_observations(policy, observations_);
@@ -184,7 +185,7 @@ class BoundBatch {
     }
     if (form == FisherForm::kEmpirical) need_actions();
     py::gil_scoped_release release;  // the arrays are members
-    batch_.assign(*policy_, sample_, activation_budget, form);
+    batch_.assign(*policy_, sample_, activation_budget, form, products);
   }
 
   Array<double> fisher_vector_product(const Array<double>& v) {
@@ -488,10 +489,10 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
 
   using B = BoundBatch<Scalar>;
   py::class_<B>(m, ("PolicyBatch" + suffix).c_str())
-      .def(py::init<const P&, Array<Scalar>, std::optional<py::array>, Index, std::string>(),
+      .def(py::init<const P&, Array<Scalar>, std::optional<py::array>, Index, std::string, int>(),
            "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "activation_budget"_a = PolicyBatch<Scalar>::kDefaultActivationBudget,
-           "fisher"_a = "gauss_newton")
+           "fisher"_a = "gauss_newton", "products"_a = PolicyBatch<Scalar>::kManyProducts)
       .def("fisher_vector_product", &B::fisher_vector_product, "vector"_a.noconvert())
       .def("surrogate_gradient", &B::surrogate_gradient, "advantages"_a.noconvert(),
            "old_log_probs"_a.noconvert())

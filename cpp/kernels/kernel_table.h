@@ -13,6 +13,23 @@ namespace trpo_fast {
 inline constexpr Index kTileRows = 96;
 inline constexpr std::size_t kAlignment = 64;
 
+// Memory that will be read soon: the products of a pass ask for it, cache line by cache line, while
+// they compute.
+struct ReadAhead {
+  const char* at = nullptr;
+  const char* end = nullptr;
+};
+
+// The samples of a tile, and what is known of them at the parameters of the pass.
+template <class Scalar>
+struct Tile {
+  const Scalar* x;  // rows x inputs
+  Index rows;
+  const Scalar* activations;
+  const Scalar* jacobian = nullptr;  // may be null: see below
+  ReadAhead* ahead = nullptr;        // may be null
+};
+
 template <class Scalar>
 struct KernelTable {
   const char* level;
@@ -36,15 +53,21 @@ struct KernelTable {
   void (*forward)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,
                   Index rows, Scalar* activations, Scalar* outputs);
 
-  // tangent (rows x output_stride) = J v, with v packed by pack(backward = false).
+  // d out_p / d z for every row and hidden layer but the last: with it tangent and adjoint skip the
+  // products between hidden layers. It is for few outputs and many products of one batch. Scalars
+  // needed for one tile: 0 where there is at most one hidden layer.
+  Index (*jacobian_size)(const NetworkShape&, Index rows);
+  void (*jacobian)(const NetworkShape&, const Scalar* packed, const Tile<Scalar>&, Scalar* scratch,
+                   Scalar* jacobian);
+
+  // tangent (rows x output_stride) = J v, with v packed by pack(backward = false), or by
+  // pack(backward = true) where the tile has a Jacobian.
   void (*tangent)(const NetworkShape&, const Scalar* packed, const Scalar* packed_v,
-                  const Scalar* x, Index x_stride, Index rows, const Scalar* activations,
-                  Scalar* scratch, Scalar* tangent);
+                  const Tile<Scalar>&, Scalar* scratch, Scalar* tangent);
 
   // gradient += J^T u, with cotangents u (rows x output_stride, pad lanes zero).
-  void (*adjoint)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,
-                  Index rows, const Scalar* activations, const Scalar* cotangent, Scalar* scratch,
-                  Scalar* gradient);
+  void (*adjoint)(const NetworkShape&, const Scalar* packed, const Tile<Scalar>&,
+                  const Scalar* cotangent, Scalar* scratch, Scalar* gradient);
 
   // factors += sums of outer products over the rows, layer by layer, with h the layer's inputs and
   // delta its backpropagated cotangents: [h; 1] h^T and delta delta^T (Martens & Grosse 2015).
@@ -52,9 +75,8 @@ struct KernelTable {
   bool (*has_factors)(const NetworkShape&, int layer);
   Index (*factors_size)(const NetworkShape&);
   Index (*factor_scratch_size)(const NetworkShape&);
-  void (*add_factors)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,
-                      Index rows, const Scalar* activations, const Scalar* cotangent,
-                      Scalar* scratch, Scalar* factors);
+  void (*add_factors)(const NetworkShape&, const Scalar* packed, const Tile<Scalar>&,
+                      const Scalar* cotangent, Scalar* scratch, Scalar* factors);
   // One layer of them, times scale: a = [h; 1] [h; 1]^T, whose last entry is scale * count, and
   // g = delta delta^T, rows `stride` apart.
   void (*unpack_factors)(const NetworkShape&, int layer, const Scalar* factors, double scale,

@@ -7,6 +7,7 @@
 //   packed parameters   per layer: b (out'), W^T (in x out'), and, for the adjoint, W (out x in')
 //   packed gradient     per layer: db (out'), then dW^T (in x out') or dW (out x in'): see transposed()
 //   activations         per hidden layer: h (rows x H'), and phi'(z) (rows x H') unless tanh
+//   jacobian            per hidden layer but the last: d out / d z (rows x P x H')
 //   factors             per layer: sum [h; 1] h^T (in + 1 x in'), sum delta delta^T (out x out')
 #include "activations.h"
 #include "kernel_table.h"
@@ -120,7 +121,20 @@ Index widest_hidden(const NetworkShape& shape) {
 
 template <class Scalar>
 Index scratch_size(const NetworkShape& shape) {
-  return 2 * kTileRows * widest_hidden<Scalar>(shape);
+  return std::max(2, shape.n_layers - 1) * kTileRows * widest_hidden<Scalar>(shape);
+}
+
+// Where d out / d z of hidden layer l lies, 1 <= l <= n_layers - 2.
+template <class Scalar>
+Index jacobian_block(const NetworkShape& shape, int hidden, Index rows) {
+  Index at = 0;
+  for (int l = 1; l < hidden; ++l) at += rows * shape.outputs() * padded<Scalar>(shape.sizes[l]);
+  return at;
+}
+
+template <class Scalar>
+Index jacobian_size(const NetworkShape& shape, Index rows) {
+  return jacobian_block<Scalar>(shape, std::max(1, shape.n_layers - 1), rows);
 }
 
 template <class Scalar>
@@ -222,13 +236,214 @@ void forward(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
   }
 }
 
+// delta_{l-1} = phi'(z) (W^T delta_l), into c, whose rows lie c_stride apart
+template <class Scalar>
+const Scalar* pull_through(const NetworkShape& shape, const Scalar* packed, int l, Index rows,
+                           const Scalar* activations, const Scalar* delta, Index delta_stride,
+                           Scalar* c, Index c_stride) {
+  const HiddenBlock<Scalar> block = hidden_block<Scalar>(shape, l, rows);
+  const Index in_padded = padded<Scalar>(shape.sizes[l]);
+  MatmulTask<Scalar> back{};
+  back.rows = rows;
+  back.columns = in_padded;
+  back.products[0] = {delta, delta_stride, packed + packed_offsets<Scalar>(shape, l).backward,
+                      in_padded, shape.sizes[l + 1]};
+  back.epilogue = derivative_epilogue<Scalar>(shape);
+  back.factor = activations + block.derivative;
+  back.factor_stride = block.stride;
+  back.c = c;
+  back.c_stride = c_stride;
+  multiply<Scalar, Order::kRows>(back);
+  return c;
+}
+
+// c = w phi'(z) row by row, for the last hidden layer
+template <class Scalar>
+void times_derivative(const NetworkShape& shape, Index rows, const Scalar* activations,
+                      const Scalar* w, Scalar* c) {
+  using Packet = PacketOf<Scalar>;
+  const HiddenBlock<Scalar> block = hidden_block<Scalar>(shape, shape.n_layers - 1, rows);
+  const Scalar* factor = activations + block.derivative;
+  const Packet one = ei::pset1<Packet>(Scalar(1));
+  for (Index j = 0; j < block.stride; j += kLanes<Scalar>) {
+    const Packet w_j = ei::pload<Packet>(w + j);
+    for (Index n = 0; n < rows; ++n) {
+      Packet slope = ei::pload<Packet>(factor + n * block.stride + j);
+      if (!stores_derivative(shape.activation)) slope = ei::psub(one, ei::pmul(slope, slope));
+      ei::pstore(c + n * block.stride + j, ei::pmul(w_j, slope));
+    }
+  }
+}
+
+// d out_p / d z_l: row p of the last W times phi', then down through the layers, output by output
+template <class Scalar>
+void jacobian(const NetworkShape& shape, const Scalar* packed, const Tile<Scalar>& tile,
+              Scalar* scratch, Scalar* jacobian_out) {
+  const int last = shape.n_layers - 1;
+  const Index P = shape.outputs(), last_padded = padded<Scalar>(shape.sizes[last]);
+  const Scalar* w = packed + packed_offsets<Scalar>(shape, last).backward;
+  for (Index p = 0; p < P; ++p) {
+    times_derivative(shape, tile.rows, tile.activations, w + p * last_padded, scratch);
+    const Scalar* delta = scratch;
+    Index delta_stride = last_padded;
+    for (int l = last - 1; l >= 1; --l) {
+      const Index width = padded<Scalar>(shape.sizes[l]);
+      Scalar* block = jacobian_out + jacobian_block<Scalar>(shape, l, tile.rows) + p * width;
+      delta = pull_through(shape, packed, l, tile.rows, tile.activations, delta, delta_stride,
+                           block, P * width);
+      delta_stride = P * width;
+    }
+  }
+}
+
+// The outputs' tangents from those of the hidden layers, kRows rows and kOutputs outputs at a time:
+//   u_np = db_p + dW_p . h_n + W_p . (phi' dz)_n + sum_l (d out_p / d z_l)_n . dz_ln
+template <class Scalar>
+struct OutputTangents {
+  Index outputs, output_stride;  // P, P'
+  const Scalar* bias;            // db
+  const Scalar* weight_v;        // dW (P x H') of the last layer
+  const Scalar* weight;          // W (P x H')
+  const Scalar* h;               // of the last hidden layer, rows x H'
+  const Scalar* dh;              // phi' dz, rows x H'
+  Index width;                   // H'
+  int n_terms = 0;               // hidden layers below
+  struct Term {
+    const Scalar* jacobian;  // rows x P x width
+    const Scalar* dz;        // rows x width
+    Index width;
+  } terms[kMaxLayers];
+  Scalar* u;  // rows x P'
+};
+
+template <class Scalar, int kRows, int kOutputs>
+EIGEN_ALWAYS_INLINE void output_tangent_block(const OutputTangents<Scalar>& task, Index n,
+                                              Index p) {
+  using Packet = PacketOf<Scalar>;
+  constexpr Index W = kLanes<Scalar>;
+  Packet sum[kRows][kOutputs];
+  TRPO_FAST_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    TRPO_FAST_UNROLL
+    for (int q = 0; q < kOutputs; ++q) sum[r][q] = ei::pset1<Packet>(Scalar(0));
+  }
+
+  // the last layer: weights shared by the rows
+  for (Index j = 0; j < task.width; j += W) {
+    Packet h[kRows], dh[kRows];
+    TRPO_FAST_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      h[r] = ei::pload<Packet>(task.h + (n + r) * task.width + j);
+      dh[r] = ei::pload<Packet>(task.dh + (n + r) * task.width + j);
+    }
+    TRPO_FAST_UNROLL
+    for (int q = 0; q < kOutputs; ++q) {
+      const Packet dw = ei::pload<Packet>(task.weight_v + (p + q) * task.width + j);
+      const Packet w = ei::pload<Packet>(task.weight + (p + q) * task.width + j);
+      TRPO_FAST_UNROLL
+      for (int r = 0; r < kRows; ++r)
+        sum[r][q] = ei::pmadd(dw, h[r], ei::pmadd(w, dh[r], sum[r][q]));
+    }
+  }
+
+  // the layers below: a Jacobian of each row
+  for (int i = 0; i < task.n_terms; ++i) {
+    const auto& term = task.terms[i];
+    TRPO_FAST_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const Scalar* dz = term.dz + (n + r) * term.width;
+      const Scalar* jacobian = term.jacobian + ((n + r) * task.outputs + p) * term.width;
+      for (Index j = 0; j < term.width; j += W) {
+        const Packet dz_j = ei::pload<Packet>(dz + j);
+        TRPO_FAST_UNROLL
+        for (int q = 0; q < kOutputs; ++q)
+          sum[r][q] = ei::pmadd(ei::pload<Packet>(jacobian + q * term.width + j), dz_j, sum[r][q]);
+      }
+    }
+  }
+  TRPO_FAST_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    TRPO_FAST_UNROLL
+    for (int q = 0; q < kOutputs; ++q)
+      task.u[(n + r) * task.output_stride + p + q] = task.bias[p + q] + ei::predux(sum[r][q]);
+  }
+}
+
+// Outputs in blocks of 6, then of 4, 2, 1, for two rows at a time.
+template <class Scalar, int kOutputs>
+void output_tangents(const OutputTangents<Scalar>& task, Index rows, Index p) {
+  for (; p + kOutputs <= task.outputs; p += kOutputs) {
+    Index n = 0;
+    for (; n + 2 <= rows; n += 2) output_tangent_block<Scalar, 2, kOutputs>(task, n, p);
+    if (n < rows) output_tangent_block<Scalar, 1, kOutputs>(task, n, p);
+  }
+  if constexpr (kOutputs > 1) {
+    if (p < task.outputs)
+      output_tangents<Scalar, (kOutputs == 6 ? 4 : kOutputs / 2)>(task, rows, p);
+  }
+}
+
+template <class Scalar>
+void tangent_by_jacobian(const NetworkShape& shape, const Scalar* packed, const Scalar* packed_v,
+                         const Tile<Scalar>& tile, Scalar* scratch, Scalar* tangent_out) {
+  const Index rows = tile.rows;
+  const int last = shape.n_layers - 1;
+  const Index P = shape.outputs(), output_stride = padded<Scalar>(P);
+  OutputTangents<Scalar> outputs{};
+  const Scalar* input = tile.x;
+  Index input_stride = shape.inputs();
+  for (int l = 0; l < last; ++l) {
+    const LayerOffsets ov = packed_offsets<Scalar>(shape, l);
+    const HiddenBlock<Scalar> block = hidden_block<Scalar>(shape, l + 1, rows);
+    Scalar* dz = scratch + l * kTileRows * widest_hidden<Scalar>(shape);
+
+    // dz = db + dW h, without what comes from below; times phi'(z) in the last hidden layer
+    MatmulTask<Scalar> task{};
+    task.rows = rows;
+    task.columns = task.c_stride = block.stride;
+    task.products[0] = {input, input_stride, packed_v + ov.forward, block.stride, shape.sizes[l]};
+    task.initial = Initial::kRow;
+    task.initial_row = packed_v + ov.bias;
+    task.c = dz;
+    task.ahead = tile.ahead;
+    if (l + 1 == last) {
+      task.epilogue = derivative_epilogue<Scalar>(shape);
+      task.factor = tile.activations + block.derivative;
+      task.factor_stride = block.stride;
+      outputs.dh = dz;
+    } else {
+      outputs.terms[outputs.n_terms++] = {
+          tile.jacobian + jacobian_block<Scalar>(shape, l + 1, rows), dz, block.stride};
+    }
+    multiply<Scalar, Order::kRows>(task);
+    input = tile.activations + block.values;
+    input_stride = block.stride;
+  }
+
+  const LayerOffsets o = packed_offsets<Scalar>(shape, last);
+  outputs.outputs = P;
+  outputs.output_stride = output_stride;
+  outputs.bias = packed_v + o.bias;
+  outputs.weight_v = packed_v + o.backward;
+  outputs.weight = packed + o.backward;
+  outputs.h = input;
+  outputs.width = input_stride;
+  outputs.u = tangent_out;
+  std::fill_n(tangent_out, rows * output_stride, Scalar(0));
+  output_tangents<Scalar, 6>(outputs, rows, 0);
+}
+
 template <class Scalar>
 void tangent(const NetworkShape& shape, const Scalar* packed, const Scalar* packed_v,
-             const Scalar* x, Index x_stride, Index rows, const Scalar* activations,
-             Scalar* scratch, Scalar* tangent_out) {
+             const Tile<Scalar>& tile, Scalar* scratch, Scalar* tangent_out) {
+  if (tile.jacobian) {
+    tangent_by_jacobian(shape, packed, packed_v, tile, scratch, tangent_out);
+    return;
+  }
+  const Index rows = tile.rows;
   Scalar* dh[2] = {scratch, scratch + kTileRows * widest_hidden<Scalar>(shape)};
-  const Scalar* input = x;
-  Index input_stride = x_stride;
+  const Scalar* input = tile.x;
+  Index input_stride = shape.inputs();
   for (int l = 0; l < shape.n_layers; ++l) {
     const bool last = l + 1 == shape.n_layers;
     const LayerOffsets o = packed_offsets<Scalar>(shape, l);
@@ -249,12 +464,13 @@ void tangent(const NetworkShape& shape, const Scalar* packed, const Scalar* pack
     task.initial_row = packed_v + ov.bias;
     task.c = last ? tangent_out : dh[l % 2];
     task.c_stride = out_padded;
+    task.ahead = tile.ahead;
     if (!last) {
       const HiddenBlock<Scalar> block = hidden_block<Scalar>(shape, l + 1, rows);
       task.epilogue = derivative_epilogue<Scalar>(shape);
-      task.factor = activations + block.derivative;
+      task.factor = tile.activations + block.derivative;
       task.factor_stride = block.stride;
-      input = activations + block.values;
+      input = tile.activations + block.values;
       input_stride = block.stride;
     }
     multiply<Scalar, Order::kRows>(task);
@@ -273,31 +489,38 @@ void add_column_sums(Index rows, Index columns, const Scalar* u, Scalar* row) {
   }
 }
 
-// delta_{l-1} = phi'(z) (W^T delta_l), into c
-template <class Scalar>
-const Scalar* pull_through(const NetworkShape& shape, const Scalar* packed, int l, Index rows,
-                           const Scalar* activations, const Scalar* delta, Scalar* c) {
-  const HiddenBlock<Scalar> block = hidden_block<Scalar>(shape, l, rows);
-  const Index in_padded = padded<Scalar>(shape.sizes[l]);
-  MatmulTask<Scalar> back{};
-  back.rows = rows;
-  back.columns = in_padded;
-  back.products[0] = {delta, padded<Scalar>(shape.sizes[l + 1]),
-                      packed + packed_offsets<Scalar>(shape, l).backward, in_padded,
-                      shape.sizes[l + 1]};
-  back.epilogue = derivative_epilogue<Scalar>(shape);
-  back.factor = activations + block.derivative;
-  back.factor_stride = block.stride;
-  back.c = c;
-  back.c_stride = in_padded;
-  multiply<Scalar, Order::kRows>(back);
-  return c;
+// delta_n = sum_p u_np (d out_p / d z)_n, kVectors vectors at a time from column j on
+template <class Scalar, int kVectors>
+void combine_stripes(const Scalar* jacobian, Index P, Index width, Index rows, const Scalar* u,
+                     Index u_stride, Index j, Scalar* delta) {
+  using Packet = PacketOf<Scalar>;
+  constexpr Index W = kLanes<Scalar>;
+  for (; j + kVectors * W <= width; j += kVectors * W) {
+    for (Index n = 0; n < rows; ++n) {
+      const Scalar* row = jacobian + n * P * width + j;
+      Packet sum[kVectors];
+      TRPO_FAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[v] = ei::pset1<Packet>(Scalar(0));
+      for (Index p = 0; p < P; ++p) {
+        const Packet u_p = ei::pset1<Packet>(u[n * u_stride + p]);
+        TRPO_FAST_UNROLL
+        for (int v = 0; v < kVectors; ++v)
+          sum[v] = ei::pmadd(u_p, ei::pload<Packet>(row + p * width + v * W), sum[v]);
+      }
+      TRPO_FAST_UNROLL
+      for (int v = 0; v < kVectors; ++v) ei::pstore(delta + n * width + j + v * W, sum[v]);
+    }
+  }
+  if constexpr (kVectors > 1) {
+    if (j < width)
+      combine_stripes<Scalar, kVectors / 2>(jacobian, P, width, rows, u, u_stride, j, delta);
+  }
 }
 
 template <class Scalar>
-void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
-             Index rows, const Scalar* activations, const Scalar* cotangent, Scalar* scratch,
-             Scalar* gradient) {
+void adjoint(const NetworkShape& shape, const Scalar* packed, const Tile<Scalar>& tile,
+             const Scalar* cotangent, Scalar* scratch, Scalar* gradient) {
+  const Index rows = tile.rows;
   Scalar* delta_buffer[2] = {scratch, scratch + kTileRows * widest_hidden<Scalar>(shape)};
   const Scalar* delta = cotangent;
   for (int l = shape.n_layers - 1; l >= 0; --l) {
@@ -306,14 +529,15 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
     const LayerOffsets og = gradient_offsets<Scalar>(shape, l);
     const HiddenBlock<Scalar> block =
         l > 0 ? hidden_block<Scalar>(shape, l, rows) : HiddenBlock<Scalar>{};
-    const Scalar* h = l > 0 ? activations + block.values : x;
-    const Index h_stride = l > 0 ? block.stride : x_stride;
+    const Scalar* h = l > 0 ? tile.activations + block.values : tile.x;
+    const Index h_stride = l > 0 ? block.stride : shape.inputs();
 
     // db += sum_n delta_n,  dW += sum_n delta_n h_n^T
     add_column_sums(rows, out_padded, delta, gradient + og.bias);
     MatmulTask<Scalar> outer{};
     outer.initial = Initial::kAccumulate;
     outer.c = gradient + og.forward;
+    outer.ahead = tile.ahead;
     if (transposed<Scalar>(shape, l)) {
       outer.rows = in;
       outer.columns = outer.c_stride = out_padded;
@@ -325,8 +549,16 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
     }
     multiply<Scalar, Order::kColumns>(outer);
 
+    // delta of the hidden layer below
     if (l == 0) break;
-    delta = pull_through(shape, packed, l, rows, activations, delta, delta_buffer[l % 2]);
+    Scalar* below = delta_buffer[l % 2];
+    if (tile.jacobian && l + 1 < shape.n_layers)
+      combine_stripes<Scalar, 4>(tile.jacobian + jacobian_block<Scalar>(shape, l, rows),
+                                 shape.outputs(), in_padded, rows, cotangent,
+                                 padded<Scalar>(shape.outputs()), 0, below);
+    else
+      pull_through(shape, packed, l, rows, tile.activations, delta, out_padded, below, in_padded);
+    delta = below;
   }
 }
 
@@ -386,9 +618,9 @@ void add_outer_products(Index rows, Index m, const Scalar* a, Index a_stride, In
 }
 
 template <class Scalar>
-void add_factors(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
-                 Index rows, const Scalar* activations, const Scalar* cotangent, Scalar* scratch,
-                 Scalar* factors) {
+void add_factors(const NetworkShape& shape, const Scalar* packed, const Tile<Scalar>& tile,
+                 const Scalar* cotangent, Scalar* scratch, Scalar* factors) {
+  const Index rows = tile.rows;
   const Index widest = kTileRows * widest_hidden<Scalar>(shape);
   Scalar* delta_buffer[2] = {scratch, scratch + widest};
 
@@ -396,7 +628,7 @@ void add_factors(const NetworkShape& shape, const Scalar* packed, const Scalar* 
   const Index x_padded = padded<Scalar>(shape.sizes[0]);
   Scalar* padded_x = scratch + 2 * widest;
   for (Index n = 0; n < rows; ++n) {
-    std::copy_n(x + n * x_stride, shape.sizes[0], padded_x + n * x_padded);
+    std::copy_n(tile.x + n * shape.inputs(), shape.inputs(), padded_x + n * x_padded);
     std::fill(padded_x + n * x_padded + shape.sizes[0], padded_x + (n + 1) * x_padded, Scalar(0));
   }
 
@@ -405,7 +637,8 @@ void add_factors(const NetworkShape& shape, const Scalar* packed, const Scalar* 
     const Index in = shape.sizes[l], out = shape.sizes[l + 1];
     const Index in_padded = padded<Scalar>(in), out_padded = padded<Scalar>(out);
     const FactorOffsets o = factor_offsets<Scalar>(shape, l);
-    const Scalar* h = l > 0 ? activations + hidden_block<Scalar>(shape, l, rows).values : padded_x;
+    const Scalar* h =
+        l > 0 ? tile.activations + hidden_block<Scalar>(shape, l, rows).values : padded_x;
 
     // sum_n h_n h_n^T,  sum_n h_n^T,  sum_n delta_n delta_n^T
     if (has_factors<Scalar>(shape, l)) {
@@ -415,7 +648,8 @@ void add_factors(const NetworkShape& shape, const Scalar* packed, const Scalar* 
                          factors + o.outputs);
     }
     if (l == 0) break;
-    delta = pull_through(shape, packed, l, rows, activations, delta, delta_buffer[l % 2]);
+    delta = pull_through(shape, packed, l, rows, tile.activations, delta, out_padded,
+                         delta_buffer[l % 2], in_padded);
   }
 }
 
@@ -618,6 +852,8 @@ KernelTable<Scalar> make_table() {
   table.pack = pack<Scalar>;
   table.pack_double = pack_double<Scalar>;
   table.forward = forward<Scalar>;
+  table.jacobian_size = jacobian_size<Scalar>;
+  table.jacobian = jacobian<Scalar>;
   table.tangent = tangent<Scalar>;
   table.adjoint = adjoint<Scalar>;
   table.has_factors = has_factors<Scalar>;

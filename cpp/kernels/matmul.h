@@ -47,6 +47,15 @@ constexpr Index padded(Index n) {
   return (n + kLanes<Scalar> - 1) / kLanes<Scalar> * kLanes<Scalar>;
 }
 
+inline constexpr Index kCacheLine = 64;
+
+// Asks for a cache line in the second-level cache; any address will do.
+EIGEN_ALWAYS_INLINE void read_ahead([[maybe_unused]] const char* line) {
+#if defined(__GNUC__)
+  __builtin_prefetch(line, /*write=*/0, /*locality=*/2);
+#endif
+}
+
 // How A is stored: row by row (a + m * stride + k), or column by column (a + k * stride + m).
 enum class Order { kRows, kColumns };
 
@@ -75,6 +84,7 @@ struct MatmulTask {
   Index factor_stride = 0;
   Scalar* c;
   Index c_stride;
+  ReadAhead* ahead = nullptr;
 };
 
 template <class Scalar, Order kOrder, int kRows, int kVectors>
@@ -107,6 +117,11 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
     }
   }
 
+  // two cache lines to read ahead with each row of B, or the same two again and again
+  const bool reads_ahead = task.ahead && task.ahead->at < task.ahead->end;
+  const char* ahead = reads_ahead ? task.ahead->at : reinterpret_cast<const char*>(c);
+  const Index ahead_step = reads_ahead ? 2 * kCacheLine : 0;
+
   // sum += A B, one row of B at a time
   for (int i = 0; i < task.n_products; ++i) {
     const Product<Scalar>& p = task.products[i];
@@ -115,6 +130,9 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
     const Index a_stride = p.a_stride;
     const Index b_stride = p.b_stride;
     for (Index k = p.k; k > 0; --k) {
+      read_ahead(ahead);
+      read_ahead(ahead + kCacheLine);
+      ahead += ahead_step;
       Packet b_row[kVectors];
       TRPO_FAST_UNROLL
       for (int v = 0; v < kVectors; ++v) b_row[v] = ei::pload<Packet>(b + v * W);
@@ -128,6 +146,8 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
       b += b_stride;
     }
   }
+
+  if (reads_ahead) task.ahead->at = ahead;
 
   // multiply by the activation's derivative while the sums are in registers
   if (task.epilogue != Epilogue::kStore) {

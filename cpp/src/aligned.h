@@ -6,9 +6,17 @@
 #include <memory>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "kernel_table.h"
 
 namespace trpo_fast {
+
+// Blocks from here on ask for huge pages, where the system has them: a pass over a cached batch would
+// otherwise wait for page tables at every other sample.
+inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 template <class T>
 class AlignedBuffer {
@@ -20,7 +28,11 @@ class AlignedBuffer {
   void reserve(Index size) {
     if (size <= size_) return;
     const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(T);
-    data_.reset(static_cast<T*>(::operator new[](bytes, std::align_val_t{kAlignment})));
+    const auto alignment = std::align_val_t{bytes < kHugePage ? kAlignment : kHugePage};
+    data_ = {static_cast<T*>(::operator new[](bytes, alignment)), Free{alignment}};
+#if defined(__linux__)
+    if (bytes >= kHugePage) madvise(data_.get(), bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
     std::memset(static_cast<void*>(data_.get()), 0, bytes);
     size_ = size;
   }
@@ -35,7 +47,8 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete[](p, std::align_val_t{kAlignment}); }
+    std::align_val_t alignment{kAlignment};
+    void operator()(T* p) const { ::operator delete[](p, alignment); }
   };
   std::unique_ptr<T[], Free> data_;
   Index size_ = 0;

@@ -11,6 +11,28 @@
 
 namespace trpo_fast {
 
+namespace {
+
+// Whether d outputs / d z of the hidden layers is worth working out for so many products of N samples.
+// A product then skips H_{l+1} H_l multiply-adds on its way down and as many on its way up, for P H_l
+// each, which wait for memory as long as two; the preparation is P times H_{l+1} H_l. Beyond kLargest
+// bytes the memory's bandwidth takes back what is saved. A matter of sizes alone, so that
+// the activation budget does not change the bits.
+template <class Scalar>
+bool jacobian_pays(const NetworkShape& shape, Index tiles, int products) {
+  constexpr Index kLargest = Index{256} << 20;
+  const Index tile = kernels<Scalar>().jacobian_size(shape, kTileRows);
+  if (tile == 0 || tiles > kLargest / (tile * Index{sizeof(Scalar)})) return false;
+  double between = 0, below = 0;
+  for (int l = 1; l + 1 < shape.n_layers; ++l) {
+    between += static_cast<double>(shape.sizes[l]) * shape.sizes[l + 1];
+    below += static_cast<double>(shape.sizes[l]) * shape.outputs();
+  }
+  return products * (2.0 * between - 4.0 * below) > 1.25 * shape.outputs() * between;
+}
+
+}  // namespace
+
 // Sums over the samples of one chunk.
 struct ChunkSums {
   double gain = 0, kl = 0, kl_max = 0, entropy = 0;
@@ -22,20 +44,22 @@ struct PolicyBatch<Scalar>::Workspace {
   SampleBatch<Scalar> batch;
   Tiling tiling;
   int threads = 1;
-  Index stride = 0;            // of a padded output row
-  Index tile_activations = 0;  // scalars of cached activations a tile
+  Index stride = 0;           // of a padded output row
+  Index activation_size = 0;  // scalars a tile
+  Index jacobian_size = 0;    // scalars a tile; 0 where a Jacobian does not pay
   Index cached_tiles = 0;
+  bool has_jacobian = false;  // in the cached tiles: the first product works it out
   bool has_metric = false;
   FisherForm form = FisherForm::kGaussNewton;
 
   Distribution<Scalar> old_distribution{make_distribution_spec("categorical", {1}), nullptr};
-  AlignedBuffer<Scalar> activations;     // cached_tiles x tile_activations
+  AlignedBuffer<Scalar> cache;           // cached_tiles x (activations, Jacobian)
   AlignedBuffer<Scalar> outputs;         // N x P' at theta_k
   AlignedBuffer<Scalar> metric;          // N x P', unless the metric is constant
   AlignedBuffer<Scalar> scores;          // N x P', d log pi(a_n) / d outputs, kEmpirical only
   AlignedBuffer<double> log_std_scores;  // N x A
   AlignedBuffer<double> log_probs;       // N
-  AlignedBuffer<Scalar> per_thread;      // activations, rows x P' twice, scratch
+  AlignedBuffer<Scalar> per_thread;      // activations, Jacobian, rows x P' twice, scratch
   AlignedBuffer<Scalar> packed_vector;   // a tangent direction
   AlignedBuffer<double> log_std_sums;    // chunks x A
   std::vector<ChunkSums> sums;           // chunks
@@ -45,39 +69,61 @@ struct PolicyBatch<Scalar>::Workspace {
   Index thread_size = 0;
 
   struct ThreadScratch {
-    Scalar* activations;
+    Scalar* tile;  // activations, Jacobian
     Scalar* rows_a;
     Scalar* rows_b;
     Scalar* scratch;
   };
   ThreadScratch scratch_of(int thread) {
     Scalar* base = per_thread.data() + thread * thread_size;
-    Scalar* rows = base + tile_activations;
+    Scalar* rows = base + tile_size();
     return {base, rows, rows + kTileRows * stride, rows + 2 * kTileRows * stride};
   }
 
+  Index tile_size() const { return activation_size + jacobian_size; }
   const Scalar* tile_x(Index tile) const {
     return batch.observations + tiling.tile_begin(tile) * policy->shape().inputs();
   }
+  // Where a tile's activations and Jacobian are or will be.
+  Scalar* tile_memory(Index tile, const ThreadScratch& s) {
+    return tile < cached_tiles ? cache.data() + tile * tile_size() : s.tile;
+  }
 
-  // The activations of a tile at theta_k: cached, or computed again to the same bits.
-  const Scalar* tile_activations_of(Index tile, const ThreadScratch& s) {
-    if (tile < cached_tiles) return activations.data() + tile * tile_activations;
-    kernels<Scalar>().forward(policy->shape(), policy->packed(), tile_x(tile),
-                              policy->shape().inputs(), tiling.tile_rows(tile), s.activations,
-                              s.rows_b);
-    return s.activations;
+  // A tile with its activations at theta_k: cached, or computed again to the same bits.
+  Tile<Scalar> tile_at(Index tile, const ThreadScratch& s) {
+    Scalar* activations = tile_memory(tile, s);
+    if (tile >= cached_tiles)
+      kernels<Scalar>().forward(policy->shape(), policy->packed(), tile_x(tile),
+                                policy->shape().inputs(), tiling.tile_rows(tile), activations,
+                                s.rows_b);
+    return {tile_x(tile), tiling.tile_rows(tile), activations};
+  }
+
+  // The same with its Jacobian, where that pays, and with the next one to read ahead.
+  Tile<Scalar> tile_for_product(Index tile, const ThreadScratch& s, ReadAhead& ahead) {
+    Tile<Scalar> result = tile_at(tile, s);
+    if (jacobian_size > 0) {
+      Scalar* jacobian = tile_memory(tile, s) + activation_size;
+      if (tile >= cached_tiles || !has_jacobian)
+        kernels<Scalar>().jacobian(policy->shape(), policy->packed(), result, s.scratch, jacobian);
+      result.jacobian = jacobian;
+    }
+    if (tile + 1 < cached_tiles) {
+      const Scalar* next = cache.data() + (tile + 1) * tile_size();
+      ahead = {reinterpret_cast<const char*>(next),
+               reinterpret_cast<const char*>(next + tile_size())};
+      result.ahead = &ahead;
+    }
+    return result;
   }
 
   // gradient = mean_n J_n^T u_n, where add_cotangent(n, outputs, u, log_std_sum) adds u_n.
   template <class AddCotangent>
   void pull_back(const AddCotangent& add_cotangent, double* gradient);
 
-  // J v for the rows of a tile, with v packed before.
-  void tangent(Index tile, const Scalar* hidden, const ThreadScratch& s, Scalar* u) {
-    kernels<Scalar>().tangent(policy->shape(), policy->packed(), packed_vector.data(), tile_x(tile),
-                              policy->shape().inputs(), tiling.tile_rows(tile), hidden, s.scratch,
-                              u);
+  void pack_vector(const double* v, bool for_jacobian) {
+    kernels<Scalar>().pack_double(policy->shape(), v, /*backward=*/for_jacobian,
+                                  packed_vector.data());
   }
 
   // u <- M u for the rows of a tile.
@@ -115,7 +161,7 @@ const double* PolicyBatch<Scalar>::log_probs() const {
 
 template <class Scalar>
 void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
-                                 Index activation_budget, FisherForm form) {
+                                 Index activation_budget, FisherForm form, int products) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const NetworkShape& shape = policy.shape();
   const Index A = policy.spec().free_parameters();
@@ -126,15 +172,19 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
   w_->tiling = Tiling(batch.size);
   w_->threads = threads_for(batch.size, policy.n_parameters());
   w_->stride = k.output_stride(shape);
-  w_->tile_activations = k.activation_size(shape, kTileRows);
-  const Index tile_bytes = std::max<Index>(1, w_->tile_activations * Index{sizeof(Scalar)});
+  w_->activation_size = k.activation_size(shape, kTileRows);
+  w_->jacobian_size = jacobian_pays<Scalar>(shape, w_->tiling.tiles, products)
+                          ? k.jacobian_size(shape, kTileRows)
+                          : 0;
+  w_->has_jacobian = false;
+  const Index tile_bytes = std::max<Index>(1, w_->tile_size() * Index{sizeof(Scalar)});
   w_->cached_tiles = std::min(w_->tiling.tiles, std::max<Index>(0, activation_budget) / tile_bytes);
   w_->form = form;
   w_->has_metric =
       form != FisherForm::kIdentity && policy.spec().kind != DistributionKind::kGaussian;
   const bool has_scores = form == FisherForm::kEmpirical;
-  w_->thread_size = w_->tile_activations + 2 * kTileRows * w_->stride + k.scratch_size(shape);
-  w_->activations.reserve(w_->cached_tiles * w_->tile_activations);
+  w_->thread_size = w_->tile_size() + 2 * kTileRows * w_->stride + k.scratch_size(shape);
+  w_->cache.reserve(w_->cached_tiles * w_->tile_size());
   w_->outputs.reserve(batch.size * w_->stride);
   if (w_->has_metric) w_->metric.reserve(batch.size * w_->stride);
   if (has_scores) {
@@ -159,11 +209,8 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
   w_->tiling.for_each_tile(w_->threads, [&](Index tile, Index chunk, int thread) {
     const auto s = w_->scratch_of(thread);
     const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
-    Scalar* activations = tile < w_->cached_tiles
-                              ? w_->activations.data() + tile * w_->tile_activations
-                              : s.activations;
-    k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, activations,
-              w_->outputs.data() + begin * w_->stride);
+    k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows,
+              w_->tile_memory(tile, s), w_->outputs.data() + begin * w_->stride);
     ChunkSums& sums = w_->sums[static_cast<std::size_t>(chunk)];
     for (Index n = begin; n < begin + rows; ++n) {
       const Scalar* out = w_->outputs.data() + n * w_->stride;
@@ -200,7 +247,6 @@ void PolicyBatch<Scalar>::Workspace::pull_back(const AddCotangent& add_cotangent
     gradient.clear(chunk);
     for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
       const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
-      const Scalar* hidden = tile_activations_of(tile, s);
 
       // u_n
       Scalar* u = s.rows_a;
@@ -210,8 +256,8 @@ void PolicyBatch<Scalar>::Workspace::pull_back(const AddCotangent& add_cotangent
                       log_std_sum);
 
       // g += J^T u
-      kernels<Scalar>().adjoint(shape, policy->packed(), tile_x(tile), shape.inputs(), rows, hidden,
-                                u, s.scratch, gradient.partial(chunk));
+      kernels<Scalar>().adjoint(shape, policy->packed(), tile_at(tile, s), u, s.scratch,
+                                gradient.partial(chunk));
     }
   });
   gradient.collect(shape, tiling, threads, inverse_n, gradient_out);
@@ -277,7 +323,7 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
   const Index A = policy.spec().free_parameters();
   const double* v_log_std = v + policy.n_network_parameters();
   const double inverse_n = 1.0 / static_cast<double>(w_->batch.size);
-  k.pack_double(shape, v, /*backward=*/false, w_->packed_vector.data());
+  w_->pack_vector(v, /*for_jacobian=*/w_->jacobian_size > 0);
 
   parallel_for(w_->tiling.chunks, w_->threads, [&](Index chunk, int thread) {
     const auto s = w_->scratch_of(thread);
@@ -285,19 +331,20 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
     std::fill_n(log_std_sum, A, 0.0);
     w_->gradient.clear(chunk);
     for (Index tile = w_->tiling.chunk_begin(chunk); tile < w_->tiling.chunk_end(chunk); ++tile) {
-      const Scalar* activations = w_->tile_activations_of(tile, s);
+      ReadAhead ahead;
+      const Tile<Scalar> samples = w_->tile_for_product(tile, s, ahead);
 
       // u = J v
       Scalar* u = s.rows_a;
-      w_->tangent(tile, activations, s, u);
+      k.tangent(shape, policy.packed(), w_->packed_vector.data(), samples, s.scratch, u);
       // u <- M u, or score score^T u
       if (w_->form == FisherForm::kEmpirical) w_->apply_scores(tile, v_log_std, u, log_std_sum);
       else w_->apply_metric(tile, u);
       // y += J^T u
-      k.adjoint(shape, policy.packed(), w_->tile_x(tile), shape.inputs(),
-                w_->tiling.tile_rows(tile), activations, u, s.scratch, w_->gradient.partial(chunk));
+      k.adjoint(shape, policy.packed(), samples, u, s.scratch, w_->gradient.partial(chunk));
     }
   });
+  w_->has_jacobian = true;
   w_->gradient.collect(shape, w_->tiling, w_->threads, inverse_n, y);
 
   // a free log_std: J is the identity, and M = 2, in every sample
@@ -327,7 +374,6 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
     std::fill_n(partial, size, Scalar(0));
     for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
       const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
-      const Scalar* activations = w_->tile_activations_of(tile, s);
 
       // u_n, with E[u_n u_n^T] = M_n
       Scalar* u = s.rows_a;
@@ -342,7 +388,7 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
               w_->has_metric ? w_->metric.data() + n * stride : nullptr, u_n);
         }
       }
-      k.add_factors(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, activations, u,
+      k.add_factors(shape, policy.packed(), w_->tile_at(tile, s), u,
                     w_->factor_scratch.data() + thread * scratch_size, partial);
     }
   });
@@ -355,19 +401,19 @@ template <class Scalar>
 double PolicyBatch<Scalar>::largest_curvature(const double* v) {
   const Policy<Scalar>& policy = *w_->policy;
   const Index P = policy.shape().outputs(), A = policy.spec().free_parameters();
-  kernels<Scalar>().pack_double(policy.shape(), v, /*backward=*/false, w_->packed_vector.data());
+  w_->pack_vector(v, /*for_jacobian=*/false);
 
   parallel_for(w_->tiling.chunks, w_->threads, [&](Index chunk, int thread) {
     const auto s = w_->scratch_of(thread);
     double largest = 0.0;
     for (Index tile = w_->tiling.chunk_begin(chunk); tile < w_->tiling.chunk_end(chunk); ++tile) {
       const Index rows = w_->tiling.tile_rows(tile);
-      const Scalar* activations = w_->tile_activations_of(tile, s);
 
       // u = J v, then u^T M u row by row
       const Scalar* u = s.rows_a;
       Scalar* metric_u = s.rows_b;
-      w_->tangent(tile, activations, s, s.rows_a);
+      kernels<Scalar>().tangent(policy.shape(), policy.packed(), w_->packed_vector.data(),
+                                w_->tile_at(tile, s), s.scratch, s.rows_a);
       std::copy(u, u + rows * w_->stride, metric_u);
       w_->apply_metric(tile, metric_u);
       for (Index i = 0; i < rows; ++i) {
@@ -402,8 +448,7 @@ typename PolicyBatch<Scalar>::Evaluation PolicyBatch<Scalar>::evaluate(const Pol
   w_->tiling.for_each_tile(w_->threads, [&](Index tile, Index chunk, int thread) {
     const auto s = w_->scratch_of(thread);
     const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
-    k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, s.activations,
-              s.rows_a);
+    k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, s.tile, s.rows_a);
     ChunkSums& sums = w_->sums[static_cast<std::size_t>(chunk)];
     for (Index i = 0; i < rows; ++i) {
       const Index n = begin + i;

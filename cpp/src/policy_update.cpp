@@ -155,7 +155,7 @@ struct PolicyUpdater<Scalar>::Workspace {
   double g_dot_x = 0, x_norm = 0, x_F_x = 0;
 
   bool begin(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch, bool standardize,
-             FisherForm form, Index activation_budget, PolicyUpdateSummary& summary);
+             FisherForm form, int products, Index activation_budget, PolicyUpdateSummary& summary);
   bool find_direction(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
                       const PolicyUpdateOptions& options, PolicyUpdateSummary& summary);
   bool solve(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
@@ -180,7 +180,7 @@ template <class Scalar>
 bool PolicyUpdater<Scalar>::Workspace::begin(const Policy<Scalar>& policy,
                                              const SampleBatch<Scalar>& batch,
                                              bool standardize_advantages, FisherForm form,
-                                             Index activation_budget,
+                                             int products, Index activation_budget,
                                              PolicyUpdateSummary& summary) {
   // advantages -> weights
   weights.resize(static_cast<std::size_t>(batch.size));
@@ -192,7 +192,7 @@ bool PolicyUpdater<Scalar>::Workspace::begin(const Policy<Scalar>& policy,
                 "rewards and values that they were computed from");
 
   // the batch at theta_k
-  full.assign(policy, batch, activation_budget, form);
+  full.assign(policy, batch, activation_budget, form, products);
   summary.entropy_before = summary.entropy = full.mean_entropy();
   if (!std::isfinite(summary.entropy_before))
     return stop(summary, PolicyUpdateStatus::kNonFinite,
@@ -260,7 +260,8 @@ bool PolicyUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
     part.assign(policy,
                 gather.gather(source, rows.data(), count, policy.shape().inputs(),
                               policy.spec().action_dim()),
-                options.activation_budget, options.fisher);
+                options.activation_budget, options.fisher,
+                options.conjugate_gradient.max_iterations);
     fisher = &part;
   }
 
@@ -382,10 +383,12 @@ PolicyUpdateSummary PolicyUpdater<Scalar>::update(Policy<Scalar>& policy,
   summary.max_kl = options.step_rule == StepRule::kFixed ? std::numeric_limits<double>::infinity()
                                                          : options.line_search.max_kl;
   // the model of the KL is that of Gauss and Newton where x = g
-  const FisherForm form =
-      options.fisher == FisherForm::kIdentity ? FisherForm::kGaussNewton : options.fisher;
+  const bool solves = options.fisher != FisherForm::kIdentity;
+  const FisherForm form = solves ? options.fisher : FisherForm::kGaussNewton;
+  const int products =
+      solves && options.fisher_fraction == 1.0 ? options.conjugate_gradient.max_iterations : 1;
 
-  bool goes_on = w_->begin(policy, batch, options.standardize_advantages, form,
+  bool goes_on = w_->begin(policy, batch, options.standardize_advantages, form, products,
                            options.activation_budget, summary);
   summary.seconds_gradient = seconds_since(start);
   if (goes_on) {
@@ -464,8 +467,9 @@ PolicyUpdateSummary PolicyUpdater<Scalar>::ascend(Policy<Scalar>& policy,
     return summary;
   };
 
-  const bool goes_on = w_->begin(policy, batch, options.standardize_advantages,
-                                 FisherForm::kGaussNewton, options.activation_budget, summary);
+  const bool goes_on =
+      w_->begin(policy, batch, options.standardize_advantages, FisherForm::kGaussNewton,
+                /*products=*/1, options.activation_budget, summary);
   summary.seconds_gradient = seconds_since(start);
   if (!goes_on) return finished();
   if (summary.gradient_norm == 0.0) {

@@ -127,7 +127,7 @@ double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scala
         u[i * w_->stride] = Scalar(2) * error;
       }
       if (with_gradient)
-        k.adjoint(shape_, w_->packed.data(), x, O, n, hidden, u, scratch,
+        k.adjoint(shape_, w_->packed.data(), {x, n, hidden}, u, scratch,
                   w_->gradient.partial(chunk));
     }
     w_->loss_sums[static_cast<std::size_t>(chunk)] = sum;

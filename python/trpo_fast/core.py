@@ -559,8 +559,9 @@ class FisherOperator:
 
     The first is exact at the parameters where it was made and integrates over the actions
     analytically; the second has the same expectation but depends on the sampled actions (Schulman
-    et al. 2015, section 7 and appendix C). Activations are computed once; each call is one tangent
-    and one adjoint pass (Pearlmutter 1994). Calls take and return (D,) float64.
+    et al. 2015, section 7 and appendix C). Activations are computed once, and for few outputs their
+    Jacobian too; each call is one tangent and one adjoint pass (Pearlmutter 1994). Calls take and
+    return (D,) float64.
     """
 
     def __init__(self, batch: Any, n_parameters: int, damping: float) -> None:
@@ -892,12 +893,16 @@ class Policy(_Network):
         fisher: Fisher = "gauss_newton",
         damping: float = 0.0,
         activation_budget: int = DEFAULT_ACTIVATION_BUDGET,
+        expected_products: int = 10,
     ) -> FisherOperator:
         """The Fisher matrix on a batch of normalised observations (N, O), as a callable.
 
         ``fisher="empirical"`` is the covariance of the scores of ``actions`` (N, A): it needs them.
         ``activation_budget`` bytes of activations are kept; beyond it they are recomputed in every
-        product, to the same bits.
+        product, to the same bits. Where ``expected_products`` are enough for it to pay, the first
+        one works out the Jacobian of the outputs with respect to the hidden layers (some 1.5
+        products at 64-64 and six outputs) and the later ones skip two of their largest matrix
+        products.
         """
         x = self._observations(observations)
         _choice("fisher", fisher, ("gauss_newton", "empirical"))
@@ -908,7 +913,12 @@ class Policy(_Network):
                 "covariance of their scores, got None."
             )
         batch = getattr(_core, f"PolicyBatch{self._suffix}")(
-            self._impl, x, a, _integer("activation_budget", activation_budget, 0), fisher
+            self._impl,
+            x,
+            a,
+            _integer("activation_budget", activation_budget, 0),
+            fisher,
+            min(_integer("expected_products", expected_products, 0), 1_000_000),
         )
         return FisherOperator(
             batch,
@@ -920,7 +930,7 @@ class Policy(_Network):
         self, observations: ArrayLike, vector: ArrayLike, *, damping: float = 0.0
     ) -> Float64:
         """(F + damping I) v once; make a :meth:`fisher_operator` for several products."""
-        return self.fisher_operator(observations, damping=damping)(vector)
+        return self.fisher_operator(observations, damping=damping, expected_products=1)(vector)
 
     def update(
         self,
