@@ -48,6 +48,27 @@ def test_against_the_dense_inverse(head_name: str, shape, dtype: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("n", "every"), [(2047, 1), (2500, 2), (3072, 3), (3073, 3)])
+@pytest.mark.parametrize("head", SMALL_HEADS.values(), ids=SMALL_HEADS)
+def test_a_large_batch_is_estimated_from_every_so_many_tiles(
+    head: reference.Head, n: int, every: int
+) -> None:
+    p = reference.make_problem(reference.Policy(3, head, (5,), "tanh"), n, seed=4)
+    network, log_std = p.policy.split(p.parameters)
+    outputs = p.policy.network.forward(network, p.obs)[0]
+    signs = reference.random_signs(5, SIGN_STREAM, *outputs.shape)
+    cotangents = p.policy.head.metric_root(outputs, log_std, signs)
+    tiles = np.arange(n) // 96
+    chosen = tiles % every == 0
+    expected = p.policy.kronecker_preconditioner(
+        p.parameters, p.obs[chosen], 0.1, cotangents[chosen]
+    )
+    operator = core_policy(p, "float64").fisher_operator(p.obs, damping=0.1)
+    residual = normals(3, p.policy.n_parameters)
+    precondition = operator.kronecker_preconditioner(seed=5)
+    assert_close(precondition(residual), expected @ residual, 1e-8)
+
+
 @pytest.mark.parametrize("head", SMALL_HEADS.values(), ids=SMALL_HEADS)
 def test_the_cotangents_have_the_metric_as_their_second_moment(head: reference.Head) -> None:
     """On a linear policy the factor of the outputs tends to the mean Fisher information M."""

@@ -359,11 +359,20 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
                                        KroneckerPreconditioner& preconditioner) {
   constexpr std::uint32_t kSignStream = 0x4FAC7025u;
   constexpr Index kMaxPartials = 16;  // a partial holds square matrices of all widths
+  constexpr Index kEnoughRows = 1024, kRowsPerWidth = 4;  // more save no product
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const Policy<Scalar>& policy = *w_->policy;
   const NetworkShape& shape = policy.shape();
   const Index P = shape.outputs(), stride = w_->stride;
-  const Tiling tiling(w_->batch.size, kMaxPartials);
+
+  // every so many-th tile, so that the rows are enough for the widest factor
+  Index widest = P;
+  for (int l = 0; l < shape.n_layers; ++l)
+    if (k.has_factors(shape, l)) widest = std::max<Index>(widest, shape.sizes[l] + 1);
+  const Index enough = std::max(kEnoughRows, kRowsPerWidth * widest);
+  const Index every = std::max<Index>(1, w_->batch.size / enough);
+  const Index used_tiles = (w_->tiling.tiles + every - 1) / every;
+  const Tiling tiling(used_tiles * kTileRows, kMaxPartials);
   const Index size = k.factors_size(shape), scratch_size = k.factor_scratch_size(shape);
   w_->factors.reserve(size * tiling.chunks);
   w_->factor_scratch.reserve(scratch_size * w_->threads);
@@ -372,8 +381,9 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
     const auto s = w_->scratch_of(thread);
     Scalar* partial = w_->factors.data() + chunk * size;
     std::fill_n(partial, size, Scalar(0));
-    for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
-      const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
+    for (Index used = tiling.chunk_begin(chunk); used < tiling.chunk_end(chunk); ++used) {
+      const Index tile = used * every;
+      const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
 
       // u_n, with E[u_n u_n^T] = M_n
       Scalar* u = s.rows_a;
@@ -393,8 +403,10 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
     }
   });
   k.tree_sum(w_->factors.data(), tiling.chunks, size, 0, size);
+  const Index last = (used_tiles - 1) * every;
+  const Index rows = (used_tiles - 1) * kTileRows + w_->tiling.tile_rows(last);
   preconditioner.factorize(shape, policy.spec().free_parameters(), w_->factors.data(),
-                           static_cast<double>(w_->batch.size), damping);
+                           static_cast<double>(rows), damping);
 }
 
 template <class Scalar>

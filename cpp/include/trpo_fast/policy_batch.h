@@ -63,6 +63,7 @@ class PolicyBatch {
 
   // A preconditioner for F + damping I from one backward pass: M_n is estimated with one cotangent a
   // sample, M_n^{1/2} times random signs drawn from `seed`; for kEmpirical it is the sample's score.
+  // Of a large batch some thousand samples are enough.
   void precondition(double damping, std::uint64_t seed, KroneckerPreconditioner& preconditioner);
 
   // max_n v^T J_n^T M_n J_n v: twice the quadratic model of the largest KL along v. One tangent pass.
