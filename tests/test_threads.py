@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -75,6 +76,28 @@ def test_same_bits_with_a_preconditioner() -> None:
     for n in THREADS[1:]:
         runtime.set_num_threads(n)
         assert _everything("float32", cg_preconditioner="kronecker") == expected, f"{n} threads"
+
+
+def _threads_alive() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_threads_that_rest_are_gone_and_come_back() -> None:
+    runtime.set_num_threads(1)
+    expected = _everything("float32")
+    runtime.rest_threads()
+    alone = _threads_alive()
+    runtime.set_num_threads(3)
+    for _ in range(3):
+        assert _everything("float32") == expected
+        assert _threads_alive() > alone
+        runtime.rest_threads()
+        # a thread that has been joined may be listed a moment longer
+        deadline = time.monotonic() + 10.0
+        while _threads_alive() > alone and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert _threads_alive() == alone
 
 
 @pytest.mark.parametrize("budget", [0, 200_000, 1_000_000])

@@ -14,6 +14,7 @@ void register_runtime(py::module_& m) {
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("default_num_threads", &default_num_threads);
+  m.def("rest_threads", &rest_threads);
   m.def("compiler_version", &compiler_version);
   m.def("eigen_version", &eigen_version);
 }

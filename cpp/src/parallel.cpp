@@ -79,6 +79,13 @@ void set_num_threads(int n) {
 
 int usable_threads() { return forked_after_pool.load() ? 1 : num_threads(); }
 
+void rest_threads() {
+#if defined(_OPENMP)
+  if (pool_started.load() && !forked_after_pool.load() && !omp_in_parallel())
+    omp_pause_resource(omp_pause_soft, omp_get_initial_device());
+#endif
+}
+
 void note_pool_started() {
   if (pool_started.exchange(true)) return;
 #if defined(__unix__) || defined(__APPLE__)

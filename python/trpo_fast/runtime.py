@@ -41,6 +41,14 @@ def set_num_threads(n: int) -> None:
     _core.set_num_threads(n)
 
 
+def rest_threads() -> None:
+    """Let the core's idle threads go, which would spin for milliseconds after their last work.
+
+    For the moment when other processes need the processors. The next work starts them again.
+    """
+    _core.rest_threads()
+
+
 @contextmanager
 def fewer_threads(n: int) -> Iterator[None]:
     """Leave ``n`` of the core's threads (but not the last one) to others meanwhile."""

@@ -19,6 +19,10 @@ int num_threads();
 void set_num_threads(int n);  // throws std::invalid_argument unless n >= 1
 int default_num_threads();
 
+// Lets the calling thread's pool go: idle threads spin for milliseconds, on processors that other
+// processes could use. Starting them again takes a fraction of one.
+void rest_threads();
+
 std::string compiler_version();
 std::string eigen_version();
 

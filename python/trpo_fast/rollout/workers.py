@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from trpo_fast import runtime
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout._base import ActingPolicy, SamplerBase, first_rows
 from trpo_fast.rollout._memory import BlockShape, SharedBlock
@@ -243,6 +244,7 @@ class WorkerSampler(SamplerBase):
         start = "fresh" if not self._started else "resume" if self._resumes else ""
         self._started = self._resumes = False
         self._first_steps = self._counters.astype(np.int64)
+        runtime.rest_threads()  # the workers need the processors
         with self._stops_on_error():
             self._ensure_started()
             for worker in self._workers:
