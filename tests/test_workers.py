@@ -650,6 +650,34 @@ def test_workers_die_in_silence(how: str, capfd: pytest.CaptureFixture[str]) -> 
     assert capfd.readouterr().err == ""
 
 
+class _Terminates:
+    """Its destructor sends the process SIGTERM: Python drops what a signal handler raises there."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # the handler runs between two instructions
+            pass
+
+
+def _terminated_in_a_destructor() -> UnevenEnv:
+    _Terminates()
+    return UnevenEnv()
+
+
+def test_a_worker_terminated_where_exceptions_are_dropped_ends_all_the_same(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    settings = {
+        "n_envs": 1, "first_index": 0, "dtype": "float32", "state_dependent_std": False,
+        "restart_crashed_environments": False,
+    }  # fmt: skip
+    worker = WorkerProcess(0, slice(0, 1), 10.0)
+    worker.send("open", cloudpickle.dumps((_terminated_in_a_destructor, {}, None)), settings)
+    assert worker.process.wait(60.0) == 0
+    worker.end(0.0)
+    assert capfd.readouterr().err == ""
+
+
 def _slowly() -> UnevenEnv:
     time.sleep(0.02)
     return UnevenEnv()

@@ -48,7 +48,13 @@ GRACE_SECONDS = 3.0  # for environments to close before they are killed
 
 
 class _Terminated(BaseException):
-    """SIGTERM: leave whatever is running and close the environments."""
+    """SIGTERM: leave whatever is running and close the environments.
+
+    Raised wherever the signal comes. Inside a destructor or a callback of the import system Python
+    drops what is raised, so `came` is looked at before the next command as well.
+    """
+
+    came = False
 
 
 def main(connection: Connection, memory: int, report: int) -> None:
@@ -60,6 +66,7 @@ def main(connection: Connection, memory: int, report: int) -> None:
 
     worker = _Worker(connection, memory)
     try:
+        sys.unraisablehook = _report_unraisable
         with contextlib.suppress(_Terminated):  # wherever between these two lines it comes
             signal.signal(signal.SIGTERM, _terminate)
             _serve(connection, worker)
@@ -73,7 +80,7 @@ def main(connection: Connection, memory: int, report: int) -> None:
 def _serve(connection: Connection, worker: _Worker) -> None:
     """Answer commands until the parent says goodbye, or is gone."""
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
+        while not _Terminated.came:
             command, *arguments = connection.recv()
             if command == "close":
                 break
@@ -232,7 +239,13 @@ class _Worker:
 
 def _terminate(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _Terminated.came = True
     raise _Terminated
+
+
+def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    if not isinstance(unraisable.exc_value, _Terminated):
+        sys.__unraisablehook__(unraisable)
 
 
 def _survive_only_the_parent(connection: int) -> None:
