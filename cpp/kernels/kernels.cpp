@@ -766,13 +766,25 @@ void pack_gradient(const NetworkShape& shape, const Scalar* flat, Scalar* gradie
   }
 }
 
-// W^T (rows x columns', in strips of 8) of W (columns x rows')
+// W^T (rows x columns') of W (columns x rows'): square blocks of vectors, then what is left in strips
 template <class Scalar>
 void transpose(Index rows, Index columns, const Scalar* w, Index w_stride, Scalar* wt,
                Index wt_stride) {
+  using Packet = PacketOf<Scalar>;
+  constexpr Index W = kLanes<Scalar>;
+  const Index whole = columns / W * W;
+  for (Index j = 0; j < whole; j += W) {
+    for (Index i = 0; i < rows; i += W) {
+      ei::PacketBlock<Packet, W> block;
+      for (Index k = 0; k < W; ++k) block.packet[k] = ei::pload<Packet>(w + (j + k) * w_stride + i);
+      ei::ptranspose(block);
+      for (Index k = 0; k < std::min(W, rows - i); ++k)
+        ei::pstore(wt + (i + k) * wt_stride + j, block.packet[k]);
+    }
+  }
   for (Index i0 = 0; i0 < rows; i0 += 8) {
     const Index i1 = std::min(rows, i0 + 8);
-    for (Index j = 0; j < columns; ++j)
+    for (Index j = whole; j < columns; ++j)
       for (Index i = i0; i < i1; ++i) wt[i * wt_stride + j] = w[j * w_stride + i];
   }
 }

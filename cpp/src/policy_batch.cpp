@@ -169,7 +169,7 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
   // memory: a no-op for a size seen before
   w_->policy = &policy;
   w_->batch = batch;
-  w_->tiling = Tiling(batch.size);
+  w_->tiling = tiling_for(batch.size, policy.n_parameters());
   w_->threads = threads_for(batch.size, policy.n_parameters());
   w_->stride = k.output_stride(shape);
   w_->activation_size = k.activation_size(shape, kTileRows);

@@ -39,11 +39,17 @@ struct Tiling {
   Index chunks;
 };
 
-// Threads worth waking for `rows` samples through a network of `parameters` weights. Below some 2
-// million multiply-adds a region costs more than it saves.
+// Below some 2 million multiply-adds a parallel region costs more than it saves.
+inline bool worth_threads(Index rows, Index parameters) { return rows * parameters >= 2'000'000; }
+
+// Threads worth waking for `rows` samples through a network of `parameters` weights.
 inline int threads_for(Index rows, Index parameters) {
-  constexpr Index kWorthwhile = 2'000'000;
-  return rows * parameters < kWorthwhile ? 1 : usable_threads();
+  return worth_threads(rows, parameters) ? usable_threads() : 1;
+}
+
+// One partial sum where one thread does all the work.
+inline Tiling tiling_for(Index rows, Index parameters) {
+  return Tiling(rows, worth_threads(rows, parameters) ? Tiling::kMaxChunks : 1);
 }
 
 }  // namespace trpo_fast

@@ -73,7 +73,7 @@ void ValueFunction<Scalar>::set_parameters(const Scalar* flat) {
 template <class Scalar>
 void ValueFunction<Scalar>::predict(const Scalar* observations, Index rows, Scalar* values) const {
   const KernelTable<Scalar>& k = kernels<Scalar>();
-  const Tiling tiling(rows);
+  const Tiling tiling = tiling_for(rows, n_parameters());
   const int threads = threads_for(rows, n_parameters());
   w_->reserve(shape_, tiling, threads);
   const Index O = shape_.inputs();
@@ -102,7 +102,7 @@ double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scala
                                          Index rows, bool with_gradient,
                                          const Scalar** packed_gradient) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
-  const Tiling tiling(rows);
+  const Tiling tiling = tiling_for(rows, n_parameters());
   const int threads = threads_for(rows, n_parameters());
   w_->reserve(shape_, tiling, threads);
   const Index O = shape_.inputs();
