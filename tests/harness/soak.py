@@ -11,6 +11,7 @@ follows), the number of open files exactly.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import sys
@@ -77,8 +78,11 @@ class Watcher:
 def family() -> list[int]:
     """This process and its children."""
     me = os.getpid()
-    children = Path(f"/proc/{me}/task").glob("*/children")
-    return [me, *(int(pid) for file in children for pid in file.read_text().split())]
+    processes = [me]
+    for children in Path(f"/proc/{me}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            processes += map(int, children.read_text().split())
+    return processes
 
 
 def resident_bytes(process: int) -> int:
