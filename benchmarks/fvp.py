@@ -12,15 +12,20 @@ does not depend on v prepared outside the clock, as inside conjugate gradient:
 - ``torch.func``: ``linearize`` and ``vjp`` of ``torch.func``; ``torch.func compiled``: a jvp and a vjp
   through ``torch.compile``, where that works.
 - ``jax``: jitted, linearised once outside; ``jax analytic``: hand-written passes, jitted.
-- ``trpo_fast``: the library's product with cached activations. ``trpo_fast, uncached`` includes
-  the forward pass, as a single call from Python without an operator does.
+- ``trpo_fast``: the library's product, with cached activations and, for few outputs, the cached
+  Jacobian of the outputs with respect to the hidden layers. ``trpo_fast, plain passes`` does without
+  the Jacobian: a tangent and an adjoint pass, the operations counted below. ``trpo_fast, operator and
+  product`` makes the operator too, forward pass and Jacobian: what the first product of a conjugate
+  gradient costs. ``trpo_fast, uncached`` is a single call from Python without an operator.
 
 All agree to 1e-4 before they are timed. Operations counted for everybody alike, for a product with
 cached activations (biases, activations and the metric are left out, a multiply-add is two):
 
     N (4 n_0 n_1 + 8 Σ_{l>0} n_l n_{l+1})
 
-two matrix products of the first layer, whose input has no tangent, and four of every other one.
+two matrix products of the first layer, whose input has no tangent, and four of every other one. A
+product by the Jacobian skips some of them: its share may be above one, that of the plain passes tells
+how well the processor is used.
 The share is against large square sgemm by NumPy, PyTorch and JAX in the same rounds; `share` uses
 the fastest of them. Every thread count runs in a process of its own, all sides paired inside it.
 """
@@ -290,6 +295,13 @@ def trpo_fast_products(problem: Problem) -> dict[str, tuple[Side, Array]]:
     if operator is not None:
         cached = operator(observations, damping=DAMPING)
         sides["trpo_fast"] = (lambda: cached(v), np.asarray(cached(v)))
+        plain = operator(observations, damping=DAMPING, expected_products=1)
+        sides["trpo_fast, plain passes"] = (lambda: plain(v), np.asarray(plain(v)))
+
+        def first() -> Any:
+            return operator(observations, damping=DAMPING)(v)
+
+        sides["trpo_fast, operator and product"] = (first, np.asarray(first()))
 
     def uncached() -> Any:
         return policy.fisher_vector_product(observations, v, damping=DAMPING)

@@ -4,9 +4,9 @@
 
 On the batch that a short training run ends with, (F + lambda I) x = g is solved three ways:
 
-* plain conjugate gradient, the default;
+* plain conjugate gradient;
 * diagonal: Jacobi preconditioning with the exact diagonal of F + lambda I, whose cost is left out;
-* Kronecker: ``cg_preconditioner="kronecker"``, the library's (Martens & Grosse 2015).
+* Kronecker: ``cg_preconditioner="kronecker"``, the agent's default (Martens & Grosse 2015).
 
 The table gives the products until the relative residual falls below each tolerance, in float64, and
 the time to the first of them in float32 on one thread, preconditioner included.
