@@ -117,10 +117,11 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
     }
   }
 
-  // two cache lines to read ahead with each row of B, or the same two again and again
+  // with each row of B, bytes to read ahead in proportion to the multiplications, or the same again
+  constexpr Index kAheadStep = kRows * kVectors * Index{sizeof(Packet)} / 12;
   const bool reads_ahead = task.ahead && task.ahead->at < task.ahead->end;
   const char* ahead = reads_ahead ? task.ahead->at : reinterpret_cast<const char*>(c);
-  const Index ahead_step = reads_ahead ? 2 * kCacheLine : 0;
+  const Index ahead_step = reads_ahead ? kAheadStep : 0;
 
   // sum += A B, one row of B at a time
   for (int i = 0; i < task.n_products; ++i) {
@@ -131,7 +132,7 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
     const Index b_stride = p.b_stride;
     for (Index k = p.k; k > 0; --k) {
       read_ahead(ahead);
-      read_ahead(ahead + kCacheLine);
+      if constexpr (kAheadStep > kCacheLine) read_ahead(ahead + kCacheLine);
       ahead += ahead_step;
       Packet b_row[kVectors];
       TRPO_FAST_UNROLL
