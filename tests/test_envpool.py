@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from trpo_fast import core
+from trpo_fast._envpool import make_pool
 from trpo_fast.envs import make_environment
 from trpo_fast.rollout import EnvPoolSampler, Rollout, VectorEnvSampler, make_sampler
 
@@ -156,3 +158,36 @@ def test_mistakes_get_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "envpool", None)
     with pytest.raises(ImportError, match=r'pip install "trpo_fast\[envpool\]"'):
         make_sampler("envpool:CartPole-v1")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be bound here")
+@pytest.mark.parametrize(
+    ("processors", "n_threads", "kwargs", "bound_from"),
+    [
+        ({0, 1}, 2, {}, 0),
+        ({4, 5, 6, 7}, 4, {}, 4),
+        ({0, 1, 2, 3}, 2, {}, None),  # other programs may use the rest: leave it to the scheduler
+        ({0, 2}, 2, {}, None),
+        ({0, 1}, 2, {"num_threads": 2}, None),
+        ({0, 1}, 2, {"thread_affinity_offset": -1}, -1),
+    ],
+)
+def test_threads_are_bound_where_they_are_as_many_as_processors(
+    processors: set[int],
+    n_threads: int,
+    kwargs: dict[str, int],
+    bound_from: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: dict[str, Any] = {}
+
+    def make_gymnasium(task: str, **settings: Any) -> Any:
+        made.update(settings)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: processors)
+    monkeypatch.setattr(envpool, "make_gymnasium", make_gymnasium)
+    with pytest.raises(ValueError, match="seen"):
+        make_pool("envpool:CartPole-v1", seeds=[1, 2], kwargs=kwargs, n_threads=n_threads)
+    assert made.get("thread_affinity_offset") == bound_from
+    assert made["num_threads"] == kwargs.get("num_threads", n_threads)

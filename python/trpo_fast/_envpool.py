@@ -7,6 +7,7 @@ so whoever seeds makes a new one.
 from __future__ import annotations
 
 import difflib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +46,10 @@ def make_pool(
         source: "envpool:" and a task of EnvPool.
         seeds: one for every environment; EnvPool takes 31 bits of each.
         kwargs: further arguments of `envpool.make_gymnasium`.
-        n_threads: threads, unless `kwargs` has `num_threads`. Results do not depend on it.
+        n_threads: threads, unless `kwargs` has `num_threads`. Results do not depend on it. One for
+            every processor of this process is bound to its processor, unless `kwargs` has
+            `thread_affinity_offset`: the scheduler would put two of them on one processor, and
+            leave them there, in many a run.
 
     Raises:
         ImportError: EnvPool is not installed.
@@ -69,9 +73,20 @@ def make_pool(
             task,
             num_envs=len(seeds),
             seed=[int(seed) & (2**31 - 1) for seed in seeds],
-            **{"num_threads": n_threads, **kwargs},
+            **{"num_threads": n_threads, **_binding(n_threads, kwargs), **kwargs},
         )
         read_spaces(pool)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"env: EnvPool cannot make {task!r}: {error}") from error
     return pool
+
+
+def _binding(n_threads: int, kwargs: Mapping[str, Any]) -> dict[str, int]:
+    """Bind the threads where they are as many as processors, and so take none from anybody."""
+    if "num_threads" in kwargs or not hasattr(os, "sched_getaffinity"):
+        return {}
+    processors = sorted(os.sched_getaffinity(0))
+    contiguous = processors[-1] - processors[0] + 1 == len(processors)
+    if n_threads != len(processors) or not contiguous:
+        return {}
+    return {"thread_affinity_offset": processors[0]}

@@ -136,6 +136,7 @@ class VectorEnvSampler(SamplerBase):
         step = self.vector_env.step
         act = actor.step
         next_step = self.autoreset_mode == "NextStep"
+        resetting = bool(next_step and self._resetting.any())
 
         t = row
         inside = False  # between here and the environment: errors are its own
@@ -147,13 +148,16 @@ class VectorEnvSampler(SamplerBase):
                     to_env(buffers.actions[t])
                 )
                 buffers.rewards[t] = rewards
-                buffers.terminated[t] = terminated
-                buffers.truncated[t] = truncated
+                terminated_row, truncated_row = buffers.terminated[t], buffers.truncated[t]
+                terminated_row[:] = terminated
+                truncated_row[:] = truncated
                 write_batch(observations, buffers.observations[t + 1])
-                if next_step and self._resetting.any():
+                if resetting:
                     self._mark_resets(buffers, t)
-                ended = buffers.terminated[t] | buffers.truncated[t]
-                if ended.any():
+                    self._resetting[:] = resetting = False
+                # is any of them set? in a tenth of the time of `any`
+                if b"\x01" in terminated_row.tobytes() or b"\x01" in truncated_row.tobytes():
+                    ended = terminated_row | truncated_row
                     for e in np.flatnonzero(ended).tolist():
                         events.ends.append((t, e))
                         if not buffers.terminated[t, e]:
@@ -161,8 +165,9 @@ class VectorEnvSampler(SamplerBase):
                             events.finals.append(self._final_observation(buffers, t, e, infos))
                     if self.autoreset_mode == "Disabled":
                         self._reset_ended(ended, buffers.observations[t + 1])
-                if next_step:
-                    self._resetting[:] = ended
+                    if next_step:
+                        self._resetting[:] = ended
+                        resetting = True
                 inside = False
                 if on_step is not None:
                     on_step()
