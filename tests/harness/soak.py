@@ -3,9 +3,10 @@
     python tests/harness/soak.py --minutes 60
 
 Trains on CartPole with workers, checkpoints and logs, and reads resident memory and open files of
-the training process and of every worker after each iteration. After the warm-up, a tenth of the
-time, both must stay flat: memory within 2% (medians of the first and of the last fifth of what
-follows), the number of open files exactly.
+the training process and of every worker after each iteration. Time starts with the first of them,
+however long the workers took to come up. After the warm-up, a tenth of the time, both must stay
+flat: memory within 2% (medians of the first and of the last fifth of what follows), the number of
+open files exactly.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Watcher:
     """A callback that reads /proc about once a second, and stops when time is up."""
 
     def __init__(self, seconds: float) -> None:
-        self._start = time.monotonic()
+        self._start: float | None = None  # until the first iteration is over
         self._seconds = seconds
         self._next = 0.0
         self.times: list[float] = []
@@ -40,7 +41,10 @@ class Watcher:
         self.steps = 0
 
     def __call__(self, agent: Any, record: Mapping[str, Any]) -> bool:
-        elapsed = time.monotonic() - self._start
+        now = time.monotonic()
+        if self._start is None:
+            self._start = now
+        elapsed = now - self._start
         self.steps = agent.timesteps
         if elapsed >= self._next:
             self._next = elapsed + min(1.0, self._seconds / 200.0)
