@@ -155,11 +155,14 @@ def abandoned_memory(before: set[str]) -> set[str]:
 
 
 def is_alive(pid: int) -> bool:
+    process = Path(f"/proc/{pid}")
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        n_threads = len(list((process / "task").iterdir()))
     except OSError:
         return False
-    return state != "Z"
+    # its main thread may be gone while another one still holds its connection open
+    return state != "Z" or n_threads > 1
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
