@@ -82,7 +82,10 @@ def _threads_alive() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or "clang" in runtime.info()["compiler"].lower(),
+    reason="counts threads in /proc, and LLVM's idle threads sleep instead of ending",
+)
 def test_threads_that_rest_are_gone_and_come_back() -> None:
     runtime.set_num_threads(1)
     expected = _everything("float32")
