@@ -1,6 +1,7 @@
 # Fails the build when two instruction-set levels share a weak or exported symbol: the linker would keep
 # one of the two, and an old processor would run code of a new one.
 #   cmake -DNM=nm -DOBJECTS=a.o,b.o -P check_levels.cmake
+cmake_minimum_required(VERSION 3.20)
 string(REPLACE "," ";" objects "${OBJECTS}")
 set(seen "")
 foreach(object IN LISTS objects)
