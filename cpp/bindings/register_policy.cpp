@@ -492,7 +492,7 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
       .def(py::init<const P&, Array<Scalar>, std::optional<py::array>, Index, std::string, int>(),
            "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "activation_budget"_a = PolicyBatch<Scalar>::kDefaultActivationBudget,
-           "fisher"_a = "gauss_newton", "products"_a = PolicyBatch<Scalar>::kManyProducts)
+           "fisher"_a = "gauss_newton", "products"_a = 0)
       .def("fisher_vector_product", &B::fisher_vector_product, "vector"_a.noconvert())
       .def("surrogate_gradient", &B::surrogate_gradient, "advantages"_a.noconvert(),
            "old_log_probs"_a.noconvert())

@@ -15,9 +15,9 @@ namespace {
 
 // Whether d outputs / d z of the hidden layers is worth working out for so many products of N samples.
 // A product then skips H_{l+1} H_l multiply-adds on its way down and as many on its way up, for P H_l
-// each, which wait for memory as long as two; the preparation is P times H_{l+1} H_l. Beyond kLargest
-// bytes the memory's bandwidth takes back what is saved. A matter of sizes alone, so that
-// the activation budget does not change the bits.
+// each, which wait for memory as long as two; the preparation is P times H_{l+1} H_l. kLargest
+// bytes are the most it may take. A matter of sizes alone, so that the activation budget does not change
+// the bits.
 template <class Scalar>
 bool jacobian_pays(const NetworkShape& shape, Index tiles, int products) {
   constexpr Index kLargest = Index{256} << 20;

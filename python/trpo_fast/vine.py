@@ -743,7 +743,7 @@ def vine_update(
         return finish("non_finite", "the gradient is not finite, so no update was made")
 
     # x = (F + lambda I)^{-1} g
-    F = policy.fisher_operator(x, damping=cg_damping)
+    F = policy.fisher_operator(x, damping=cg_damping, expected_products=cg_iterations)
     kronecker = cg_preconditioner == "kronecker"
     cg = core.conjugate_gradient(
         F,

@@ -35,14 +35,13 @@ class PolicyBatch {
 
   // Bytes of activations to keep; tiles beyond it are recomputed in every product, to the same bits.
   static constexpr Index kDefaultActivationBudget = Index{512} << 20;
-  static constexpr int kManyProducts = 10;
 
   // Runs the network at the policy's parameters (theta_k) over the batch. `form` is that of later
   // products: kEmpirical needs actions, kIdentity prepares none. `products` is about how many there
   // will be: where it pays, the first works out d outputs / d z of the hidden layers for the others.
   void assign(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
               Index activation_budget = kDefaultActivationBudget,
-              FisherForm form = FisherForm::kGaussNewton, int products = kManyProducts);
+              FisherForm form = FisherForm::kGaussNewton, int products = 0);
   Index size() const;
 
   // log pi_k(a_n|s_n), N doubles; entropy averaged over the batch. Need actions.
