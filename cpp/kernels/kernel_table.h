@@ -65,9 +65,10 @@ struct KernelTable {
   void (*tangent)(const NetworkShape&, const Scalar* packed, const Scalar* packed_v,
                   const Tile<Scalar>&, Scalar* scratch, Scalar* tangent);
 
-  // gradient += J^T u, with cotangents u (rows x output_stride, pad lanes zero).
+  // gradient = J^T u, or gradient += J^T u where add is true, with cotangents u (rows x output_stride,
+  // pad lanes zero).
   void (*adjoint)(const NetworkShape&, const Scalar* packed, const Tile<Scalar>&,
-                  const Scalar* cotangent, Scalar* scratch, Scalar* gradient);
+                  const Scalar* cotangent, Scalar* scratch, bool add, Scalar* gradient);
 
   // factors += sums of outer products over the rows, layer by layer, with h the layer's inputs and
   // delta its backpropagated cotangents: [h; 1] h^T and delta delta^T (Martens & Grosse 2015).
@@ -82,6 +83,8 @@ struct KernelTable {
   void (*unpack_factors)(const NetworkShape&, int layer, const Scalar* factors, double scale,
                          double count, double* a, Index a_stride, double* g, Index g_stride);
 
+  // Doubles only. a . b, of any alignment.
+  Scalar (*dot)(Index n, const Scalar* a, const Scalar* b);
   // Doubles only. Dense matrices, rows `stride` apart, a multiple of the lanes; padding is zero and stays so.
   // c = a b, with a m x k and b k x n; c overlaps neither.
   void (*product)(Index m, Index n, Index k, const Scalar* a, Index a_stride, const Scalar* b,

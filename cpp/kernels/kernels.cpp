@@ -477,15 +477,26 @@ void tangent(const NetworkShape& shape, const Scalar* packed, const Scalar* pack
   }
 }
 
-// row += sum over rows of u
-template <class Scalar>
-void add_column_sums(Index rows, Index columns, const Scalar* u, Scalar* row) {
+// row = sum over rows of u, or row += it, kVectors vectors at a time from column j on
+template <class Scalar, int kVectors>
+void column_sums(Index rows, Index columns, const Scalar* u, bool add, Index j, Scalar* row) {
   using Packet = PacketOf<Scalar>;
   constexpr Index W = kLanes<Scalar>;
-  for (Index j = 0; j < columns; j += W) {
-    Packet sum = ei::pload<Packet>(row + j);
-    for (Index n = 0; n < rows; ++n) sum = ei::padd(sum, ei::pload<Packet>(u + n * columns + j));
-    ei::pstore(row + j, sum);
+  for (; j + kVectors * W <= columns; j += kVectors * W) {
+    Packet sum[kVectors];
+    TRPO_FAST_UNROLL
+    for (int v = 0; v < kVectors; ++v)
+      sum[v] = add ? ei::pload<Packet>(row + j + v * W) : ei::pset1<Packet>(Scalar(0));
+    for (Index n = 0; n < rows; ++n) {
+      TRPO_FAST_UNROLL
+      for (int v = 0; v < kVectors; ++v)
+        sum[v] = ei::padd(sum[v], ei::pload<Packet>(u + n * columns + j + v * W));
+    }
+    TRPO_FAST_UNROLL
+    for (int v = 0; v < kVectors; ++v) ei::pstore(row + j + v * W, sum[v]);
+  }
+  if constexpr (kVectors > 1) {
+    if (j < columns) column_sums<Scalar, kVectors / 2>(rows, columns, u, add, j, row);
   }
 }
 
@@ -519,7 +530,7 @@ void combine_stripes(const Scalar* jacobian, Index P, Index width, Index rows, c
 
 template <class Scalar>
 void adjoint(const NetworkShape& shape, const Scalar* packed, const Tile<Scalar>& tile,
-             const Scalar* cotangent, Scalar* scratch, Scalar* gradient) {
+             const Scalar* cotangent, Scalar* scratch, bool add, Scalar* gradient) {
   const Index rows = tile.rows;
   Scalar* delta_buffer[2] = {scratch, scratch + kTileRows * widest_hidden<Scalar>(shape)};
   const Scalar* delta = cotangent;
@@ -533,9 +544,9 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Tile<Scalar>
     const Index h_stride = l > 0 ? block.stride : shape.inputs();
 
     // db += sum_n delta_n,  dW += sum_n delta_n h_n^T
-    add_column_sums(rows, out_padded, delta, gradient + og.bias);
+    column_sums<Scalar, 4>(rows, out_padded, delta, add, 0, gradient + og.bias);
     MatmulTask<Scalar> outer{};
-    outer.initial = Initial::kAccumulate;
+    outer.initial = add ? Initial::kAccumulate : Initial::kZero;
     outer.c = gradient + og.forward;
     outer.ahead = tile.ahead;
     if (transposed<Scalar>(shape, l)) {
@@ -643,7 +654,8 @@ void add_factors(const NetworkShape& shape, const Scalar* packed, const Tile<Sca
     // sum_n h_n h_n^T,  sum_n h_n^T,  sum_n delta_n delta_n^T
     if (has_factors<Scalar>(shape, l)) {
       add_outer_products(rows, in, h, in_padded, in_padded, h, in_padded, factors + o.inputs);
-      add_column_sums(rows, in_padded, h, factors + o.inputs + in * in_padded);
+      column_sums<Scalar, 4>(rows, in_padded, h, /*add=*/true, 0,
+                             factors + o.inputs + in * in_padded);
       add_outer_products(rows, out, delta, out_padded, out_padded, delta, out_padded,
                          factors + o.outputs);
     }
@@ -669,6 +681,12 @@ void unpack_factors(const NetworkShape& shape, int layer, const Scalar* factors,
   for (Index i = 0; i < out; ++i)
     for (Index j = 0; j < out; ++j)
       g[i * g_stride + j] = scale * static_cast<double>(sums[i * padded<Scalar>(out) + j]);
+}
+
+template <class Scalar>
+Scalar dot(Index n, const Scalar* a, const Scalar* b) {
+  using Vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
+  return Eigen::Map<const Vector>(a, n).dot(Eigen::Map<const Vector>(b, n));
 }
 
 template <class Scalar>
@@ -874,6 +892,7 @@ KernelTable<Scalar> make_table() {
   table.add_factors = add_factors<Scalar>;
   table.unpack_factors = unpack_factors<Scalar>;
   if constexpr (sizeof(Scalar) == sizeof(double)) {
+    table.dot = dot<Scalar>;
     table.product = product<Scalar>;
     table.invert = invert<Scalar>;
   }

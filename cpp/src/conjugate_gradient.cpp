@@ -3,14 +3,10 @@
 #include <cmath>
 #include <cstdio>
 
+#include "vectors.h"
+
 namespace trpo_fast {
 namespace {
-
-double dot(Index n, const double* a, const double* b) {
-  double sum = 0.0;
-  for (Index i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
 
 std::string format(const char* text, double a, double b) {
   char line[160];

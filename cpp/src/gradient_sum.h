@@ -1,8 +1,6 @@
 // Packed gradients, one partial a chunk, summed in a fixed tree.
 #pragma once
 
-#include <cstring>
-
 #include "aligned.h"
 #include "dispatch.h"
 #include "tiling.h"
@@ -17,12 +15,10 @@ class GradientSum {
     partials_.reserve(size_ * tiling.chunks);
   }
 
+  // Of one chunk; its first tile starts it.
   Scalar* partial(Index chunk) { return partials_.data() + chunk * size_; }
-  void clear(Index chunk) {
-    std::memset(partial(chunk), 0, static_cast<std::size_t>(size_) * sizeof(Scalar));
-  }
 
-  // The sum of the partials, packed; valid until the next clear.
+  // The sum of the partials, packed; valid until the partials are written again.
   const Scalar* sum(const Tiling& tiling, int threads) {
     constexpr Index kRange = 16384;  // scalars that one thread sums at a time
     if (tiling.chunks > 1)

@@ -244,7 +244,6 @@ void PolicyBatch<Scalar>::Workspace::pull_back(const AddCotangent& add_cotangent
     const auto s = scratch_of(thread);
     double* log_std_sum = log_std_sums.data() + chunk * std::max<Index>(1, A);
     std::fill_n(log_std_sum, A, 0.0);
-    gradient.clear(chunk);
     for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
       const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
 
@@ -257,7 +256,7 @@ void PolicyBatch<Scalar>::Workspace::pull_back(const AddCotangent& add_cotangent
 
       // g += J^T u
       kernels<Scalar>().adjoint(shape, policy->packed(), tile_at(tile, s), u, s.scratch,
-                                gradient.partial(chunk));
+                                /*add=*/tile > tiling.chunk_begin(chunk), gradient.partial(chunk));
     }
   });
   gradient.collect(shape, tiling, threads, inverse_n, gradient_out);
@@ -329,7 +328,6 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
     const auto s = w_->scratch_of(thread);
     double* log_std_sum = w_->log_std_sums.data() + chunk * std::max<Index>(1, A);
     std::fill_n(log_std_sum, A, 0.0);
-    w_->gradient.clear(chunk);
     for (Index tile = w_->tiling.chunk_begin(chunk); tile < w_->tiling.chunk_end(chunk); ++tile) {
       ReadAhead ahead;
       const Tile<Scalar> samples = w_->tile_for_product(tile, s, ahead);
@@ -341,7 +339,8 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
       if (w_->form == FisherForm::kEmpirical) w_->apply_scores(tile, v_log_std, u, log_std_sum);
       else w_->apply_metric(tile, u);
       // y += J^T u
-      k.adjoint(shape, policy.packed(), samples, u, s.scratch, w_->gradient.partial(chunk));
+      k.adjoint(shape, policy.packed(), samples, u, s.scratch,
+                /*add=*/tile > w_->tiling.chunk_begin(chunk), w_->gradient.partial(chunk));
     }
   });
   w_->has_jacobian = true;

@@ -10,6 +10,7 @@
 
 #include "aligned.h"
 #include "dispatch.h"
+#include "vectors.h"
 
 namespace trpo_fast {
 namespace {
@@ -25,18 +26,6 @@ std::string format(const char* text, Numbers... numbers) {
   char line[320];
   std::snprintf(line, sizeof(line), text, numbers...);
   return line;
-}
-
-double norm(const std::vector<double>& x) {
-  double sum = 0.0;
-  for (double v : x) sum += v * v;
-  return std::sqrt(sum);
-}
-
-double dot(const std::vector<double>& x, const std::vector<double>& y) {
-  double sum = 0.0;
-  for (std::size_t i = 0; i < x.size(); ++i) sum += x[i] * y[i];
-  return sum;
 }
 
 }  // namespace

@@ -12,17 +12,9 @@
 #include "gradient_sum.h"
 #include "tiling.h"
 #include "trpo_fast/rng.h"
+#include "vectors.h"
 
 namespace trpo_fast {
-namespace {
-
-double dot(const std::vector<double>& a, const std::vector<double>& b) {
-  double sum = 0.0;
-  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-}  // namespace
 
 template <class Scalar>
 struct ValueFunction<Scalar>::Workspace {
@@ -112,7 +104,6 @@ double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scala
     Scalar* outputs = hidden + w_->activations;
     Scalar* u = outputs + kTileRows * w_->stride;
     Scalar* scratch = u + kTileRows * w_->stride;
-    if (with_gradient) w_->gradient.clear(chunk);
     double sum = 0.0;
     for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
       const Index begin = tiling.tile_begin(tile), n = tiling.tile_rows(tile);
@@ -128,7 +119,7 @@ double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scala
       }
       if (with_gradient)
         k.adjoint(shape_, w_->packed.data(), {x, n, hidden}, u, scratch,
-                  w_->gradient.partial(chunk));
+                  /*add=*/tile > tiling.chunk_begin(chunk), w_->gradient.partial(chunk));
     }
     w_->loss_sums[static_cast<std::size_t>(chunk)] = sum;
   });
