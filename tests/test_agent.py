@@ -132,7 +132,7 @@ def test_when_the_value_function_is_fitted_changes_no_bit(
     agent = trained(n_threads=3, overlap_value_fit=overlaps)
     assert runtime.get_num_threads() == 3
     # the fit is under way on the third thread, or waits for the next rollout to be there
-    assert watched.seen == {("_Background", 2) if overlaps else ("_Deferred", 3)}
+    assert watched.seen == {("Future", 2) if overlaps else ("_Deferred", 3)}
     assert bits(agent) == bits(trained(n_threads=threads, overlap_value_fit=not overlaps))
 
 

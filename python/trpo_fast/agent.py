@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,8 @@ class TRPO:
         self._predictions = 0
         self._notice = ""  # for the next record
         self._unsaved_environments = ""
-        self._value_fit: _Background | _Deferred | None = None  # under way
+        self._background: Executor  # while learn runs
+        self._value_fit: Future[core.FitSummary] | _Deferred | None = None  # under way
         self._last_value_fit: core.FitSummary | None = None
         self._callbacks = CallbackList()
         self._callback_state: dict[str, Any] = {}
@@ -212,7 +213,10 @@ class TRPO:
         self._callbacks = callbacks
         on_step = partial(callbacks.on_step, self) if callbacks.wants_steps else None
 
-        with _Console(progress, loggers, start=self.timesteps, goal=goal) as console:
+        with (
+            _Console(progress, loggers, start=self.timesteps, goal=goal) as console,
+            ThreadPoolExecutor(1, "value fit") as self._background,
+        ):
             callbacks.on_start(self, goal)
             try:
                 while self.timesteps < goal:
@@ -348,7 +352,9 @@ class TRPO:
             iterations=config.value_lbfgs_iterations,
             seed=_derived_seed(config.seed, _SHUFFLE, self.iteration),
         )
-        self._value_fit = _Background(fit) if config.overlap_value_fit else _Deferred(fit)
+        # the core releases the GIL for all of it
+        overlaps = config.overlap_value_fit
+        self._value_fit = self._background.submit(fit) if overlaps else _Deferred(fit)
 
     def _finish_value_fit(self) -> core.FitSummary | None:
         """Wait for the value fit under way, if there is one; the summary of the last one made."""
@@ -366,7 +372,10 @@ class TRPO:
     def _update_statistics(self, rollout: Rollout) -> None:
         """Merge the batch into the running statistics, frozen from here to the next update."""
         if self.config.normalize_observations:
-            self.observation_statistics.update(rollout.observations[rollout.valid])
+            rows = rollout.observations.reshape(-1, self.observation_statistics.dim)
+            if not rollout.valid.all():
+                rows = rows[rollout.valid.ravel()]
+            self.observation_statistics.update(rows)
             self._freeze_normalizer()
         self.timesteps += rollout.n_transitions
         self.iteration += 1
@@ -721,29 +730,6 @@ class _Batch:
         self.advantages = advantages  # (N,) reward units
         self.returns = returns  # (N,) reward units: targets of V
         self.values = values  # (N,) reward units: V before the fit
-
-
-class _Background:
-    """A value fit in a thread of its own: the core releases the GIL for all of it."""
-
-    def __init__(self, fit: Callable[[], core.FitSummary]) -> None:
-        self._summary: core.FitSummary | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(fit,), name="value fit")
-        self._thread.start()
-
-    def _run(self, fit: Callable[[], core.FitSummary]) -> None:
-        try:
-            self._summary = fit()
-        except BaseException as error:  # raised again in the thread that waits
-            self._error = error
-
-    def result(self) -> core.FitSummary:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._summary is not None
-        return self._summary
 
 
 class _Deferred:
