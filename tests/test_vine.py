@@ -387,17 +387,24 @@ def test_the_step_is_that_of_the_core() -> None:
 
 
 def test_cartpole_learns_by_vine() -> None:
-    agent = VineTRPO(
-        "CartPole-v1", vine={"states": 64, "branch_steps": 32}, batch_size=512, n_envs=4, seed=0
-    )
-    agent.learn(30_000, progress=False)
-    # sixteen runs, of which each hangs on the last digits, gave 165 to 500; random actions give 22
-    assert agent.evaluate(5).mean_return > 100
-    record = agent.last_record
-    assert record["vine/branches"] == 2
-    assert record["vine/branch_steps"] <= 64 * 2 * 32
-    assert record["time/timesteps"] == agent.timesteps >= 30_000
-    agent.close()
+    returns = []
+    for seed in (0, 1):
+        agent = VineTRPO(
+            "CartPole-v1",
+            vine={"states": 64, "branch_steps": 32},
+            batch_size=512,
+            n_envs=4,
+            seed=seed,
+        )
+        agent.learn(60_000, progress=False)
+        returns.append(agent.evaluate(5).mean_return)
+        record = agent.last_record
+        assert record["vine/branches"] == 2
+        assert record["vine/branch_steps"] <= 64 * 2 * 32
+        assert record["time/timesteps"] == agent.timesteps >= 60_000
+        agent.close()
+    # one run hangs on the last digits: twelve seeds gave 500 nine times, and 279, 358 and 492
+    assert np.mean(returns) > 300
 
 
 def test_cartpole_learns_without_a_value_function() -> None:
