@@ -667,18 +667,44 @@ def _terminated_in_a_destructor() -> UnevenEnv:
     return UnevenEnv()
 
 
-def test_a_worker_terminated_where_exceptions_are_dropped_ends_all_the_same(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def _terminated_in_an_import() -> UnevenEnv:
+    import terminated_while_it_is_imported  # noqa: F401
+
+    return UnevenEnv()
+
+
+def _ends_in_silence(make_env: Any, capfd: pytest.CaptureFixture[str]) -> None:
     settings = {
         "n_envs": 1, "first_index": 0, "dtype": "float32", "state_dependent_std": False,
         "restart_crashed_environments": False,
     }  # fmt: skip
     worker = WorkerProcess(0, slice(0, 1), 10.0)
-    worker.send("open", cloudpickle.dumps((_terminated_in_a_destructor, {}, None)), settings)
+    worker.send("open", cloudpickle.dumps((make_env, {}, None)), settings)
     assert worker.process.wait(60.0) == 0
     worker.end(0.0)
     assert capfd.readouterr().err == ""
+
+
+def test_a_worker_terminated_where_exceptions_are_dropped_ends_all_the_same(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    _ends_in_silence(_terminated_in_a_destructor, capfd)
+
+
+def test_a_worker_terminated_in_an_import_ends_after_it(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # an exception in the middle, and the C++ of some modules calls std::terminate
+    (tmp_path / "terminated_while_it_is_imported.py").write_text(
+        "import os, pathlib, signal\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "for _ in range(1000):\n"
+        "    pass\n"
+        "pathlib.Path(__file__).with_name('whole').touch()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _ends_in_silence(_terminated_in_an_import, capfd)
+    assert (tmp_path / "whole").exists()
 
 
 def _slowly() -> UnevenEnv:

@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ ERROR_KINDS = ("EnvironmentFailure", "ValueError", "TypeError", "ImportError", "
 
 GRACE_SECONDS = 3.0  # for environments to close before they are killed
 
+_IMPORT_SECONDS = 0.01  # between two looks whether an import has ended
+
 
 class _Terminated(BaseException):
     """SIGTERM: leave whatever is running and close the environments.
 
-    Raised wherever the signal comes. Inside a destructor or a callback of the import system Python
-    drops what is raised, so `came` is looked at before the next command as well.
+    Raised where the signal comes, but never out of an import, see `_terminate`. Inside a destructor
+    Python drops what is raised, so `came` is looked at before the next command as well.
     """
 
     came = False
@@ -237,10 +240,24 @@ class _Worker:
             self._policy.clear_normalizer()
 
 
-def _terminate(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _terminate(_: int, frame: FrameType | None) -> None:
+    if _is_importing(frame):
+        # the C++ of a module that is being made may not survive an exception: look again soon
+        signal.signal(signal.SIGALRM, _terminate)
+        signal.setitimer(signal.ITIMER_REAL, _IMPORT_SECONDS)
+        return
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
     _Terminated.came = True
     raise _Terminated
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
