@@ -8,6 +8,7 @@ worked out by hand. The policy of these tests counts too: action = 1000 env + co
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -655,6 +656,75 @@ def test_bad_vector_environments_get_a_sentence(mode: AutoresetMode, what: str) 
     sampler.bind(CountingPolicy(), seed=0)
     with pytest.raises(expected, match=words):
         collect_twos(sampler)
+    sampler.close()
+
+
+class OtherArrays(SyncVectorEnv):
+    """What it returns is right, or wrong, but not laid out as the arrays of Gymnasium's own."""
+
+    def __init__(self, change: Callable[..., Any], mode: AutoresetMode) -> None:
+        super().__init__([CountingEnv, CountingEnv], autoreset_mode=mode)
+        self._change = change
+
+    def step(self, actions: Any) -> Any:
+        return self._change(*super().step(actions))
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda o, r, *rest: (np.asfortranarray(o), r.tolist(), *rest),
+        lambda o, r, te, tr, i: (o.tolist(), r, te.tolist(), tr.astype(np.uint8), i),
+        lambda o, r, te, tr, i: (o.astype(np.int64), r.astype(np.int32), te, tr[:], i),
+    ],
+    ids=["Fortran order", "lists", "integers"],
+)
+def test_vector_environments_may_return_other_arrays(
+    mode: AutoresetMode, change: Callable[..., Any]
+) -> None:
+    rollouts = []
+    for vector_env in (
+        OtherArrays(change, mode),
+        SyncVectorEnv([CountingEnv, CountingEnv], autoreset_mode=mode),
+    ):
+        sampler = VectorEnvSampler(vector_env)
+        sampler.bind(CountingPolicy(), seed=0)
+        rollouts.append(sampler.collect(12))
+        sampler.close()
+    assert rollouts[1].terminated.any()
+    for name in (*ARRAYS, "episode_returns", "final_observations"):
+        np.testing.assert_array_equal(getattr(rollouts[0], name), getattr(rollouts[1], name))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (
+            lambda o, r, *rest: (o, r[:1, None].repeat(3, 1), *rest),
+            EnvironmentFailure,
+            r"step 0: ValueError: .*step\(\) must return .* each for 2 environments",
+        ),
+        (
+            lambda o, r, te, *rest: (o, r, None, *rest[:1], {}, 0),
+            EnvironmentFailure,
+            r"step 0: ValueError: .*step\(\) must return",
+        ),
+        (
+            lambda o, *rest: (o[:, :1], *rest),
+            ValueError,
+            r"step 0: observation: expected shape \(2, 2\), got \(2, 1\)",
+        ),
+    ],
+    ids=["rewards", "six values", "observations"],
+)
+def test_wrong_arrays_of_a_vector_environment_get_a_sentence(
+    change: Callable[..., Any], error: type[Exception], words: str
+) -> None:
+    sampler = VectorEnvSampler(OtherArrays(change, AutoresetMode.NEXT_STEP))
+    sampler.bind(CountingPolicy(), seed=0)
+    with pytest.raises(error, match=words):
+        sampler.collect(2)
     sampler.close()
 
 

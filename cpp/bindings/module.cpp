@@ -4,6 +4,7 @@
 namespace trpo_fast::bindings {
 void register_algorithms(pybind11::module_& m);
 void register_policy(pybind11::module_& m);
+void register_rollout(pybind11::module_& m);
 void register_runtime(pybind11::module_& m);
 void register_value_function(pybind11::module_& m);
 }  // namespace trpo_fast::bindings
@@ -13,5 +14,6 @@ PYBIND11_MODULE(_core, m) {
   trpo_fast::bindings::register_runtime(m);
   trpo_fast::bindings::register_algorithms(m);
   trpo_fast::bindings::register_policy(m);
+  trpo_fast::bindings::register_rollout(m);
   trpo_fast::bindings::register_value_function(m);
 }

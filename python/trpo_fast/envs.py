@@ -653,27 +653,27 @@ class ActionAdapter:
     ) -> Callable[[Array], Array]:
         """The function behind `to_env` for batches of exactly `n`, without its checks.
 
-        `dtype` is that of the stored actions where the caller knows it.
+        `dtype` is that of the stored actions where the caller knows it; they must be C-contiguous
+        then.
         """
         space_dtype = np.dtype(self.space.dtype)
         shape: tuple[int, ...] = (n, *self.space.shape)
         if self.is_discrete:
             return self._discrete_converter(space_dtype, shape)
-        # bounds as full arrays: NumPy's broadcasting costs more than the comparison itself
-        flat = (n, self.action_dim)
-        low = np.ascontiguousarray(np.broadcast_to(self.space.low.reshape(1, -1), flat))
-        high = np.ascontiguousarray(np.broadcast_to(self.space.high.reshape(1, -1), flat))
-        maximum, minimum = np.maximum, np.minimum
+        low, high = self.space.low.ravel(), self.space.high.ravel()
+        is_float = space_dtype in (np.float32, np.float64)
+        if is_float and dtype is not None and np.promote_types(dtype, space_dtype) == space_dtype:
+            from trpo_fast.core import ActionClip
+
+            native = ActionClip(low, high, dtype).clip
+            return native if len(shape) == 2 else lambda actions: native(actions).reshape(shape)
 
         def clip(actions: Array) -> Array:
-            clipped: Array = minimum(maximum(actions, low), high)
+            clipped: Array = np.minimum(np.maximum(actions, low), high)
             return clipped
 
         if space_dtype.kind != "f":
             return lambda actions: np.rint(clip(actions)).astype(space_dtype).reshape(shape)
-        promoted = None if dtype is None else np.promote_types(dtype, space_dtype)
-        if promoted == space_dtype and shape == flat:
-            return clip
         return lambda actions: clip(actions).astype(space_dtype, copy=False).reshape(shape)
 
     def _discrete_converter(

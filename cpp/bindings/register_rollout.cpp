@@ -1,0 +1,143 @@
+// Between two steps of a group of environments: one call where NumPy would take several.
+#include <algorithm>
+
+#include "arrays.h"
+#include "trpo_fast/actions.h"
+
+namespace trpo_fast::bindings {
+namespace {
+
+// Clipped actions (E x K), always in a new array: an environment may keep the one it was given.
+template <class Stored, class Bound>
+class ActionClip {
+ public:
+  ActionClip(Array<Bound> low, Array<Bound> high) : low_(std::move(low)), high_(std::move(high)) {
+    check_shape("low", low_, {-1});
+    check_shape("high", high_, {low_.shape(0)});
+  }
+
+  Array<Bound> clip(const Array<Stored>& actions) const {
+    const py::ssize_t K = low_.shape(0);
+    check_shape("actions", actions, {-1, K});
+    const py::ssize_t E = actions.shape(0);
+    Array<Bound> clipped({E, K});
+    clip_actions(actions.data(), E, K, low_.data(), high_.data(), clipped.mutable_data());
+    return clipped;
+  }
+
+ private:
+  Array<Bound> low_, high_;
+};
+
+// Row t of a rollout's arrays as a vector environment gives it: r_t, its flags, and s_{t+1}.
+template <class Scalar>
+class RowWriter {
+ public:
+  RowWriter(Array<Scalar> observations, Array<double> rewards, Array<bool> terminated,
+            Array<bool> truncated)
+      : observations_(std::move(observations)),
+        rewards_(std::move(rewards)),
+        terminated_(std::move(terminated)),
+        truncated_(std::move(truncated)) {
+    check_shape("rewards", rewards_, {-1, -1});
+    T_ = rewards_.shape(0);
+    E_ = rewards_.shape(1);
+    check_shape("observations", observations_, {T_ + 1, E_, -1});
+    O_ = observations_.shape(2);
+    check_shape("terminated", terminated_, {T_, E_});
+    check_shape("truncated", truncated_, {T_, E_});
+    x_ = observations_.mutable_data();
+    r_ = rewards_.mutable_data();
+    terminated_data_ = terminated_.mutable_data();
+    truncated_data_ = truncated_.mutable_data();
+  }
+
+  // Whether an episode ended in row t. None, and the row may be partly written, where these are not
+  // arrays (E x O), (E), (E), (E) of float or double and bool, C-contiguous: then NumPy must do it.
+  std::optional<bool> write(py::ssize_t t, const py::object& observations,
+                            const py::object& rewards, const py::object& terminated,
+                            const py::object& truncated) {
+    if (t < 0 || t >= T_)
+      throw py::index_error("t: expected a row in [0, " + std::to_string(T_) + "), got " +
+                            std::to_string(t) + ".");
+    if (!copy_numbers(observations, {E_, O_}, x_ + (t + 1) * E_ * O_) ||
+        !copy_numbers(rewards, {E_}, r_ + t * E_))
+      return std::nullopt;
+    const std::optional<bool> some_terminated = copy_flags(terminated, terminated_data_ + t * E_);
+    const std::optional<bool> some_truncated = copy_flags(truncated, truncated_data_ + t * E_);
+    if (!some_terminated || !some_truncated) return std::nullopt;
+    return *some_terminated || *some_truncated;
+  }
+
+ private:
+  // The numbers of a C-contiguous array of exactly this dtype and shape, or null.
+  template <class T>
+  static const T* numbers(const py::object& object, std::initializer_list<py::ssize_t> shape) {
+    if (!py::isinstance<Array<T>>(object)) return nullptr;
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    const bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
+                      std::equal(shape.begin(), shape.end(), array.shape());
+    return fits ? static_cast<const T*>(array.data()) : nullptr;
+  }
+
+  template <class To>
+  static bool copy_numbers(const py::object& from, std::initializer_list<py::ssize_t> shape,
+                           To* to) {
+    const auto copy = [&](const auto* values) {
+      py::ssize_t n = 1;
+      for (py::ssize_t extent : shape) n *= extent;
+      std::transform(values, values + n, to, [](auto value) { return static_cast<To>(value); });
+      return true;
+    };
+    if (const double* values = numbers<double>(from, shape)) return copy(values);
+    if (const float* values = numbers<float>(from, shape)) return copy(values);
+    return false;
+  }
+
+  std::optional<bool> copy_flags(const py::object& from, bool* to) const {
+    const bool* flags = numbers<bool>(from, {E_});
+    if (flags == nullptr) return std::nullopt;
+    std::copy(flags, flags + E_, to);
+    return std::find(flags, flags + E_, true) != flags + E_;
+  }
+
+  Array<Scalar> observations_;
+  Array<double> rewards_;
+  Array<bool> terminated_, truncated_;
+  py::ssize_t T_ = 0, E_ = 0, O_ = 0;
+  Scalar* x_ = nullptr;
+  double* r_ = nullptr;
+  bool *terminated_data_ = nullptr, *truncated_data_ = nullptr;
+};
+
+template <class Stored, class Bound>
+void register_clip(py::module_& m, const char* name) {
+  using namespace py::literals;
+  using C = ActionClip<Stored, Bound>;
+  py::class_<C>(m, name)
+      .def(py::init<Array<Bound>, Array<Bound>>(), "low"_a.noconvert(), "high"_a.noconvert())
+      .def("clip", &C::clip, "actions"_a.noconvert());
+}
+
+template <class Scalar>
+void register_writer(py::module_& m, const char* name) {
+  using namespace py::literals;
+  using W = RowWriter<Scalar>;
+  py::class_<W>(m, name)
+      .def(py::init<Array<Scalar>, Array<double>, Array<bool>, Array<bool>>(),
+           "observations"_a.noconvert(), "rewards"_a.noconvert(), "terminated"_a.noconvert(),
+           "truncated"_a.noconvert())
+      .def("write", &W::write, "t"_a, "observations"_a, "rewards"_a, "terminated"_a, "truncated"_a);
+}
+
+}  // namespace
+
+void register_rollout(py::module_& m) {
+  register_clip<float, float>(m, "ActionClipF32ToF32");
+  register_clip<float, double>(m, "ActionClipF32ToF64");
+  register_clip<double, double>(m, "ActionClipF64ToF64");
+  register_writer<float>(m, "RowWriterF32");
+  register_writer<double>(m, "RowWriterF64");
+}
+
+}  // namespace trpo_fast::bindings

@@ -1,0 +1,121 @@
+"""Between two steps of a group of environments: clipped actions, and rows of the rollout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trpo_fast import core
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "bound"), [("float32", "float32"), ("float32", "float64"), ("float64", "float64")]
+)
+def test_clipped_actions_are_those_of_numpy(stored: str, bound: str) -> None:
+    low = np.array([-1.0, -np.inf, 0.1, -0.4], bound)
+    high = np.array([1.0, 0.7, np.inf, 0.4], bound)
+    actions = np.random.default_rng(0).normal(scale=3.0, size=(50, 4)).astype(stored)
+    actions[3, 1] = np.nan
+    clipped = core.ActionClip(low, high, stored).clip(actions)
+    expected = np.minimum(np.maximum(actions, low), high)
+    assert clipped.dtype == expected.dtype == bound
+    np.testing.assert_array_equal(clipped, expected)
+    assert not np.shares_memory(clipped, actions)
+
+
+def test_bounds_must_hold_the_actions() -> None:
+    with pytest.raises(TypeError, match="low, high: expected float bounds at least as wide"):
+        core.ActionClip(np.zeros(2, np.float32), np.ones(2, np.float32), "float64")
+    with pytest.raises(TypeError, match="got int64 and int64"):
+        core.ActionClip(np.zeros(2, np.int64), np.ones(2, np.int64), "float32")
+    with pytest.raises(ValueError, match=r"high: expected shape \(2,\), got \(3,\)"):
+        core.ActionClip(np.zeros(2, np.float32), np.ones(3, np.float32), "float32")
+    clip = core.ActionClip(np.zeros(2), np.ones(2), "float32").clip
+    with pytest.raises(ValueError, match=r"actions: expected shape \(N, 2\), got \(4, 3\)"):
+        clip(np.zeros((4, 3), np.float32))
+    with pytest.raises(TypeError):
+        clip(np.zeros((4, 2)))
+
+
+T, E, O = 5, 3, 2  # noqa: E741
+
+
+def rollout_arrays(dtype: str) -> dict[str, Array]:
+    return {
+        "observations": np.full((T + 1, E, O), 7.0, dtype),
+        "rewards": np.full((T, E), 7.0),
+        "terminated": np.zeros((T, E), np.bool_),
+        "truncated": np.zeros((T, E), np.bool_),
+    }
+
+
+def one_step(dtype: str) -> dict[str, Array]:
+    rng = np.random.default_rng(1)
+    return {
+        "observations": rng.normal(size=(E, O)).astype(dtype),
+        "rewards": rng.normal(size=E).astype(dtype),
+        "terminated": np.zeros(E, np.bool_),
+        "truncated": np.zeros(E, np.bool_),
+    }
+
+
+@pytest.mark.parametrize("given", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_is_written(dtype: str, given: str) -> None:
+    arrays, step = rollout_arrays(dtype), one_step(given)
+    write = core.RowWriter(**arrays).write
+    assert write(2, **step) is False
+    for flag in ("terminated", "truncated"):
+        ends = step | {flag: np.array([False, False, True])}
+        assert write(3, **ends) is True
+        np.testing.assert_array_equal(arrays[flag][3], ends[flag])
+        arrays[flag][3] = False
+    for row in (2, 3):
+        np.testing.assert_array_equal(
+            arrays["observations"][row + 1], step["observations"].astype(dtype)
+        )
+        np.testing.assert_array_equal(arrays["rewards"][row], step["rewards"].astype(np.float64))
+    # and nothing else
+    assert (arrays["observations"][:3] == 7.0).all()
+    assert (arrays["observations"][5:] == 7.0).all()
+    assert (arrays["rewards"][[0, 1, 4]] == 7.0).all()
+    assert not arrays["terminated"].any()
+    assert not arrays["truncated"].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("observations", np.zeros((E, O), np.uint8)),
+        ("observations", np.zeros((O, E)).T),
+        ("observations", np.zeros((E, O + 1))),
+        ("observations", [[0.0] * O] * E),
+        ("observations", np.zeros((E, O), ">f8")),
+        ("rewards", np.zeros(E, np.int64)),
+        ("rewards", np.zeros((E, 1))),
+        ("rewards", None),
+        ("terminated", [False] * E),
+        ("truncated", np.zeros(E, np.uint8)),
+        ("truncated", np.zeros(E + 1, np.bool_)),
+        ("truncated", np.zeros(2 * E, np.bool_)[::2]),
+    ],
+)
+def test_anything_else_is_left_to_numpy(name: str, value: Any) -> None:
+    write = core.RowWriter(**rollout_arrays("float32")).write
+    assert write(0, **(one_step("float64") | {name: value})) is None
+
+
+def test_rows_and_arrays_are_checked() -> None:
+    arrays = rollout_arrays("float32")
+    write = core.RowWriter(**arrays).write
+    for t in (-1, T):
+        with pytest.raises(IndexError, match=r"t: expected a row in \[0, 5\), got"):
+            write(t, **one_step("float32"))
+    with pytest.raises(ValueError, match=r"observations: expected shape \(6, 3, N\), got"):
+        core.RowWriter(**(arrays | {"observations": np.zeros((T, E, O), np.float32)}))
+    with pytest.raises(TypeError):
+        core.RowWriter(**(arrays | {"terminated": np.zeros((T, E), np.uint8)}))
