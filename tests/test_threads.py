@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -82,10 +83,13 @@ def _threads_alive() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-@pytest.mark.skipif(
+_counts_threads = pytest.mark.skipif(
     not sys.platform.startswith("linux") or "clang" in runtime.info()["compiler"].lower(),
     reason="counts threads in /proc, and LLVM's idle threads sleep instead of ending",
 )
+
+
+@_counts_threads
 def test_threads_that_rest_are_gone_and_come_back() -> None:
     runtime.set_num_threads(1)
     expected = _everything("float32")
@@ -101,6 +105,23 @@ def test_threads_that_rest_are_gone_and_come_back() -> None:
         while _threads_alive() > alone and time.monotonic() < deadline:
             time.sleep(0.001)
         assert _threads_alive() == alone
+
+
+@_counts_threads
+@pytest.mark.parametrize(("minibatch", "woken"), [(64, 0), (4_000, 2), (None, 2)])
+def test_a_fit_by_small_minibatches_wakes_nobody(minibatch: int | None, woken: int) -> None:
+    """An idle thread spins for milliseconds, beside the rollout that the fit overlaps."""
+    runtime.set_num_threads(3)
+    _, data = _problem("float32")
+    value = core.ValueFunction(17)
+
+    def fit() -> int:
+        before = _threads_alive()
+        value.fit(data["observations"], data["targets"], epochs=1, minibatch_size=minibatch)
+        return _threads_alive() - before
+
+    with ThreadPoolExecutor(1) as fresh:  # without a pool of the core's threads yet
+        assert fresh.submit(fit).result() == woken
 
 
 @pytest.mark.parametrize("budget", [0, 200_000, 1_000_000])

@@ -16,6 +16,16 @@
 
 namespace trpo_fast {
 
+namespace {
+
+// Rows of one pass of the fit: a minibatch, or all of them.
+Index rows_at_once(const ValueFitOptions& options, Index rows) {
+  const bool minibatches = options.method == ValueFitMethod::kAdam && options.minibatch_size > 0;
+  return minibatches ? std::min<Index>(options.minibatch_size, rows) : rows;
+}
+
+}  // namespace
+
 template <class Scalar>
 struct ValueFunction<Scalar>::Workspace {
   AlignedBuffer<Scalar> packed;
@@ -83,7 +93,8 @@ double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* tar
                                    double* gradient) {
   const Scalar* packed_gradient = nullptr;
   const double inverse_n = 1.0 / static_cast<double>(rows);
-  const double sum = accumulate(observations, targets, rows, gradient != nullptr, &packed_gradient);
+  const double sum = accumulate(observations, targets, rows, threads_for(rows, n_parameters()),
+                                gradient != nullptr, &packed_gradient);
   if (gradient) kernels<Scalar>().unpack_gradient(shape_, packed_gradient, inverse_n, gradient);
   return sum * inverse_n;
 }
@@ -91,11 +102,10 @@ double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* tar
 // Sum of squared errors, and the packed gradient of that sum.
 template <class Scalar>
 double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scalar* targets,
-                                         Index rows, bool with_gradient,
+                                         Index rows, int threads, bool with_gradient,
                                          const Scalar** packed_gradient) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const Tiling tiling = tiling_for(rows, n_parameters());
-  const int threads = threads_for(rows, n_parameters());
   w_->reserve(shape_, tiling, threads);
   const Index O = shape_.inputs();
 
@@ -134,8 +144,8 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
                                      const ValueFitOptions& options, ValueFitSummary& summary) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const Index O = shape_.inputs();
-  const bool full_batch = options.minibatch_size <= 0 || options.minibatch_size >= rows;
-  const Index size = full_batch ? rows : options.minibatch_size;
+  const Index size = rows_at_once(options, rows);
+  const bool full_batch = size == rows;
   if (!full_batch) {
     w_->minibatch_x.reserve(size * O);
     w_->minibatch_y.reserve(size);
@@ -170,7 +180,8 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
 
       // theta -= lr m^ / (sqrt(v^) + eps)
       const Scalar* gradient = nullptr;
-      accumulate(batch_x, batch_y, n, /*with_gradient=*/true, &gradient);
+      accumulate(batch_x, batch_y, n, threads_for(n, n_parameters()), /*with_gradient=*/true,
+                 &gradient);
       ++adam_steps_;
       ++summary.steps;
       const double t = static_cast<double>(adam_steps_);
@@ -280,12 +291,19 @@ ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Sca
   const std::vector<Scalar> parameters = parameters_, m = m_, v = v_;
   const std::int64_t adam_steps = adam_steps_;
 
-  summary.loss_before = loss(observations, targets, rows, nullptr);
+  // Minibatches are work for one thread. Nobody is woken for the two losses around them, who would
+  // then spin beside whatever else is running.
+  const auto mean_loss = [&] {
+    const int threads = threads_for(rows_at_once(options, rows), n_parameters());
+    return accumulate(observations, targets, rows, threads, /*with_gradient=*/false, nullptr) /
+           static_cast<double>(rows);
+  };
+  summary.loss_before = mean_loss();
   if (std::isfinite(summary.loss_before)) {
     if (options.method == ValueFitMethod::kAdam)
       fit_adam(observations, targets, rows, options, summary);
     else fit_lbfgs(observations, targets, rows, options, summary);
-    summary.loss_after = loss(observations, targets, rows, nullptr);
+    summary.loss_after = mean_loss();
   } else {
     summary.loss_after = summary.loss_before;
   }

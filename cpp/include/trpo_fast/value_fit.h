@@ -62,7 +62,7 @@ class ValueFunction {
 
  private:
   struct Workspace;
-  double accumulate(const Scalar* x, const Scalar* y, Index rows, bool with_gradient,
+  double accumulate(const Scalar* x, const Scalar* y, Index rows, int threads, bool with_gradient,
                     const Scalar** packed_gradient);
   void fit_adam(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
                 ValueFitSummary& summary);
