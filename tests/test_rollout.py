@@ -921,3 +921,18 @@ def test_all_spaces_run_end_to_end(observation_space: Any, action_space: Any, mo
     if not adapter.is_discrete:
         # clipped for the environment, stored as they were sampled
         assert np.abs(rollout.actions).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "busy"),
+    [
+        (lambda: make_sampler(CountingEnv, n_envs=3), 1),
+        (lambda: make_sampler("CartPole-v1", n_envs=3, n_workers=2), 2),
+        (lambda: make_sampler(SyncVectorEnv([CountingEnv] * 3)), 1),
+        (lambda: make_sampler(AsyncVectorEnv([CountingEnv] * 3)), 3),
+    ],
+    ids=["in process", "workers", "sync", "async"],
+)
+def test_a_sampler_knows_how_many_cores_it_keeps_busy(make: Callable[[], Any], busy: int) -> None:
+    with make() as sampler:
+        assert sampler.busy_cores == busy

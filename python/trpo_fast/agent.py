@@ -24,7 +24,7 @@ from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .config import TRPOConfig
 from .envs import describe_spaces, spaces_mismatch
 from .presets import find_preset
-from .rollout import Rollout, Sampler, make_sampler
+from .rollout import Rollout, Sampler, available_cores, make_sampler
 
 if TYPE_CHECKING:
     from .envs import EnvSource
@@ -226,8 +226,7 @@ class TRPO:
                     fit = self._finish_value_fit()  # of the batch before, made meanwhile
                     with runtime.fewer_threads(self._fit_threads):
                         batch = self._advantages(rollout)
-                        self._start_value_fit(batch)
-                        update = self._improve_policy(batch)
+                        update = self._improve(batch)
                     self._update_statistics(rollout)
                     self.is_between_iterations = True
                     self._elapsed_seconds += time.perf_counter() - started
@@ -283,6 +282,16 @@ class TRPO:
         """V(s) in the units of the rewards, (N,)."""
         return self.value_function.predict(observations).astype(np.float64) * self.value_scale
 
+    def _improve(self, batch: _Batch) -> core.UpdateSummary:
+        """The trust-region step, and the start of the value fit, which needs nothing of it."""
+        if self._fit_threads:
+            self._start_value_fit(batch)
+            return self._improve_policy(batch)
+        update = self._improve_policy(batch)
+        runtime.rest_threads()  # fit and rollout need the processors
+        self._start_value_fit(batch)
+        return update
+
     def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
         """The trust-region step."""
         return self.policy.update(
@@ -324,14 +333,18 @@ class TRPO:
 
     @property
     def _fit_threads(self) -> int:
-        """Threads that the value fit takes from the policy update: minibatches are work for one."""
-        return int(self.config.overlap_value_fit)
+        """Threads that the value fit takes from the policy update: minibatches are work for one.
+
+        None where the next rollout leaves a processor idle, which the fit then has for itself.
+        """
+        fills_machine = self.sampler.busy_cores >= available_cores()
+        return int(self.config.overlap_value_fit and fills_machine)
 
     def _start_value_fit(self, batch: _Batch) -> None:
         """Regress V on the returns, in units of their running standard deviation.
 
         The result is first needed for the next advantages, so the fit runs beside the policy update
-        and, where it takes longer, beside the next rollout.
+        and the next rollout, or the rollout alone, see ``_improve``.
         """
         config = self.config
         if config.scale_returns:

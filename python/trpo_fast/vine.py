@@ -270,6 +270,7 @@ class VineSampler:
         self.gamma = gamma
         self.name = trunk.name
         self.n_envs = trunk.n_envs
+        self.busy_cores = trunk.busy_cores
         self.observation_encoder = trunk.observation_encoder
         self.action_adapter = trunk.action_adapter
         self.options = options

@@ -77,6 +77,7 @@ class Sampler(Protocol):
 
     name: str
     n_envs: int
+    busy_cores: int
     observation_encoder: ObservationEncoder
     action_adapter: ActionAdapter
 
@@ -204,6 +205,7 @@ class SamplerBase:
     ) -> None:
         self.name = name
         self.n_envs = n_envs
+        self.busy_cores = 1  # processors that a rollout has work for
         self.first_index = first_index
         self.observation_space = observation_space
         self.action_space = action_space

@@ -49,6 +49,7 @@ class EnvPoolSampler(VectorEnvSampler):
             state_dependent_std=state_dependent_std,
             autoreset_mode="NextStep",
         )
+        self.busy_cores = n_threads
 
     def _make(self, seeds: Any) -> Any:
         return make_pool(

@@ -69,6 +69,8 @@ class VectorEnvSampler(SamplerBase):
             state_dependent_std=state_dependent_std,
         )
         self.vector_env = vector_env
+        if _steps_in_parallel(vector_env):
+            self.busy_cores = self.n_envs
         self.autoreset_mode = _autoreset_mode(vector_env, autoreset_mode)
         # NEXT_STEP: environments whose next step is a reset
         self._resetting = np.zeros(self.n_envs, np.bool_)
@@ -259,6 +261,12 @@ def _autoreset_mode(vector_env: Any, override: str | None) -> str:
             "gymnasium.vector.AutoresetMode, because a wrong guess would train on resets"
         )
     return str(mode)
+
+
+def _steps_in_parallel(vector_env: Any) -> bool:
+    from gymnasium.vector import AsyncVectorEnv
+
+    return is_envpool(vector_env) or isinstance(vector_env.unwrapped, AsyncVectorEnv)
 
 
 def _accepts_seed_list(vector_env: Any) -> bool:

@@ -149,6 +149,7 @@ class WorkerSampler(SamplerBase):
             dtype=dtype,
             state_dependent_std=state_dependent_std,
         )
+        self.busy_cores = len(self._groups)
         self._recovers = restart_crashed_environments
 
     @property
