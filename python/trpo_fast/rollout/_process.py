@@ -87,6 +87,15 @@ class WorkerProcess:
         self.connection = Connection(ours.detach())
         self._deliver(sys.path)
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+    def progress(self) -> int:
+        """A number that changes with every time step; 0 before the first policy."""
+        return self.block.progress() if "block" in self.__dict__ else 0
+
     def send(self, *command: Any) -> None:
         """Give a command; its answer comes with `receive`."""
         self.command = command
@@ -131,8 +140,7 @@ class WorkerProcess:
         if self.process.poll() is not None and not self.connection.poll():
             raise self._lost(where()) from self._trace()
         now = time.monotonic()
-        # there is no block before the first policy
-        progress = self.block.progress() if "block" in self.__dict__ else 0
+        progress = self.progress()
         if progress != self._progress:
             self._progress, self._moved = progress, now
         elif now - self._moved > self._timeout:

@@ -3,7 +3,8 @@
 Every worker holds a contiguous group of the environments and a policy of its own. Before a rollout
 it reads the parameters from memory that it shares with the parent; then it steps, exactly as
 `InProcessSampler` does; then the parent copies whole arrays out. Since every environment has random
-streams of its own, the result has the same bits for any number of workers.
+streams of its own, the result has the same bits for any number of workers. Meanwhile the parent sees
+to it that none of them stays on a slow processor, see `trpo_fast.rollout._cores`.
 
 Workers are fresh interpreters, not forks and not `multiprocessing` children: they start safely in a
 process that has threads, never import the user's main script again, and so need no
@@ -30,6 +31,7 @@ import numpy.typing as npt
 from trpo_fast import runtime
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout._base import ActingPolicy, SamplerBase, first_rows
+from trpo_fast.rollout._cores import CoreExchange, can_exchange
 from trpo_fast.rollout._memory import BlockShape, SharedBlock
 from trpo_fast.rollout._process import ROW, Lost, WorkerProcess, stop_workers
 from trpo_fast.rollout.data import Budget, Rollout
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 
 DEFAULT_TIMEOUT = 300.0  # seconds
+
+LEAST_ROLLOUT = 0.02  # seconds, of rollouts during which workers may exchange processors
 
 _LOOK_SECONDS = 0.5  # how often a parent that waits looks whether its workers live and move
 
@@ -136,6 +140,7 @@ class WorkerSampler(SamplerBase):
         self._timeout = math.inf if timeout is None else timeout
         self._workers: list[WorkerProcess] = []
         self._resumes = False  # the environments were restored, the workers do not know it yet
+        self._last_seconds = 0.0  # that a rollout took
         self._stop = weakref.finalize(self, stop_workers, self._workers, os.getpid())
         # contiguous groups, as even as can be
         n_workers = min(n_workers, n_envs)
@@ -256,7 +261,8 @@ class WorkerSampler(SamplerBase):
             rollout = Rollout.concatenate(self._parts(budget, on_step))
             self._read_state()
         self._started = True
-        return replace(rollout, seconds=time.perf_counter() - start_time)
+        self._last_seconds = time.perf_counter() - start_time
+        return replace(rollout, seconds=self._last_seconds)
 
     def _send_collect(
         self, worker: WorkerProcess, budget: Budget, start: str, pauses: bool
@@ -286,10 +292,12 @@ class WorkerSampler(SamplerBase):
             self._workers[w].block.lasting["counters"][:] = counters + np.uint64(1)
             self._send_collect(self._workers[w], budget, "fresh", on_step is not None)
 
+        exchange = None if on_step is not None else self._exchange(budget)
         answers: list[Any] = [ROW] * len(self._workers)
         while waiting := [w for w, answer in enumerate(answers) if answer is ROW]:
             on_loss = restart if self._recovers else None
-            for w, answer in zip(waiting, self._gather(waiting, on_loss=on_loss), strict=True):
+            came = self._gather(waiting, on_loss=on_loss, exchange=exchange)
+            for w, answer in zip(waiting, came, strict=True):
                 answers[w] = answer
             if ROW in answers and on_step is not None:
                 on_step()
@@ -303,6 +311,15 @@ class WorkerSampler(SamplerBase):
                 self._workers, answers, crashes, strict=True
             )
         ]
+
+    def _exchange(self, budget: Budget) -> CoreExchange | None:
+        """Who looks after the processors of the workers, where the rollout is long enough."""
+        short = self._last_seconds < LEAST_ROLLOUT
+        # a worker that is replaced in the middle would be another process
+        if short or len(self._workers) < 2 or self._recovers or not can_exchange():
+            return None
+        steps = [sum(budget.steps[worker.group]) for worker in self._workers]
+        return CoreExchange(self._workers, steps, self._last_seconds)
 
     def _read_state(self) -> None:
         for worker in self._workers:
@@ -388,10 +405,12 @@ class WorkerSampler(SamplerBase):
         which: Sequence[int] | None = None,
         *,
         on_loss: Callable[[int, EnvironmentFailure], None] | None = None,
+        exchange: CoreExchange | None = None,
     ) -> list[Any]:
         """One answer of each worker, in their order.
 
         `on_loss` is called for a worker that is gone or hangs, and must make it answer after all.
+        `exchange` looks after all of them meanwhile.
 
         Raises:
             EnvironmentFailure: a worker ended or hangs.
@@ -401,7 +420,12 @@ class WorkerSampler(SamplerBase):
         answers: dict[int, Any] = {}
         while len(answers) < len(which):
             waiting = {self._workers[w].connection: w for w in which if w not in answers}
-            ready = wait(list(waiting), timeout=_LOOK_SECONDS)
+            timeout = _LOOK_SECONDS
+            if exchange is not None:
+                timeout = min(timeout, exchange.seconds_to_next_look())
+            ready = wait(list(waiting), timeout=timeout)
+            if exchange is not None and len(ready) < len(waiting):
+                exchange.look(at_once=bool(ready))
             for connection, w in waiting.items():
                 worker = self._workers[w]
                 try:
