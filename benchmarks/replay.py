@@ -8,14 +8,16 @@ very actions of that training. A recording holds them, and the policies that cho
 - :func:`replay` steps bare environments through the same episodes: the environment alone;
 - :func:`play_policies` collects the same rollouts with the recorded policies: no learning.
 
-Both must see the recorded rewards, bit for bit, or it was not the same work.
+Both go through the recording in turns of so many iterations, so that they can be timed in turns with
+the training itself. Both must see the recorded rewards, bit for bit, or it was not the same work.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import gymnasium as gym
@@ -46,6 +48,13 @@ class Recording:
     pool_actions: list[NDArray[Any]] = field(default_factory=list)  # of an EnvPool, of each step
     pool_is_valid: list[NDArray[np.bool_]] = field(default_factory=list)  # no autoreset
 
+    def turns(self, iterations: int | None) -> int:
+        """Turns of so many iterations, which must go into the recording without a rest."""
+        turns, rest = divmod(len(self.budgets), iterations or len(self.budgets))
+        if rest:
+            raise ValueError(f"iterations: {len(self.budgets)} are not turns of {iterations}")
+        return turns
+
 
 class _Recorder(gym.Wrapper[Any, Any, Any, Any]):
     """Keeps the arguments of reset and step."""
@@ -63,7 +72,18 @@ class _Recorder(gym.Wrapper[Any, Any, Any, Any]):
         return self.env.step(action)
 
 
-def record(source: str, steps: int, env_kwargs: dict[str, Any], *, seed: int = 0) -> Recording:
+def learn_iterations(agent: TRPO, iterations: int) -> int:
+    """Train for exactly so many iterations, and return their steps.
+
+    An EnvPool's autoresets are no steps: by a number of steps it may take an iteration more.
+    """
+    before, goal = agent.timesteps, agent.iteration + iterations
+    most = iterations * agent.config.batch_size
+    agent.learn(most, callback=lambda agent, _: agent.iteration < goal, progress=False)
+    return agent.timesteps - before
+
+
+def record(source: str, iterations: int, env_kwargs: dict[str, Any], *, seed: int = 0) -> Recording:
     """Train as :class:`trpo_fast.TRPO` does by default, and keep what was done."""
     pool = is_envpool_source(source)
     recorders: list[_Recorder] = []
@@ -92,31 +112,37 @@ def record(source: str, steps: int, env_kwargs: dict[str, Any], *, seed: int = 0
         return rollout
 
     agent.sampler.collect = collect_and_keep  # type: ignore[method-assign]
-    agent.learn(steps, progress=False)
-    recording.steps = agent.timesteps
+    recording.steps = learn_iterations(agent, iterations)
     recording.episodes = [recorder.episodes for recorder in recorders if recorder.episodes]
     agent.close()
     return recording
 
 
-def replay(recording: Recording, part: slice = slice(None)) -> Callable[[], int]:
+def replay(
+    recording: Recording, part: slice = slice(None), *, iterations: int | None = None
+) -> Callable[[], int]:
     """Open bare environments and return the call that takes them through their episodes.
 
-    ``part`` are the environments that this process steps, one after the other.
+    ``part`` are the environments that this process steps, one after the other; a call is a turn of
+    so many ``iterations``, by default all of them.
     """
+    turns = recording.turns(iterations)
     if is_envpool_source(recording.source):
-        return _replay_pool(recording)
+        return _replay_pool(recording, turns)
     environments = [
-        (make_environment(recording.source, **recording.env_kwargs), episodes)
+        (make_environment(recording.source, **recording.env_kwargs), list(_cut(episodes, turns)))
         for episodes in recording.episodes[part]
     ]
+    coming = iter(range(turns))
 
     def run() -> int:
+        turn = next(coming)
         steps = 0
-        for env, episodes in environments:
+        for env, pieces in environments:
             step = env.step
-            for arguments, actions in episodes:
-                env.reset(**arguments)
+            for arguments, actions in pieces[turn]:
+                if arguments is not None:
+                    env.reset(**arguments)
                 for action in actions:
                     step(action)
                 steps += len(actions)
@@ -125,20 +151,43 @@ def replay(recording: Recording, part: slice = slice(None)) -> Callable[[], int]
     return run
 
 
-def _replay_pool(recording: Recording) -> Callable[[], int]:
+def _cut(
+    episodes: list[Episode], turns: int
+) -> Iterator[list[tuple[dict[str, Any] | None, list[Any]]]]:
+    """Episodes in so many turns of equally many steps; None: an episode goes on."""
+    size = sum(len(actions) for _, actions in episodes) // turns
+    turn: list[tuple[dict[str, Any] | None, list[Any]]] = []
+    room = size
+    for arguments, actions in episodes:
+        begin: dict[str, Any] | None = arguments
+        rest = actions
+        while len(rest) >= room:
+            yield [*turn, (begin, rest[:room])]
+            begin, rest, turn, room = None, rest[room:], [], size
+        if rest or begin is not None:
+            turn.append((begin, rest))
+            room -= len(rest)
+
+
+def _replay_pool(recording: Recording, turns: int) -> Callable[[], int]:
     pool = make_pool(
         recording.source,
         seeds=[environment_seed(recording.seed, e, 0) for e in range(recording.n_envs)],
         kwargs=recording.env_kwargs,
         n_threads=threads_of_pool(recording.n_envs),
     )
+    size = len(recording.pool_actions) // turns
+    coming = iter(range(turns))
 
     def run() -> int:
-        pool.reset()
+        turn = next(coming)
+        rows = slice(turn * size, (turn + 1) * size)
+        if turn == 0:
+            pool.reset()
         step = pool.step
-        for actions in recording.pool_actions:
+        for actions in recording.pool_actions[rows]:
             step(actions)
-        return recording.steps
+        return int(np.count_nonzero(recording.pool_is_valid[rows]))
 
     return run
 
@@ -181,14 +230,21 @@ def check_replay(recording: Recording) -> None:
     _compare(recording, total, "the bare environments")
 
 
-def play_policies(recording: Recording, agent: TRPO) -> Callable[[], int]:
-    """Return the call that collects the recorded rollouts again, with a fresh agent's sampler."""
+def play_policies(
+    recording: Recording, agent: TRPO, *, iterations: int | None = None
+) -> Callable[[], int]:
+    """Return the call that collects the recorded rollouts again, with a fresh agent's sampler.
+
+    A call is a turn of so many ``iterations``, by default all of them.
+    """
+    size = len(recording.budgets) // recording.turns(iterations)
+    coming = iter(list(zip(recording.budgets, recording.policies, strict=True)))
+    total, steps = 0.0, 0
 
     def run() -> int:
-        total, steps = 0.0, 0
-        for budget, (parameters, normalizer) in zip(
-            recording.budgets, recording.policies, strict=True
-        ):
+        nonlocal total, steps
+        before = steps
+        for budget, (parameters, normalizer) in islice(coming, size):
             agent.policy.parameters = parameters
             if normalizer is not None:
                 agent.policy.set_normalizer(
@@ -200,8 +256,9 @@ def play_policies(recording: Recording, agent: TRPO) -> Callable[[], int]:
             rollout = agent.sampler.collect(budget)
             total += float(rollout.rewards[rollout.valid].sum())
             steps += rollout.n_transitions
-        _compare(recording, total, "the rollouts")
-        return steps
+        if steps == recording.steps:
+            _compare(recording, total, "the rollouts")
+        return steps - before
 
     return run
 

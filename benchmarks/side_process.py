@@ -1,9 +1,9 @@
 """One side of a comparison in a process of its own, and what that process and its children cost.
 
 Libraries in one process share a memory peak and a set of threads; in processes of their own they do
-not. A side is built and imported outside the clock, waits, runs when told to, and reports wall time
-and CPU time; the caller tells the sides one after the other, in rotating order, so that all of them
-see the same moods of the machine.
+not. A side is built and imported outside the clock, waits, works a turn when told to, and reports
+wall time and CPU time; the caller tells the sides one after the other, turn by turn, so that all of
+them see the same moods of the machine.
 
 CPU time is that of the whole family of processes. Memory is the sum of each process's own peak,
 where files and shared memory that processes map in common count once. Both need Linux's /proc;
@@ -12,6 +12,7 @@ elsewhere the CPU time is that of the one process, and the memory is not known.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -28,7 +29,7 @@ from typing import Any
 PROC = Path("/proc")
 PATIENCE_SECONDS = 1800.0  # with a side that does not answer
 
-Work = Callable[[], int]  # returns the environment steps taken
+Work = Callable[[], int]  # one turn; returns the environment steps taken
 Side = Callable[[], AbstractContextManager[Work]]
 
 
@@ -92,7 +93,7 @@ def peak_memory(pid: int) -> float | None:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run of a side took."""
+    """What one turn of a side took."""
 
     steps: int
     seconds: float
@@ -105,7 +106,7 @@ class SideFailed(RuntimeError):
 
 
 class SideProcess:
-    """Runs a side in a fresh interpreter, whenever :meth:`run` is called."""
+    """A side in a fresh interpreter, which goes through :meth:`open`, turns, :meth:`shut`, again."""
 
     def __init__(self, side: Side) -> None:
         context = multiprocessing.get_context("spawn")
@@ -114,10 +115,41 @@ class SideProcess:
         self._process.start()
         theirs.close()
 
-    def run(self) -> Measurement:
-        """Build the side anew, run it once, and take it down; only the run is measured."""
-        self._connection.send("run")
+    def open(self) -> None:
+        """Build the side anew, outside the clock.
+
+        Raises
+        ------
+        SideFailed
+            It cannot be built.
+        """
+        self._ask("open")
+
+    def turn(self) -> Measurement:
+        """Let the side work for a turn, and measure it.
+
+        Raises
+        ------
+        SideFailed
+            The work raised, or its process ended.
+        """
+        measurement = self._ask("turn")
+        assert isinstance(measurement, Measurement)
+        return measurement
+
+    def shut(self) -> None:
+        """Take the side down; its process stays for the next :meth:`open`.
+
+        Raises
+        ------
+        SideFailed
+            It cannot be taken down.
+        """
+        self._ask("shut")
+
+    def _ask(self, what: str) -> Measurement | None:
         try:
+            self._connection.send(what)
             if not self._connection.poll(PATIENCE_SECONDS):
                 raise SideFailed(f"no answer within {PATIENCE_SECONDS:.0f} s")
             answer = self._connection.recv()
@@ -126,7 +158,7 @@ class SideProcess:
             raise SideFailed(f"its process ended with {self._process.exitcode}") from None
         if isinstance(answer, str):
             raise SideFailed(answer)
-        assert isinstance(answer, Measurement)
+        assert answer is None or isinstance(answer, Measurement)
         return answer
 
     def close(self) -> None:
@@ -147,42 +179,53 @@ class SideProcess:
 def _serve(side: Side, connection: Connection) -> None:
     # the sides' libraries warn about each other's versions; their errors come through
     warnings.simplefilter("ignore")
+    with contextlib.ExitStack() as opened, contextlib.suppress(KeyboardInterrupt):
+        work: Work | None = None
+        while True:
+            answer: Measurement | str | None = None
+            try:
+                # whoever asked may have been interrupted: nobody listens any more
+                asked = connection.recv()
+            except (EOFError, ConnectionError):
+                return
+            try:
+                if asked == "open":
+                    work = opened.enter_context(side())
+                elif asked == "turn":
+                    assert work is not None
+                    answer = _measured(work)
+                else:
+                    work = None
+                    opened.close()
+            except Exception as error:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                place = f"{Path(where.filename).name}:{where.lineno}"
+                answer = f"{type(error).__name__}: {error} ({place})"
+            try:
+                connection.send(answer)
+            except ConnectionError:
+                return
+
+
+def _measured(work: Work) -> Measurement:
     pid = os.getpid()
     on_linux = PROC.is_dir()
-    while True:
-        try:
-            connection.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        answer: Measurement | str
-        try:
-            with side() as work:
-                gc.collect()
-                children = children_cpu_seconds(pid) if on_linux else 0.0
-                cpu, start = time.process_time(), time.perf_counter()
-                steps = work()
-                seconds = time.perf_counter() - start
-                cpu = time.process_time() - cpu
-                if on_linux:
-                    cpu += children_cpu_seconds(pid) - children
-                answer = Measurement(steps, seconds, cpu, peak_memory(pid))
-        except KeyboardInterrupt:
-            return
-        except BaseException as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(where.filename).name}:{where.lineno}"
-            answer = f"{type(error).__name__}: {error} ({place})"
-        try:
-            connection.send(answer)
-        except (BrokenPipeError, ConnectionError):  # interrupted: nobody listens any more
-            return
+    gc.collect()
+    children = children_cpu_seconds(pid) if on_linux else 0.0
+    cpu, start = time.process_time(), time.perf_counter()
+    steps = work()
+    seconds = time.perf_counter() - start
+    cpu = time.process_time() - cpu
+    if on_linux:
+        cpu += children_cpu_seconds(pid) - children
+    return Measurement(steps, seconds, cpu, peak_memory(pid))
 
 
 # ---- parts of a side that run in parallel
 
 
 class Crew:
-    """Persistent processes, each of which prepares its part once and then does it when told to.
+    """Persistent processes, each of which prepares its part once and does a turn of it when told to.
 
     Parameters
     ----------

@@ -5,7 +5,8 @@ The tables of the README:
     python benchmarks/training.py --envs CartPole-v1,HalfCheetah-v5 --json training.json
     python benchmarks/training.py --quick            a minute, to see that it works
 
-For each environment, in every round, each side once, in rotating order:
+For each environment, in every round, the sides take turns of a second or less, in rotating order,
+each beside its ceiling, so that both see the same moods of the machine:
 
 - ``environment only``: bare environments under the actions of the trpo_fast training, bit for bit
   (see ``replay.py``), in one process and in several: the ceiling.
@@ -18,13 +19,15 @@ For each environment, in every round, each side once, in rotating order:
 - the same on EnvPool, where it has the environment.
 
 All Gymnasium environments, the bare ones included, are made without Gymnasium's passive checker.
-Every side lives in a process of its own; building and importing stay outside the clock. Peers train
-for fewer steps (``--peer-updates``): all figures are per step. ``--minutes`` bounds the whole: no
-environment begins a further round after its share of them.
+Every side lives in a process of its own; building and importing stay outside the clock, and the
+first turn of a round does not count. A turn is ``--turn`` updates, of peers ``--peer-turn``: all
+figures are per step. ``--minutes`` bounds the whole: no environment begins a further round after its
+share of them.
 
-``of ceiling`` is the ceiling's wall time per step over the side's, within each round, the ceiling
-being that with the same number of processes stepping environments; ``CPU share`` is the same of CPU
-time, all processes together, which holds on a busy machine too, and charges what another core did.
+``of ceiling`` is the ceiling's wall time per step over the side's, turn by turn, the ceiling being
+that with the same number of processes stepping environments; ``CPU share`` is the same of CPU time,
+all processes together, which holds on a busy machine too, and charges what another core did. Both are
+medians over all turns of all rounds; ``low`` and ``high`` are their quartiles.
 ``memory`` is the peak of all processes of a side together (see ``side_process.py``).
 """
 
@@ -37,7 +40,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,8 +52,11 @@ from report import Timing
 from side_process import Crew, Measurement, SideFailed, SideProcess, Work
 
 UPDATE_STEPS = 2048
+PAUSE_SECONDS = 0.05  # until idle threads of the side before have stopped spinning
 PEER_ENVS = 8  # of trpo_fast's defaults
 HIDDEN = (64, 64)
+
+Turn = tuple[int, int]  # round, turn in it
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,16 @@ class Task:
     """An environment, and how long a training lasts."""
 
     env: str
-    updates: int
+    updates: int  # that count, in turns
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     envpool: bool = True  # EnvPool has the same environment
+    turn: int = 1  # updates of a turn
+    peer_turn: int = 1
 
     @property
-    def steps(self) -> int:
-        """Environment steps of a training."""
-        return self.updates * UPDATE_STEPS
+    def turns(self) -> int:
+        """Turns of a training that count; one goes before them."""
+        return max(1, self.updates // self.turn)
 
 
 TASKS = {
@@ -90,19 +98,19 @@ def make(task: Task) -> Any:
     return gymnasium.make(task.env, disable_env_checker=True, **task.env_kwargs)
 
 
-# ---- sides: a context in which a call trains, or does a part of it, and returns its steps
+# ---- sides: a context in which a call trains for a turn, or does a part of it, and returns its steps
 
 
 @contextmanager
-def environment_only(recording: Path, processes: int) -> Iterator[Work]:
+def environment_only(recording: Path, processes: int, turn: int) -> Iterator[Work]:
     """Bare environments through the recorded episodes."""
     if processes == 1:
-        yield _replay_part(recording, slice(None))
+        yield _replay_part(recording, slice(None), turn)
         return
     environments = _load(recording).n_envs
     bounds = [environments * p // processes for p in range(processes + 1)]
     crew = Crew(
-        [partial(_replay_part, recording, slice(*bounds[p:][:2])) for p in range(processes)]
+        [partial(_replay_part, recording, slice(*bounds[p:][:2]), turn) for p in range(processes)]
     )
     try:
         yield crew
@@ -110,12 +118,12 @@ def environment_only(recording: Path, processes: int) -> Iterator[Work]:
         crew.close()
 
 
-def _replay_part(recording: Path, part: slice) -> Work:
+def _replay_part(recording: Path, part: slice, turn: int) -> Work:
     from replay import replay
 
     kept = _load(recording)
     report.quiet_simulator(kept.source)
-    return replay(kept, part)
+    return replay(kept, part, iterations=turn)
 
 
 def _load(recording: Path) -> Any:
@@ -125,7 +133,7 @@ def _load(recording: Path) -> Any:
 
 
 @contextmanager
-def rollout_only(recording: Path, workers: int) -> Iterator[Work]:
+def rollout_only(recording: Path, workers: int, turn: int) -> Iterator[Work]:
     """The recorded rollouts again, with their policies."""
     from replay import play_policies
     from trpo_fast import TRPO
@@ -134,22 +142,23 @@ def rollout_only(recording: Path, workers: int) -> Iterator[Work]:
     report.quiet_simulator(kept.source)
     agent = TRPO(kept.source, env_kwargs=kept.env_kwargs, seed=kept.seed, n_workers=workers)
     with contextlib.closing(agent):
-        yield play_policies(kept, agent)
+        yield play_policies(kept, agent, iterations=turn)
 
 
 @contextmanager
-def trpo_fast(source: str, task: Task, steps: int, **settings: Any) -> Iterator[Work]:
+def trpo_fast(source: str, task: Task, **settings: Any) -> Iterator[Work]:
     """trpo_fast, with its defaults but for the settings."""
+    from replay import learn_iterations
     from trpo_fast import TRPO
 
     report.quiet_simulator(source)
     agent = TRPO(source, env_kwargs=task.env_kwargs, seed=0, **settings)
     with contextlib.closing(agent):
-        yield lambda: agent.learn(steps, progress=False).timesteps
+        yield partial(learn_iterations, agent, task.turn)
 
 
 @contextmanager
-def sb3_contrib(task: Task, steps: int) -> Iterator[Work]:
+def sb3_contrib(task: Task) -> Iterator[Work]:
     """sb3-contrib with its defaults."""
     from sb3_contrib import TRPO
     from stable_baselines3.common.logger import Logger
@@ -157,12 +166,18 @@ def sb3_contrib(task: Task, steps: int) -> Iterator[Work]:
     env = make(task)
     model = TRPO("MlpPolicy", env, device="cpu", seed=0)
     model.set_logger(Logger(None, []))  # its default leaves a folder behind for every run
-    yield lambda: int(model.learn(steps).num_timesteps)
+
+    def run() -> int:
+        before = model.num_timesteps
+        model.learn(task.peer_turn * UPDATE_STEPS, reset_num_timesteps=False)
+        return int(model.num_timesteps - before)
+
+    yield run
     env.close()
 
 
 @contextmanager
-def torch_trpo(task: Task, steps: int) -> Iterator[Work]:
+def torch_trpo(task: Task) -> Iterator[Work]:
     """The plain PyTorch baseline with the settings of sb3-contrib."""
     import numpy as np
     from gymnasium.spaces import Box
@@ -175,11 +190,16 @@ def torch_trpo(task: Task, steps: int) -> Iterator[Work]:
     env.close()
     settings = Settings(max_kl=0.01 * dimensions, cg_damping=0.1 * dimensions)
     agent = TorchTRPO(task.env, settings, seed=0, env_kwargs=task.env_kwargs)
-    yield lambda: agent.learn(steps).timesteps
+
+    def run() -> int:
+        before = agent.timesteps
+        return agent.learn(task.peer_turn * UPDATE_STEPS).timesteps - before
+
+    yield run
 
 
 @contextmanager
-def tianshou(task: Task, steps: int, *, envpool: bool) -> Iterator[Work]:
+def tianshou(task: Task, *, envpool: bool) -> Iterator[Work]:
     """Tianshou 2 with the settings of its MuJoCo example, but eight environments and our batch."""
     import numpy as np
     import torch
@@ -257,7 +277,7 @@ def tianshou(task: Task, steps: int, *, envpool: bool) -> Iterator[Work]:
     params: Any = OnPolicyTrainerParams(
         training_collector=collector,
         max_epochs=1,
-        epoch_num_steps=steps,
+        epoch_num_steps=task.peer_turn * UPDATE_STEPS,
         collection_step_num_env_steps=UPDATE_STEPS,
         batch_size=None,  # the whole batch
         update_step_num_repetitions=1,
@@ -286,51 +306,49 @@ class Plan:
     packages: tuple[str, ...] = ()  # that it needs
 
 
-def plans(task: Task, folder: Path, workers: int, peer_steps: int) -> dict[str, Plan]:
-    """All sides of an environment."""
+def plans(task: Task, folder: Path, workers: int) -> dict[str, Plan]:
+    """All sides of an environment, each beside its ceiling."""
     gym_recording, pool_recording = folder / "gymnasium.pickle", folder / "envpool.pickle"
     one, many = "environment only, 1 process", f"environment only, {workers} processes"
     pool_only = "EnvPool only"
     torch, sb3 = "torch", "sb3_contrib"
+    bare, rollout = partial(environment_only, gym_recording, turn=task.turn), "rollout"
+    ours = partial(trpo_fast, task.env, task)
     sides = {
-        one: Plan("environment", partial(environment_only, gym_recording, 1), one),
-        many: Plan("environment", partial(environment_only, gym_recording, workers), many),
-        "rollout only, in process": Plan("rollout", partial(rollout_only, gym_recording, 0), one),
         f"rollout only, {workers} workers": Plan(
-            "rollout", partial(rollout_only, gym_recording, workers), many
+            rollout, partial(rollout_only, gym_recording, workers, task.turn), many
         ),
-        "trpo_fast, in process": Plan(
-            "trpo_fast", partial(trpo_fast, task.env, task, task.steps, n_workers=0), one
-        ),
-        f"trpo_fast, {workers} workers": Plan(
-            "trpo_fast", partial(trpo_fast, task.env, task, task.steps, n_workers=workers), many
+        many: Plan("environment", partial(bare, processes=workers), many),
+        f"trpo_fast, {workers} workers": Plan("trpo_fast", partial(ours, n_workers=workers), many),
+        "trpo_fast, in process": Plan("trpo_fast", partial(ours, n_workers=0), one),
+        one: Plan("environment", partial(bare, processes=1), one),
+        "rollout only, in process": Plan(
+            rollout, partial(rollout_only, gym_recording, 0, task.turn), one
         ),
         "trpo_fast, sb3 settings": Plan(
-            "trpo_fast",
-            partial(trpo_fast, task.env, task, task.steps, preset="sb3", n_envs=1, n_workers=0),
-            one,
+            "trpo_fast", partial(ours, preset="sb3", n_envs=1, n_workers=0), one
         ),
-        "sb3-contrib": Plan("sb3", partial(sb3_contrib, task, peer_steps), one, (sb3, torch)),
-        "torch_trpo": Plan("torch", partial(torch_trpo, task, peer_steps), one, (torch,)),
+        "sb3-contrib": Plan("sb3", partial(sb3_contrib, task), one, (sb3, torch)),
+        "torch_trpo": Plan("torch", partial(torch_trpo, task), one, (torch,)),
         "Tianshou": Plan(
-            "tianshou", partial(tianshou, task, peer_steps, envpool=False), one, ("tianshou", torch)
+            "tianshou", partial(tianshou, task, envpool=False), one, ("tianshou", torch)
         ),
     }
     if task.envpool:
         pool = ("envpool",)
         sides |= {
             pool_only: Plan(
-                "envpool", partial(environment_only, pool_recording, 1), pool_only, pool
-            ),
-            "trpo_fast, EnvPool": Plan(
                 "envpool",
-                partial(trpo_fast, f"envpool:{task.env}", task, task.steps),
+                partial(environment_only, pool_recording, 1, task.turn),
                 pool_only,
                 pool,
             ),
+            "trpo_fast, EnvPool": Plan(
+                "envpool", partial(trpo_fast, f"envpool:{task.env}", task), pool_only, pool
+            ),
             "Tianshou, EnvPool": Plan(
                 "tianshou",
-                partial(tianshou, task, peer_steps, envpool=True),
+                partial(tianshou, task, envpool=True),
                 pool_only,
                 (*pool, "tianshou", torch),
             ),
@@ -348,7 +366,7 @@ def make_recording(path: Path, source: str, task: Task) -> None:
     from replay import check_replay, record
 
     report.quiet_simulator(source)
-    recording = record(source, task.steps, task.env_kwargs)
+    recording = record(source, (1 + task.turns) * task.turn, task.env_kwargs)
     check_replay(recording)
     path.write_bytes(pickle.dumps(recording))
 
@@ -356,9 +374,9 @@ def make_recording(path: Path, source: str, task: Task) -> None:
 def measure(
     task: Task, chosen: dict[str, Plan], rounds: int, seconds: float, folder: Path
 ) -> dict[str, Any]:
-    """Run every side once per round, and once before that does not count.
+    """In every round, build all sides and let them take turns, the first of which does not count.
 
-    After so many seconds no further round begins, but the first that counts.
+    After so many seconds no further round begins, but the first.
     """
     begun = time.perf_counter()
     needs_pool = any("envpool" in plan.packages for plan in chosen.values())
@@ -366,31 +384,41 @@ def measure(
     if needs_pool:
         make_recording(folder / "envpool.pickle", f"envpool:{task.env}", task)
 
-    taken: dict[str, list[Measurement]] = {}
+    taken: dict[str, dict[Turn, Measurement]] = {}
     failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         processes = {
             name: stack.enter_context(SideProcess(plan.side)) for name, plan in chosen.items()
         }
         started = time.perf_counter()
-        for index in range(-1, rounds):  # the first does not count
+
+        def ask(name: str, what: Callable[[SideProcess], Measurement | None], doing: str) -> Any:
+            _progress(f"{task.env}: {doing}, {name}", started)
+            try:
+                return what(processes[name])
+            except SideFailed as failure:
+                failures[name] = str(failure)
+                processes.pop(name).close()
+
+        for index in range(rounds):
             if index > 0 and time.perf_counter() - begun > seconds:
                 print(f"{task.env}: {index} of {rounds} rounds in the time given")
                 break
-            names = list(processes)
-            shift = index % len(names)
-            for name in names[shift:] + names[:shift]:
-                _progress(f"{task.env}: round {index + 1} of {rounds}, {name}", started)
-                time.sleep(0.3)  # until idle threads of the side before have stopped spinning
-                try:
-                    measurement = processes[name].run()
-                except SideFailed as failure:
-                    failures[name] = str(failure)
-                    processes.pop(name).close()
-                    continue
-                if index >= 0:
-                    taken.setdefault(name, []).append(measurement)
+            doing = f"round {index + 1} of {rounds}"
+            for name in list(processes):
+                ask(name, SideProcess.open, doing)
+            for turn in range(-1, task.turns):
+                names = list(processes)
+                shift = (turn + 1) % len(names)
+                for name in names[shift:] + names[:shift]:
+                    time.sleep(PAUSE_SECONDS)
+                    measurement = ask(name, SideProcess.turn, doing)
+                    if turn >= 0 and measurement is not None:
+                        taken.setdefault(name, {})[index, turn] = measurement
+            for name in list(processes):
+                ask(name, SideProcess.shut, doing)
     _progress("", started)
+    taken = {name: taken[name] for name in chosen if name in taken}  # in the order of the table
     for name, reason in failures.items():
         taken.pop(name, None)
         print(f"{task.env}, {name}: left out, {reason}", flush=True)
@@ -407,41 +435,50 @@ def _progress(text: str, started: float) -> None:
 def summarize(
     task: Task,
     chosen: dict[str, Plan],
-    taken: dict[str, list[Measurement]],
+    taken: dict[str, dict[Turn, Measurement]],
     failures: dict[str, str],
 ) -> dict[str, Any]:
     """Medians, spreads and shares of every side."""
+    # a side that failed is not here: the others have the same turns
     timings = {
-        name: Timing([m.seconds / m.steps for m in runs], [m.cpu_seconds / m.steps for m in runs])
+        name: Timing(
+            [m.seconds / m.steps for m in runs.values()],
+            [m.cpu_seconds / m.steps for m in runs.values()],
+        )
         for name, runs in taken.items()
     }
     ours = timings.get("trpo_fast, in process")
     sides: dict[str, Any] = {}
     for name, timing in timings.items():
         ceiling = timings.get(chosen[name].ceiling or "")
-        peaks = [m.peak_bytes for m in taken[name] if m.peak_bytes is not None]
+        runs = list(taken[name].values())
+        peaks = [m.peak_bytes for m in runs if m.peak_bytes is not None]
         cpu = statistics.median(timing.cpu_seconds)
         sides[name] = {
             **timing.to_dict(),  # of one step
-            "steps": taken[name][0].steps,
+            "steps": runs[0].steps,  # of a turn
             "steps_per_second": 1.0 / timing.median,
             "cpu_seconds_per_million_steps": 1e6 * cpu,
             "share_of_ceiling": report.ratio(ceiling, timing).to_dict() if ceiling else None,
-            "cpu_share_of_ceiling": statistics.median(ceiling.cpu_seconds) / cpu
+            "cpu_share_of_ceiling": statistics.median(
+                a / b for a, b in zip(ceiling.cpu_seconds, timing.cpu_seconds, strict=True)
+            )
             if ceiling
             else None,
             "peak_bytes": max(peaks) if peaks else None,
             "slower_than_trpo_fast": report.ratio(timing, ours).to_dict() if ours else None,
         }
-    sb3, like_sb3 = timings.get("sb3-contrib"), timings.get("trpo_fast, sb3 settings")
+    sb3 = timings.get("sb3-contrib")
     return {
         "env": task.env,
-        "steps": task.steps,
+        "updates": task.turns * task.turn,
         "sides": sides,
         "failures": failures,
-        "sb3_contrib_over_trpo_fast_same_settings": report.ratio(sb3, like_sb3).to_dict()
-        if sb3 and like_sb3
-        else None,
+        "sb3_contrib_over": {
+            name: report.ratio(sb3, timing).to_dict()
+            for name, timing in timings.items()
+            if sb3 and name.startswith("trpo_fast")
+        },
     }
 
 
@@ -455,7 +492,9 @@ def show(result: dict[str, Any]) -> None:
             [
                 name,
                 f"{data['steps_per_second']:,.0f} ({low:,.0f} to {high:,.0f})",
-                f"{share['median']:.2f}" if share else "",
+                f"{share['median']:.2f} ({share['low']:.2f} to {share['high']:.2f})"
+                if share
+                else "",
                 f"{data['cpu_share_of_ceiling']:.2f}" if share else "",
                 f"{data['cpu_seconds_per_million_steps']:,.0f}",
                 f"{data['peak_bytes'] / 2**20:,.0f}" if data["peak_bytes"] else "",
@@ -473,13 +512,12 @@ def show(result: dict[str, Any]) -> None:
             "time / trpo_fast",
         ],
         rows,
-        title=f"{result['env']}, {result['steps']:,} steps a training",
+        title=f"{result['env']}, {result['updates']} updates a training",
     )
-    if times := result["sb3_contrib_over_trpo_fast_same_settings"]:
-        print(
-            f"\nsb3-contrib over trpo_fast, same environment, network and batch: "
-            f"{times['median']:.1f}x ({times['low']:.1f} to {times['high']:.1f})"
-        )
+    if ratios := result["sb3_contrib_over"]:
+        print("\nsb3-contrib's time, same environment, network and batch, over that of")
+        for name, times in ratios.items():
+            print(f"{name}: {times['median']:.1f}x ({times['low']:.1f} to {times['high']:.1f})")
 
 
 def main() -> None:
@@ -503,7 +541,8 @@ def main() -> None:
     parser.add_argument(
         "--updates", type=int, default=None, help=f"of {UPDATE_STEPS} steps; default: by task"
     )
-    parser.add_argument("--peer-updates", type=int, default=4, help="of sb3-contrib and others")
+    parser.add_argument("--turn", type=int, default=4, help="updates of trpo_fast in a turn")
+    parser.add_argument("--peer-turn", type=int, default=1, help="of sb3-contrib and others")
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="for all rounds but two of each environment"
     )
@@ -511,7 +550,7 @@ def main() -> None:
     report.add_output_flags(parser)
     flags = parser.parse_args()
     if flags.quick:
-        flags.envs, flags.updates, flags.peer_updates = ["CartPole-v1", "Pendulum-v1"], 2, 1
+        flags.envs, flags.updates, flags.turn = ["CartPole-v1", "Pendulum-v1"], 2, 1
         flags.rounds = 1
     for name in flags.envs:
         if name not in TASKS:
@@ -519,7 +558,7 @@ def main() -> None:
     for name in flags.sides:
         if name not in GROUPS:
             parser.error(f"--sides: expected of {', '.join(GROUPS)}, got {name!r}")
-    for name in ("rounds", "workers", "updates", "peer_updates", "threads"):
+    for name in ("rounds", "workers", "updates", "turn", "peer_turn", "threads"):
         value = getattr(flags, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
@@ -534,10 +573,11 @@ def main() -> None:
     missing: set[str] = set()
     for env_id in flags.envs:
         task = TASKS[env_id]
-        if flags.updates is not None:
-            task = replace(task, updates=flags.updates)
+        updates = task.updates if flags.updates is None else flags.updates
+        turn = min(flags.turn, updates)
+        task = replace(task, updates=updates, turn=turn, peer_turn=flags.peer_turn)
         with tempfile.TemporaryDirectory() as folder:
-            every = plans(task, Path(folder), flags.workers, flags.peer_updates * UPDATE_STEPS)
+            every = plans(task, Path(folder), flags.workers)
             chosen = {}
             for name, plan in every.items():
                 lacking = [p for p in plan.packages if importlib.util.find_spec(p) is None]

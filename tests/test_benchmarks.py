@@ -132,15 +132,29 @@ def test_training_times_the_same_work(tmp_path: Path) -> None:
         assert side["peak_bytes"] is None or side["peak_bytes"] > 1e6
 
 
+def test_episodes_are_cut_into_turns() -> None:
+    from replay import _cut
+
+    episodes = [({"seed": 1}, [1, 2, 3]), ({}, [4]), ({}, [5, 6, 7, 8, 9]), ({}, [])]
+    assert list(_cut(episodes, 3)) == [
+        [({"seed": 1}, [1, 2, 3])],
+        [({}, [4]), ({}, [5, 6])],
+        [(None, [7, 8, 9])],
+    ]
+    assert list(_cut(episodes[:1], 1)) == [[({"seed": 1}, [1, 2, 3])]]
+
+
 def test_bare_environments_repeat_a_training() -> None:
     from replay import check_replay, record, replay
 
-    recording = record("CartPole-v1", 2048, {})
+    recording = record("CartPole-v1", 4, {})
     check_replay(recording)
-    assert recording.steps == 2048
-    assert replay(recording)() == 2048
-    halves = [replay(recording, part)() for part in (slice(0, 4), slice(4, 8))]
-    assert sum(halves) == 2048
+    assert recording.steps == 8192
+    assert replay(recording)() == 8192
+    parts = [replay(recording, part, iterations=2) for part in (slice(0, 4), slice(4, 8))]
+    assert [part() for part in parts for _ in range(2)] == [2048] * 4
+    with pytest.raises(ValueError, match="4 are not turns of 3"):
+        replay(recording, iterations=3)
 
     recording.reward += 1.0
     with pytest.raises(RuntimeError, match="not the same work"):
