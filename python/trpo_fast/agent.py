@@ -150,6 +150,7 @@ class TRPO:
         self._elapsed_seconds = 0.0
         self._schedule_end = 0  # timesteps at which a learning-rate schedule ends
         self._predictions = 0
+        self._predict_seed = _derived_seed(config.seed, _PREDICT)
         self._notice = ""  # for the next record
         self._unsaved_environments = ""
         self._background: Executor  # while learn runs
@@ -472,14 +473,11 @@ class TRPO:
         rows, is_batch = self._encoder.encode_any(observation)
         if not np.isfinite(rows).all():
             raise ValueError("observation: expected finite numbers, got NaN or infinity.")
-        n = len(rows)
-        actions = self.policy.act(
-            rows,
-            deterministic=deterministic,
-            seed=_derived_seed(self.config.seed, _PREDICT) if not deterministic else 0,
-            steps=np.full(n, self._predictions, np.uint64),
-        )
-        if not deterministic:
+        if deterministic:
+            actions = self.policy.act(rows, deterministic=True)
+        else:
+            steps = np.full(len(rows), self._predictions, np.uint64)
+            actions = self.policy.act(rows, seed=self._predict_seed, steps=steps)
             self._predictions += 1
         return self._adapter.to_env(actions if is_batch else actions[0]), None
 

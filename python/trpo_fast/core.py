@@ -107,6 +107,8 @@ def _borrowed(
 
 def _coordinates(name: str, value: ArrayLike, dtype: DTypeLike, n: int) -> NDArray[Any]:
     """(n,) non-negative integers, refused rather than wrapped around."""
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == (n,):
+        return np.ascontiguousarray(value)  # what the core's own callers give, once a step
     array = _rectangular(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got dtype {array.dtype}.")

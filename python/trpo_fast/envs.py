@@ -17,6 +17,7 @@ import importlib.util
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -316,6 +317,8 @@ class ObservationEncoder:
         Raises:
             ObservationError: the shape is neither that of one observation nor that of a batch.
         """
+        if self.is_plain and np.shape(observation) == self.space.shape:
+            return self.encode(observation)[np.newaxis], False
         leaf_space, leaf = _first_leaf(self.space, observation)
         extra = np.ndim(leaf) - len(leaf_space.shape)
         if extra == 1:
@@ -644,9 +647,13 @@ class ActionAdapter:
                 f"got {actions.shape}; is the action space {self.space}?"
             )
         if actions.ndim == 1:
-            row = self.batch_converter(1)(actions[np.newaxis])[0, ...]
+            row = self._convert_one(actions[np.newaxis])[0, ...]
             return int(row) if self.kind == "categorical" else row
         return self.batch_converter(len(actions))(actions)
+
+    @cached_property
+    def _convert_one(self) -> Callable[[Array], Array]:
+        return self.batch_converter(1)
 
     def batch_converter(
         self, n: int, dtype: npt.DTypeLike | None = None
@@ -702,6 +709,10 @@ class ActionAdapter:
         if start == 0:
             return lambda actions: actions.ravel().tolist()
         return lambda actions: (actions.ravel() + start).tolist()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the converters are closures: rebuild them from the space
+        return ActionAdapter, (self.space, self.state_dependent_std)
 
     def __repr__(self) -> str:
         return f"ActionAdapter({self.space}, kind={self.kind!r}, sizes={self.sizes})"
