@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
+import textwrap
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -14,6 +18,7 @@ from gymnasium import spaces
 from trpo_fast.envs import (
     ActionAdapter,
     ObservationEncoder,
+    copy_environment,
     describe_spaces,
     environment_name,
     make_environment,
@@ -346,3 +351,73 @@ def test_atari_is_registered_when_needed() -> None:
     assert encoder.dim == 128
     np.testing.assert_array_equal(row, observation.astype(np.float32))
     environment.close()
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1.0, 2.0, (3,)), spaces.Discrete(3, start=5)])
+def test_adapters_survive_pickle(space: Any) -> None:
+    adapter = ActionAdapter.from_space(space, state_dependent_std=True)
+    stored = np.full(adapter.action_dim, 2, adapter.stored_dtype("float32"))
+    expected = adapter.to_env(stored)
+    copy = pickle.loads(pickle.dumps(adapter))
+    assert (copy.space, copy.state_dependent_std) == (space, True)
+    np.testing.assert_array_equal(copy.to_env(stored), expected)
+
+
+# --- what a simulator says --------------------------------------------------------------------
+
+
+class FakeMujoco(ModuleType):
+    """MuJoCo's handler of warnings, and a model that makes it warn."""
+
+    def __init__(self) -> None:
+        super().__init__("mujoco")
+        self.said: list[str] = []
+        self.handler: Any = self.said.append
+
+    def get_mju_user_warning(self) -> Any:
+        return self.handler
+
+    def set_mju_user_warning(self, handler: Any) -> None:
+        self.handler = handler
+
+    def make(self) -> gymnasium.Env[Any, Any]:
+        self.handler("an attribute is deprecated")
+        return gymnasium.make("CartPole-v1")
+
+
+def test_a_warning_about_a_model_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    mujoco = FakeMujoco()
+    monkeypatch.setitem(sys.modules, "mujoco", mujoco)
+    handler = mujoco.handler
+    opened = open_environments(mujoco.make, n_envs=3)
+    assert len(opened.environments) == 3
+    assert mujoco.said == ["an attribute is deprecated"]
+    copy_environment(mujoco.make)
+    with pytest.raises(ZeroDivisionError):
+        copy_environment(lambda: 1 // 0)
+    assert mujoco.handler == handler
+    assert len(mujoco.said) == 1
+    # later, while the simulator runs, nothing is kept back
+    mujoco.handler("unstable")
+    assert mujoco.said[1:] == ["unstable"]
+
+
+def test_a_mujoco_without_handlers_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco", ModuleType("mujoco"))
+    assert copy_environment("CartPole-v1").unwrapped is not None
+
+
+def test_copies_of_a_mujoco_environment_are_quiet_from_the_first() -> None:
+    pytest.importorskip("mujoco")
+    program = """
+        import sys
+        from trpo_fast.envs import copy_environment
+        assert "mujoco" not in sys.modules
+        copy_environment("HalfCheetah-v5").close()
+        import mujoco
+        assert mujoco.get_mju_user_warning() is None
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

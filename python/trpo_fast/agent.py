@@ -512,12 +512,12 @@ class TRPO:
         ValueError
             if the environment was given as an object that Gymnasium did not make.
         """
-        from .envs import make_environment
+        from .envs import copy_environment
 
         source = self._env_source
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(source, str):
-            return partial(make_environment, source, **{**self._env_kwargs, **rendering})
+            return partial(copy_environment, source, **{**self._env_kwargs, **rendering})
         spec = getattr(source, "spec", None)
         if spec is not None:
             import gymnasium

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import operator
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,13 +124,47 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
     return made
 
 
+def copy_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """Make one more of an environment that was made before, by `make_environment`.
+
+    What MuJoCo warns of while it compiles the model has been said then, and is not said again.
+    """
+    mujoco = _mujoco_of(source)
+    if mujoco is None:
+        return make_environment(source, **kwargs)
+    handler = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        return make_environment(source, **kwargs)
+    finally:
+        mujoco.set_mju_user_warning(handler)
+
+
+def _mujoco_of(source: EnvSource) -> Any:
+    """The module mujoco, if it is imported, or is going to be for this environment."""
+    import gymnasium
+
+    if isinstance(source, str) and "mujoco" not in sys.modules:
+        spec = gymnasium.registry.get(source)
+        uses_it = spec is not None and ".mujoco" in str(spec.entry_point)
+        if uses_it and importlib.util.find_spec("mujoco") is not None:
+            importlib.import_module("mujoco")
+    module = sys.modules.get("mujoco")
+    return module if hasattr(module, "get_mju_user_warning") else None  # since MuJoCo 2.3.3
+
+
 def open_environments(
-    source: EnvSource, *, n_envs: int, env_kwargs: Mapping[str, Any] | None = None
+    source: EnvSource,
+    *,
+    n_envs: int,
+    env_kwargs: Mapping[str, Any] | None = None,
+    are_copies: bool = False,
 ) -> OpenedEnvironments:
     """Open the environments of a run: `n_envs` of them from an id or a factory.
 
     An `Env` instance cannot be copied, so it gives exactly one environment; a `VectorEnv` gives as
-    many as it holds. In both cases `n_envs` is not used.
+    many as it holds. In both cases `n_envs` is not used. `are_copies`: others were made elsewhere, see
+    `copy_environment`.
 
     Raises:
         ValueError, ImportError, TypeError: see `make_environment`; also a factory that returns the
@@ -155,10 +190,11 @@ def open_environments(
             return OpenedEnvironments(environment_name(first), vector_env=first)
         made = [make_environment(lambda: first)]
     else:
-        made = [make_environment(source, **kwargs)]
+        make_first = copy_environment if are_copies else make_environment
+        made = [make_first(source, **kwargs)]
     try:
         while len(made) < n_envs:
-            environment = make_environment(source, **kwargs)
+            environment = copy_environment(source, **kwargs)
             if any(environment is other for other in made):
                 raise ValueError(
                     f"env: the factory returned the same object for environments 0 and {len(made)};"

@@ -88,7 +88,7 @@ def make_sampler(
     import gymnasium
     from gymnasium.vector import VectorEnv
 
-    from trpo_fast.envs import make_environment, open_environments
+    from trpo_fast.envs import copy_environment, open_environments
 
     if n_workers is not None and operator.index(n_workers) < 0:
         raise ValueError(f"n_workers: expected at least 0, or None, got {n_workers}")
@@ -140,7 +140,7 @@ def make_sampler(
     if opened.vector_env is not None:
         return VectorEnvSampler(opened.vector_env, name=opened.name, **common)
     remake = (
-        (lambda _: make_environment(env, **dict(env_kwargs or {})))
+        (lambda _: copy_environment(env, **dict(env_kwargs or {})))
         if restart_crashed_environments
         else None
     )

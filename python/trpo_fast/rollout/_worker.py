@@ -120,7 +120,7 @@ class _Worker:
         import gymnasium
 
         from trpo_fast import runtime
-        from trpo_fast.envs import make_environment, open_environments
+        from trpo_fast.envs import copy_environment, open_environments
         from trpo_fast.rollout.in_process import InProcessSampler
 
         runtime.set_num_threads(1)
@@ -134,7 +134,12 @@ class _Worker:
             ) from error
         if registration is not None:
             gymnasium.registry.setdefault(registration.id, registration)
-        opened = open_environments(env, n_envs=settings["n_envs"], env_kwargs=kwargs)
+        opened = open_environments(
+            env,
+            n_envs=settings["n_envs"],
+            env_kwargs=kwargs,
+            are_copies=settings["first_index"] > 0,
+        )
         if opened.vector_env is not None:
             opened.vector_env.close()
             return None
@@ -145,7 +150,7 @@ class _Worker:
             first_index=settings["first_index"],
             dtype=settings["dtype"],
             state_dependent_std=settings["state_dependent_std"],
-            remake=(lambda _: make_environment(env, **kwargs)) if recovers else None,
+            remake=(lambda _: copy_environment(env, **kwargs)) if recovers else None,
         )
         # what exists now stays: the collector need not look at it again
         gc.collect()
