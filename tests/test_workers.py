@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -25,7 +26,8 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 
-from trpo_fast import core
+from trpo_fast import TRPO, core
+from trpo_fast.callbacks import EvaluateEvery
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import (
     Budget,
@@ -66,9 +68,11 @@ class BrokenEnv(gymnasium.Env[Any, Any]):
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = spaces.Discrete(2)
+    made = 0  # in this process
 
     def __init__(self, what: str, at: int = 17) -> None:
         self.what, self.at, self.steps = what, at, 0
+        BrokenEnv.made += 1
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -86,6 +90,10 @@ class BrokenEnv(gymnasium.Env[Any, Any]):
                 os._exit(3)
             if self.what == "crashes":
                 signal.raise_signal(signal.SIGSEGV)
+            if self.what == "leaks":
+                self.leak()
+            if self.what == "leaks until it is killed":
+                signal.raise_signal(signal.SIGKILL)  # as the system does with the largest process
             if self.what == "hangs":
                 time.sleep(60)
             if self.what == "nan":
@@ -96,6 +104,17 @@ class BrokenEnv(gymnasium.Env[Any, Any]):
                 observation = np.zeros(3)
         self.steps += 1
         return observation, reward, self.steps % 10 == 0, False, {}
+
+    def leak(self) -> None:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, limits[1]))
+        try:
+            leaked = []
+            while True:
+                leaked.append(np.ones(2**20))
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def second_breaks(what: str) -> Callable[[], BrokenEnv]:
@@ -356,6 +375,11 @@ SENTENCES = {
     "raises": (EnvironmentFailure, PLACE + "the environment raised OSError: simulator lost"),
     "exits": (EnvironmentFailure, PLACE + "the process ended with exit code 3"),
     "crashes": (EnvironmentFailure, PLACE + "the process was killed by SIGSEGV"),
+    "leaks": (EnvironmentFailure, PLACE + "the environment raised .*MemoryError"),
+    "leaks until it is killed": (
+        EnvironmentFailure,
+        PLACE + r"the process was killed by SIGKILL \(is there enough memory\?\)",
+    ),
     "hangs": (EnvironmentFailure, PLACE + r"nothing came back for 0\.5 seconds; .*worker_timeout"),
     "hangs in reset": (
         EnvironmentFailure,
@@ -389,7 +413,7 @@ def test_mishaps_are_named_and_survived(what: str) -> None:
         sampler.collect(15)
     assert "\n" not in str(caught.value)
     # the cause is what the worker saw
-    if what != "exits":
+    if what not in ("exits", "leaks until it is killed"):
         cause = str(caught.value.__cause__)
         assert "test_workers.py" in cause or what in ("nan", "nan reward", "wrong shape")
     assert sampler.worker_pids == []
@@ -469,6 +493,122 @@ def test_lost_workers_are_restarted(what: str) -> None:
     assert rollout.valid.all()
     assert rollout.episode_lengths.tolist() == [10] * 4
     sampler.close()
+
+
+# --- evaluations ---
+
+
+def trained(**settings: Any) -> TRPO:
+    agent = TRPO(UnevenEnv, n_envs=4, batch_size=64, seed=1, hidden_sizes=(8,), **settings)
+    return agent.learn(128, progress=False)
+
+
+def test_evaluations_are_shared_out_to_the_workers() -> None:
+    agents = [trained(n_workers=n) for n in (0, 2, 3)]
+    pids = [agent.sampler.worker_pids for agent in agents[1:]]
+    for episodes, settings in (
+        (7, {}),
+        (1, {}),  # fewer than workers
+        (7, {"seed": 6}),
+        (3, {"deterministic": False}),  # stays in this process
+        (3, {"env": UnevenEnv}),  # as well
+    ):
+        results = [agent.evaluate(episodes, **{"seed": 5, **settings}) for agent in agents]
+        for result in results[1:]:
+            np.testing.assert_array_equal(result.returns, results[0].returns)
+            np.testing.assert_array_equal(result.lengths, results[0].lengths)
+    assert len(set(agents[1].evaluate(7).returns)) == 7
+    # training goes on as if nothing had happened
+    untouched = trained(n_workers=0)
+    for agent in (untouched, *agents):
+        agent.learn(64, progress=False)
+        np.testing.assert_array_equal(agent.policy.parameters, untouched.policy.parameters)
+    assert [agent.sampler.worker_pids for agent in agents[1:]] == pids
+    for agent in (untouched, *agents):
+        agent.close()
+
+
+def evaluated(n_workers: int, path: Path) -> str:
+    """The rows of evaluations during training."""
+    evaluate = EvaluateEvery(128, 3, csv_path=path)
+    made_here: list[bool] = []
+
+    def look(*_: Any) -> None:
+        made_here.append(evaluate._environment is not None)
+
+    agent = trained(n_workers=n_workers)
+    agent.learn(512, callback=[evaluate, look], progress=False)
+    agent.close()
+    assert made_here[-1] == (n_workers == 0)
+    return path.read_text()
+
+
+def test_evaluations_between_iterations_are_shared_out(tmp_path: Path) -> None:
+    # each after an update, with the policy and the statistics of that moment
+    rows = evaluated(0, tmp_path / "here.csv")
+    assert evaluated(2, tmp_path / "shared.csv") == rows
+    assert len(rows.splitlines()) == 1 + 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "words"),
+    [
+        ("raises", OSError, "^simulator lost$"),
+        ("nan reward", ValueError, "got nan at step 7 of evaluation episode [23]"),
+        ("nan", ValueError, "observation: expected finite numbers, got NaN"),
+        (
+            "exits",
+            EnvironmentFailure,
+            r"^worker \d \(evaluation\): the process ended with exit code 3",
+        ),
+        (
+            "hangs",
+            EnvironmentFailure,
+            r"^worker \d \(evaluation\): nothing came back for 0\.5 seconds; .*worker_timeout",
+        ),
+    ],
+)
+def test_mishaps_of_evaluations_are_survived(what: str, kind: type[Exception], words: str) -> None:
+    def make() -> BrokenEnv:  # the third of every worker is that of its evaluations
+        return BrokenEnv(what if BrokenEnv.made == 2 else "")
+
+    agent = TRPO(make, n_envs=4, n_workers=2, batch_size=64, seed=1, hidden_sizes=(8,))
+    agent.learn(64, progress=False)
+    now_impatient(agent.sampler)
+    with pytest.raises(kind, match=words):
+        agent.evaluate(6, seed=0)
+    lost = what in ("exits", "hangs")
+    assert (agent.sampler.worker_pids == []) == lost
+    if not lost:
+        assert agent.evaluate(6, seed=0).returns.tolist() == [10.0] * 6
+    agent.learn(64, progress=False)
+    agent.close()
+
+
+def test_an_environment_for_evaluations_is_made_once_and_closed() -> None:
+    made: list[UnevenEnv] = []
+    closed: list[UnevenEnv] = []
+
+    class Closing(UnevenEnv):
+        def close(self) -> None:
+            closed.append(self)
+
+    def make() -> UnevenEnv:
+        made.append(Closing())
+        return made[-1]
+
+    sampler = InProcessSampler([UnevenEnv()])
+    for _ in range(2):
+        with sampler.spare_environment(make) as environment:
+            assert made == [environment]
+    with pytest.raises(ZeroDivisionError), sampler.spare_environment(make):
+        _ = 1 // 0
+    assert closed == made
+    with sampler.spare_environment(make) as environment:
+        assert made[1:] == [environment]
+    assert closed == made[:1]
+    sampler.close()
+    assert closed == made
 
 
 def test_a_worker_killed_between_rollouts_is_named() -> None:

@@ -489,20 +489,20 @@ class TRPO:
         seed: int | None = None,
         env: Any = None,
     ) -> EvaluationResult:
-        """Run whole episodes in an environment of their own; training is not touched.
+        """Run whole episodes in environments of their own; training is not touched.
 
-        ``env`` defaults to another copy of the training environment (an id or a factory can be made
-        again; an ``Env`` that Gymnasium did not make cannot, so pass one).
+        See :func:`~trpo_fast.evaluation.evaluate_policy`. ``env`` defaults to another copy of the
+        training environment (an id or a factory can be made again; an ``Env`` that Gymnasium did not
+        make cannot, so pass one).
         """
         from .evaluation import evaluate_policy
 
-        return evaluate_policy(
-            self,
-            self.evaluation_environment() if env is None else env,
-            episodes,
-            deterministic=deterministic,
-            seed=seed,
-        )
+        return evaluate_policy(self, env, episodes, deterministic=deterministic, seed=seed)
+
+    @property
+    def evaluation_workers(self) -> Any:
+        """The sampler whose workers share the episodes of an evaluation; None without workers."""
+        return self.sampler if self.sampler.n_workers else None
 
     def evaluation_environment(self, render_mode: str | None = None) -> Callable[[], Any]:
         """A callable that makes an environment like those of training.

@@ -5,7 +5,8 @@ called in its turn after every iteration; any of them ends training by returning
 have a state that goes into JSON, so that a run that is resumed goes on where it was.
 
 Of the agent, those below use ``timesteps`` (environment steps taken so far), ``config.seed``, its
-environment (:func:`.evaluation.own_environment`), ``predict`` and ``save(path)``; nothing else.
+environment (:func:`.evaluation.own_environment`), ``predict`` and ``save(path)``, and the workers that
+share its evaluations, where it has some (:func:`.evaluation.workers_of`); nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .envs import make_environment
-from .evaluation import EvaluationResult, evaluate_policy, own_environment
+from .evaluation import EvaluationResult, evaluate_policy, own_environment, workers_of
 from .logging import CsvLogger, read_rows
 
 if TYPE_CHECKING:
@@ -266,7 +267,9 @@ class EvaluateEvery(Callback):
         self.best_return = state["best_return"]
 
     def _evaluate(self, agent: Any) -> EvaluationResult:
-        if self._environment is None:  # made once; each episode begins with a seeded reset
+        shared = self.env is None and workers_of(agent, self.deterministic) is not None
+        if self._environment is None and not shared:
+            # made once; each episode begins with a seeded reset
             self._environment = make_environment(
                 own_environment(agent) if self.env is None else self.env
             )

@@ -21,6 +21,8 @@ from ._extras import import_extra
 if TYPE_CHECKING:
     from gymnasium import Env
 
+    from .rollout import InProcessSampler
+
     Environment: TypeAlias = str | Env[Any, Any] | Callable[[], Env[Any, Any]]
 
 Frame: TypeAlias = npt.NDArray[np.uint8]  # (height, width, 3), red green blue
@@ -84,7 +86,11 @@ def evaluate_policy(
     seed: int | None = None,
     max_steps: int | None = None,
 ) -> EvaluationResult:
-    """Run whole episodes one after the other; return what they returned.
+    """Run whole episodes; return what they returned.
+
+    One after the other, in this process; an agent whose environments are stepped by worker processes
+    shares the episodes out to them where ``env`` is None and ``deterministic`` is True. What they
+    return does not depend on it, given a seed.
 
     Parameters
     ----------
@@ -95,7 +101,8 @@ def evaluate_policy(
         A Gymnasium id (``module:Id`` too), a function that makes an environment, or an
         environment. The first two are made here and closed at the end. An environment is used as
         it is and stays open; it must not be one that a training run is stepping. None takes what
-        the agent's ``evaluation_environment()`` gives, or its ``env_name``.
+        the agent's ``evaluation_environment()`` gives, or its ``env_name``; workers keep theirs for
+        the next evaluation.
     episodes:
         Number of episodes, n >= 1.
     deterministic:
@@ -117,16 +124,18 @@ def evaluate_policy(
         if a number is out of range, the environment is unknown, or a reward is NaN or infinite.
     TypeError
         if ``policy`` or ``env`` is none of the above.
+    EnvironmentFailure
+        if a worker ended, or hangs.
     """
     result = _empty_result(episodes, seed, max_steps)
+    seeds = dict(enumerate(_episode_seeds(seed, episodes)))
+    sharing = None if env is not None else workers_of(policy, deterministic)
+    if sharing is not None:
+        _run_in_workers(sharing, policy, seeds, max_steps, result)
+        return result
     act = _act_function(policy, deterministic)
     with _opened(own_environment(policy) if env is None else env) as environment:
-        for episode, episode_seed in enumerate(_episode_seeds(seed, episodes)):
-            observation, _ = environment.reset(seed=episode_seed)
-            rewards = _rewards(act, environment, observation, episode)
-            for reward in islice(rewards, max_steps):
-                result.returns[episode] += reward
-                result.lengths[episode] += 1
+        _run_episodes(act, environment, seeds, max_steps, result)
     return result
 
 
@@ -208,6 +217,21 @@ def record_video(
 # ---- episodes
 
 
+def _run_episodes(
+    act: Callable[[Any], Any],
+    env: Env[Any, Any],
+    seeds: dict[int, int | None],
+    max_steps: int | None,
+    result: EvaluationResult,
+) -> None:
+    """Run these episodes, by their numbers, and write what they returned into the result."""
+    for episode, seed in seeds.items():
+        observation, _ = env.reset(seed=seed)
+        for reward in islice(_rewards(act, env, observation, episode), max_steps):
+            result.returns[episode] += reward
+            result.lengths[episode] += 1
+
+
 def _rewards(
     act: Callable[[Any], Any], env: Env[Any, Any], observation: Any, episode: int
 ) -> Iterator[float]:
@@ -224,7 +248,7 @@ def _rewards(
             return
 
 
-def _episode_seeds(seed: int | None, episodes: int) -> list[int] | list[None]:
+def _episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
     if seed is None:
         return [None] * episodes
     stream = np.random.Generator(np.random.Philox(seed))
@@ -259,6 +283,93 @@ def _check(name: str, value: int, least: int) -> None:
         wrong = True
     if wrong:
         raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
+
+
+# ---- in worker processes
+
+
+class _Workers(Protocol):
+    """A sampler with worker processes."""
+
+    n_workers: int
+
+    def map_groups(self, function: Any, arguments: Any = None, *, name: str = ...) -> list[Any]:
+        """Call the function in every worker."""
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The episodes that one worker runs, and whose policy acts in them."""
+
+    make: Any  # what `make_environment` takes
+    parameters: npt.NDArray[Any]
+    normalizer: Any  # None, or mean, variance, clip and epsilon
+    seeds: dict[int, int | None]
+    episodes: int  # of all workers
+    max_steps: int | None
+
+
+def workers_of(agent: Any, deterministic: bool) -> _Workers | None:
+    """The sampler whose workers run an agent's evaluations, if they do.
+
+    Not where actions are drawn: their random numbers come one after the other in this process.
+    """
+    workers: _Workers | None = getattr(agent, "evaluation_workers", None)
+    return workers if deterministic else None
+
+
+def _run_in_workers(
+    workers: _Workers,
+    agent: Any,
+    seeds: dict[int, int | None],
+    max_steps: int | None,
+    result: EvaluationResult,
+) -> None:
+    """Deal the episodes out, and put together what the workers found."""
+    n, policy, source = workers.n_workers, agent.policy, own_environment(agent)
+    shares = [
+        _Share(
+            make=source,
+            parameters=policy.parameters,
+            normalizer=policy.normalizer,
+            seeds=dict(islice(seeds.items(), w, None, n)),
+            episodes=len(seeds),
+            max_steps=max_steps,
+        )
+        for w in range(n)
+    ]
+    for share, found in zip(
+        shares, workers.map_groups(_run_share, shares, name="evaluation"), strict=True
+    ):
+        which = list(share.seeds)
+        result.returns[which] = found.returns[which]
+        result.lengths[which] = found.lengths[which]
+
+
+def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
+    """Inside a worker: its episodes, in an environment beside those that it trains in."""
+    result = _empty_result(share.episodes, None, share.max_steps)
+    if not share.seeds:
+        return result
+    policy: Any = sampler.policy
+    encode = sampler.observation_encoder.encode_any
+    to_env = sampler.action_adapter.step_converter(1, policy.dtype)
+    policy.parameters = share.parameters
+    if share.normalizer is None:
+        policy.clear_normalizer()
+    else:
+        policy.set_normalizer(**vars(share.normalizer))
+
+    def act(observation: Any) -> Any:
+        sampler.show_life()
+        rows, _ = encode(observation)
+        if not np.isfinite(rows).all():
+            raise ValueError("observation: expected finite numbers, got NaN or infinity.")
+        return to_env(policy.act(rows, deterministic=True))[0]
+
+    with sampler.spare_environment(share.make) as environment:
+        _run_episodes(act, environment, share.seeds, share.max_steps, result)
+    return result
 
 
 # ---- environments

@@ -358,6 +358,15 @@ class VineSampler:
         whole["seconds"] = time.perf_counter() - started
         return VineRollout(**whole, branches=branches)
 
+    @property
+    def n_workers(self) -> int:
+        """Processes that step the environments; 0: this one."""
+        return self.trunk.n_workers
+
+    def map_groups(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a function where the environments are, see `WorkerSampler.map_groups`."""
+        return self.trunk.map_groups(*args, **kwargs)
+
     def close(self) -> None:
         """Close the environments."""
         self.trunk.close()
@@ -542,7 +551,7 @@ class _BranchStepper:
                 kind = ValueError if isinstance(error, ObservationError) else EnvironmentFailure
                 sentence = f"the environment raised {type(error).__name__}: {error}"
                 raise kind(f"{where}: {sentence}") from error
-            sampler._steps_beside += 1
+            sampler.show_life()
             if terminated or truncated or taken == start.branch_steps:
                 break
             self._observation[0, 0] = end

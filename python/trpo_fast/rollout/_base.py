@@ -81,6 +81,10 @@ class Sampler(Protocol):
     observation_encoder: ObservationEncoder
     action_adapter: ActionAdapter
 
+    @property
+    def n_workers(self) -> int:
+        """Worker processes that step them; 0: none."""
+
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts and the seed of the run."""
 
@@ -231,6 +235,11 @@ class SamplerBase:
         self._steps_beside = np.zeros(1, np.int64)  # outside rollouts: a sign of life
 
     # --- public ---
+
+    @property
+    def n_workers(self) -> int:
+        """Worker processes that step the environments; 0: none."""
+        return 0
 
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts, and the seed of environments and action noise.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
@@ -79,6 +79,7 @@ class InProcessSampler(SamplerBase):
         )
         self.environments = list(environments)
         self.observer: Callable[[], object] | None = None  # called after every time step
+        self._spare: Any = None
         self._remake = remake
         self._recovers = remake is not None
         self._to_env = self.action_adapter.step_converter(
@@ -124,6 +125,33 @@ class InProcessSampler(SamplerBase):
             function(environment, argument)
             for environment, argument in zip(self.environments, arguments, strict=True)
         ]
+
+    @property
+    def policy(self) -> Any:
+        """The policy that acts; None before `bind`."""
+        return self._policy
+
+    def show_life(self) -> None:
+        """Between two rollouts, after a step of anything: this worker does not hang."""
+        self._steps_beside += 1
+
+    @contextlib.contextmanager
+    def spare_environment(self, make: Any) -> Iterator[Any]:
+        """One environment more, for evaluations: made once, kept, and closed with the others.
+
+        After an exception it is closed at once, and the next one is made anew.
+        """
+        from trpo_fast.envs import make_environment
+
+        if self._spare is None:
+            self._spare = make_environment(make)
+        try:
+            yield self._spare
+        except BaseException:
+            spare, self._spare = self._spare, None
+            with contextlib.suppress(Exception):  # what broke first is what there is to say
+                spare.close()
+            raise
 
     def _restart(self) -> None:
         for e in range(self.n_envs):
@@ -257,6 +285,8 @@ class InProcessSampler(SamplerBase):
     def _close(self) -> None:
         for environment in self.environments:
             environment.close()
+        if self._spare is not None:
+            self._spare.close()
 
 
 def _one_after_the_other(
