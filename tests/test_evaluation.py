@@ -10,8 +10,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers.vector import NormalizeObservation
 
-from trpo_fast import evaluation
+from trpo_fast import TRPO, evaluation
 from trpo_fast.evaluation import EvaluationResult, evaluate_policy, record_video
 
 
@@ -277,3 +279,51 @@ def test_result_is_plain_data() -> None:
     result = EvaluationResult(np.array([1.0, 3.0]), np.array([10, 20]))
     assert (result.mean_return, result.std_return, result.mean_length) == (2.0, 1.0, 15.0)
     assert evaluation.EvaluationResult is EvaluationResult
+
+
+# --- the environment of an agent that was given one as an object ---
+
+
+def evaluated_length(env: Any) -> float:
+    agent = TRPO(env, batch_size=64, hidden_sizes=(4,), seed=0)
+    try:
+        return agent.evaluate(2, seed=0).mean_length
+    finally:
+        agent.close()
+
+
+@pytest.mark.parametrize("mode", ["sync", "vector_entry_point"])
+def test_one_environment_like_those_of_a_vector_environment(mode: str) -> None:
+    env = gymnasium.make_vec(
+        "CartPole-v1", num_envs=2, vectorization_mode=mode, max_episode_steps=7
+    )
+    assert evaluated_length(env) == 7
+    if mode == "sync":
+        env = gymnasium.make_vec(
+            "CartPole-v1",
+            num_envs=2,
+            vector_kwargs={"copy": False},
+            vectorization_mode=mode,
+            wrappers=[lambda env: gymnasium.wrappers.TimeLimit(env, 5)],
+        )
+        assert evaluated_length(env) == 5
+
+
+def test_an_environment_made_by_gymnasium_is_made_again_with_its_wrappers() -> None:
+    env = gymnasium.wrappers.TimeLimit(gymnasium.make("CartPole-v1"), 6)
+    assert evaluated_length(env) == 6
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Countdown,
+        lambda: SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")]),
+        # it changes what is observed
+        lambda: NormalizeObservation(gymnasium.make_vec("CartPole-v1", num_envs=2)),
+    ],
+    ids=["no spec", "vector without a spec", "vector wrapper"],
+)
+def test_what_cannot_be_made_again_gets_a_sentence(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"cannot be made again; pass env="):
+        evaluated_length(make())

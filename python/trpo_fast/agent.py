@@ -512,17 +512,15 @@ class TRPO:
         ValueError
             if the environment was given as an object that Gymnasium did not make.
         """
-        from .envs import copy_environment
+        from .envs import copy_environment, maker_of
 
         source = self._env_source
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(source, str):
             return partial(copy_environment, source, **{**self._env_kwargs, **rendering})
-        spec = getattr(source, "spec", None)
-        if spec is not None:
-            import gymnasium
-
-            return partial(gymnasium.make, spec, **rendering)
+        make = maker_of(source)
+        if make is not None:
+            return partial(make, **rendering)
         if callable(source):
             return source
         raise ValueError(

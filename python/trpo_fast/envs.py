@@ -18,7 +18,7 @@ import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -138,6 +138,40 @@ def copy_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
         return make_environment(source, **kwargs)
     finally:
         mujoco.set_mju_user_warning(handler)
+
+
+def maker_of(env: Any) -> Callable[..., gymnasium.Env[Any, Any]] | None:
+    """Makes an environment like the given one, or like those inside a vector environment.
+
+    Keyword arguments of the result are those of `gymnasium.make`.
+
+    Returns:
+        None where it was not made by `gymnasium.make` or `make_vec`, or where something around a vector
+        environment may change what the environments inside return.
+    """
+    import gymnasium
+    from gymnasium.vector import VectorEnv
+
+    spec = getattr(env, "spec", None)
+    if not isinstance(spec, gymnasium.envs.registration.EnvSpec):
+        return None
+    if not isinstance(env, VectorEnv):
+        return partial(gymnasium.make, spec)
+    if env.unwrapped is not env:
+        return None
+    # what make_vec keeps beside the arguments of one environment
+    kwargs = dict(spec.kwargs)
+    for name in ("num_envs", "vectorization_mode", "vector_kwargs"):
+        kwargs.pop(name, None)
+    wrappers = kwargs.pop("wrappers", None) or ()
+
+    def make(**more: Any) -> gymnasium.Env[Any, Any]:
+        made = gymnasium.make(spec.id, **{**kwargs, **more})
+        for wrapper in wrappers:
+            made = wrapper(made)
+        return made
+
+    return make
 
 
 def _mujoco_of(source: EnvSource) -> Any:
