@@ -677,6 +677,11 @@ def test_the_default_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     with make_sampler(UnevenEnv, n_envs=3, n_workers=None) as sampler:
         assert isinstance(sampler, WorkerSampler)
         assert sampler.n_workers == 2
+    # as few as have no more environments each than among all cores
+    monkeypatch.setattr("trpo_fast.rollout.available_cores", lambda: 3)
+    with make_sampler(UnevenEnv, n_envs=4, n_workers=None) as sampler:
+        assert [(g.start, g.stop) for g in sampler.groups] == [(0, 2), (2, 4)]
+    monkeypatch.setattr("trpo_fast.rollout.available_cores", lambda: 2)
     lock = threading.Lock()
     with pytest.warns(UserWarning, match="cannot be sent .*; stepping it in this process"):
         made = make_sampler(lambda: UnevenEnv() if lock else None, n_envs=2, n_workers=None)

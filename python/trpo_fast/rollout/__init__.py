@@ -69,10 +69,11 @@ def make_sampler(
         n_envs: number of environments made from an id or a factory. An `Env` gives one, a
             `VectorEnv` as many as it holds: read `sampler.n_envs`.
         n_workers: processes that step the environments; 0 steps them in this process. None takes
-            one for every core that this process may use, but at most `n_envs`, and 0 where that
-            would be 1. An `Env` or a `VectorEnv` that exists already stays in this process. The
-            rollouts have the same bits for every number of workers. EnvPool takes the number as
-            that of its threads (0 and None: one for every core).
+            one for every core that this process may use, but no more than it takes to give none of
+            them more environments, and 0 where that would be 1. An `Env` or a `VectorEnv` that
+            exists already stays in this process. The rollouts have the same bits for every number
+            of workers. EnvPool takes the number as that of its threads (0 and None: one for every
+            core).
         dtype: dtype of observations and continuous actions, that of the policy.
         state_dependent_std: the Gaussian's deviation is a network output.
         env_kwargs: passed to `gymnasium.make`; with an id only.
@@ -116,7 +117,7 @@ def make_sampler(
     # in worker processes
     wanted = n_workers
     if wanted is None:
-        wanted = min(available_cores(), n_envs)
+        wanted = _fewest_workers(n_envs, min(available_cores(), n_envs))
         wanted = wanted if wanted > 1 else 0
     if wanted > 0 and not exists:
         try:
@@ -152,3 +153,13 @@ def make_sampler(
             if environment is not env:
                 environment.close()
         raise
+
+
+def _fewest_workers(n_envs: int, at_most: int) -> int:
+    """As few workers as have, each of them, no more environments than among `at_most` workers.
+
+    A rollout takes as long as the worker with most of them: 8 environments end no sooner among 6 workers
+    than among 4.
+    """
+    most = -(-n_envs // at_most)
+    return -(-n_envs // most)
