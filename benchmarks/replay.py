@@ -18,6 +18,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import gymnasium as gym
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import TRPO, core
-from trpo_fast._envpool import is_envpool_source, make_pool
+from trpo_fast._envpool import is_envpool_source, make_pool, step_of
 from trpo_fast.envs import make_environment
 from trpo_fast.rollout import Budget, environment_seed
 
@@ -119,16 +120,21 @@ def record(source: str, iterations: int, env_kwargs: dict[str, Any], *, seed: in
 
 
 def replay(
-    recording: Recording, part: slice = slice(None), *, iterations: int | None = None
+    recording: Recording,
+    part: slice = slice(None),
+    *,
+    iterations: int | None = None,
+    by_arrays: bool = False,
 ) -> Callable[[], int]:
     """Open bare environments and return the call that takes them through their episodes.
 
     ``part`` are the environments that this process steps, one after the other; a call is a turn of
-    so many ``iterations``, by default all of them.
+    so many ``iterations``, by default all of them. ``by_arrays``: an EnvPool as trpo_fast steps it,
+    around the dictionaries of its ``step``.
     """
     turns = recording.turns(iterations)
     if is_envpool_source(recording.source):
-        return _replay_pool(recording, turns)
+        return _replay_pool(recording, turns, step_of if by_arrays else attrgetter("step"))
     environments = [
         (make_environment(recording.source, **recording.env_kwargs), list(_cut(episodes, turns)))
         for episodes in recording.episodes[part]
@@ -169,7 +175,9 @@ def _cut(
             room -= len(rest)
 
 
-def _replay_pool(recording: Recording, turns: int) -> Callable[[], int]:
+def _replay_pool(
+    recording: Recording, turns: int, step_of_pool: Callable[[Any], Any]
+) -> Callable[[], int]:
     pool = make_pool(
         recording.source,
         seeds=[environment_seed(recording.seed, e, 0) for e in range(recording.n_envs)],
@@ -184,7 +192,7 @@ def _replay_pool(recording: Recording, turns: int) -> Callable[[], int]:
         rows = slice(turn * size, (turn + 1) * size)
         if turn == 0:
             pool.reset()
-        step = pool.step
+        step = step_of_pool(pool)
         for actions in recording.pool_actions[rows]:
             step(actions)
         return int(np.count_nonzero(recording.pool_is_valid[rows]))

@@ -16,7 +16,8 @@ each beside its ceiling, so that both see the same moods of the machine:
   same network, batch, updates and single environment. ``torch_trpo``: the same in PyTorch.
 - ``Tianshou``: its trainer and collector with the settings of its MuJoCo example, on as many
   environments, the same network and batch as ``trpo_fast``.
-- the same on EnvPool, where it has the environment.
+- the same on EnvPool, where it has the environment. ``EnvPool only`` calls its ``step``, as everybody
+  does; ``by its arrays`` goes around the dictionaries that this makes, as ``trpo_fast`` does.
 
 All Gymnasium environments, the bare ones included, are made without Gymnasium's passive checker.
 Every side lives in a process of its own; building and importing stay outside the clock, and the
@@ -102,10 +103,12 @@ def make(task: Task) -> Any:
 
 
 @contextmanager
-def environment_only(recording: Path, processes: int, turn: int) -> Iterator[Work]:
+def environment_only(
+    recording: Path, processes: int, turn: int, *, by_arrays: bool = False
+) -> Iterator[Work]:
     """Bare environments through the recorded episodes."""
     if processes == 1:
-        yield _replay_part(recording, slice(None), turn)
+        yield _replay_part(recording, slice(None), turn, by_arrays=by_arrays)
         return
     environments = _load(recording).n_envs
     bounds = [environments * p // processes for p in range(processes + 1)]
@@ -118,12 +121,12 @@ def environment_only(recording: Path, processes: int, turn: int) -> Iterator[Wor
         crew.close()
 
 
-def _replay_part(recording: Path, part: slice, turn: int) -> Work:
+def _replay_part(recording: Path, part: slice, turn: int, *, by_arrays: bool = False) -> Work:
     from replay import replay
 
     kept = _load(recording)
     report.quiet_simulator(kept.source)
-    return replay(kept, part, iterations=turn)
+    return replay(kept, part, iterations=turn, by_arrays=by_arrays)
 
 
 def _load(recording: Path) -> Any:
@@ -336,13 +339,12 @@ def plans(task: Task, folder: Path, workers: int) -> dict[str, Plan]:
     }
     if task.envpool:
         pool = ("envpool",)
+        bare_pool = partial(environment_only, pool_recording, 1, task.turn)
         sides |= {
-            pool_only: Plan(
-                "envpool",
-                partial(environment_only, pool_recording, 1, task.turn),
-                pool_only,
-                pool,
+            "EnvPool only, by its arrays": Plan(
+                "envpool", partial(bare_pool, by_arrays=True), pool_only, pool
             ),
+            pool_only: Plan("envpool", bare_pool, pool_only, pool),
             "trpo_fast, EnvPool": Plan(
                 "envpool", partial(trpo_fast, f"envpool:{task.env}", task), pool_only, pool
             ),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trpo_fast import core
-from trpo_fast._envpool import make_pool
+from trpo_fast._envpool import make_pool, step_of
 from trpo_fast.envs import make_environment
 from trpo_fast.rollout import EnvPoolSampler, Rollout, VectorEnvSampler, make_sampler
 
@@ -106,6 +106,36 @@ def test_seeds_threads_and_state() -> None:
     # resumed: new episodes, not those of the beginning
     second.load_state_dict(first.state_dict())
     assert not np.array_equal(second.collect(1).observations[0], one.observations[0])
+
+
+@pytest.mark.parametrize("task", ["CartPole-v1", "Pendulum-v1", "HalfCheetah-v5"])
+def test_steps_around_the_dictionaries_are_those_of_step(task: str) -> None:
+    kwargs = {"max_episode_steps": 20}
+    pools = [
+        make_pool(f"envpool:{task}", seeds=[1, 2, 3], kwargs=kwargs, n_threads=2) for _ in range(2)
+    ]
+    direct, expected = step_of(pools[0]), pools[1].step
+    assert direct != pools[0].step
+    space = pools[0].action_space
+    space.seed(0)
+    for pool in pools:
+        pool.reset()
+    ends = 0
+    for _ in range(100):
+        actions = np.stack([space.sample() for _ in range(3)])
+        got, wanted = direct(actions), expected(actions)
+        for mine, theirs in zip(got[:4], wanted[:4], strict=True):
+            assert mine.dtype == theirs.dtype
+            np.testing.assert_array_equal(mine, theirs)
+        ends += int(wanted[3].sum())
+    assert ends >= 3
+
+
+def test_a_pool_of_another_kind_is_stepped_by_its_step() -> None:
+    several_at_a_time = envpool.make_gymnasium("CartPole-v1", num_envs=4, batch_size=2)
+    assert step_of(several_at_a_time) == several_at_a_time.step
+    a_dictionary = envpool.make_gymnasium("FetchReach-v4", num_envs=2)
+    assert step_of(a_dictionary) == a_dictionary.step
 
 
 def test_budgets() -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from trpo_fast._extras import import_extra
 
@@ -35,6 +37,41 @@ def read_spaces(vector_env: Any) -> tuple[Any, Any]:
         if is_envpool(vector_env):
             warnings.simplefilter("ignore")
         return vector_env.single_observation_space, vector_env.single_action_space
+
+
+def step_of(pool: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """What `pool.step` does, without the dictionaries that it makes and the arguments that it guesses.
+
+    They take up to a third of the time of a pool of small environments. The result has no info. Where a
+    pool is not as this function knows them (one player an environment, all environments in a step, one
+    array of observations), it returns `pool.step`.
+    """
+    try:
+        names, spec = list(pool._state_keys), pool._spec
+        observation, reward, terminated, truncated = (
+            names.index(name) for name in ("obs", "reward", "done", "trunc")
+        )
+        known = (
+            list(spec._action_keys) == ["env_id", "players.env_id", "action"]
+            and pool.config.get("max_num_players", 1) == 1
+            and not pool.is_async
+        )
+        dtype = np.dtype(spec._action_spec[-1][0])
+        send, receive, envs = pool._send, pool._recv, pool.all_env_ids
+    except (AttributeError, IndexError, TypeError, ValueError):
+        known = False
+    if not known:
+        step: Callable[[Any], tuple[Any, ...]] = pool.step
+        return step
+
+    def step_all(actions: Any) -> tuple[Any, ...]:
+        send([envs, envs, np.ascontiguousarray(actions, dtype)])
+        state = receive()
+        cut = state[truncated]
+        # done is true for both ways to end
+        return state[observation], state[reward], state[terminated] & ~cut, cut, {}
+
+    return step_all
 
 
 def make_pool(

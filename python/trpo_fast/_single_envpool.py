@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from trpo_fast._envpool import make_pool, read_spaces
+from trpo_fast._envpool import make_pool, read_spaces, step_of
 
 
 class SingleEnvPool(gymnasium.Env[Any, Any]):
@@ -21,11 +21,12 @@ class SingleEnvPool(gymnasium.Env[Any, Any]):
 
     def __init__(self, source: str, **kwargs: Any) -> None:
         self._source, self._kwargs = source, kwargs
-        self._pool = self._make(0)
+        self._renew(0)
         self.observation_space, self.action_space = read_spaces(self._pool)
 
-    def _make(self, seed: int) -> Any:
-        return make_pool(self._source, seeds=[seed], kwargs=self._kwargs, n_threads=1)
+    def _renew(self, seed: int) -> None:
+        self._pool = make_pool(self._source, seeds=[seed], kwargs=self._kwargs, n_threads=1)
+        self._step = step_of(self._pool)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -33,14 +34,14 @@ class SingleEnvPool(gymnasium.Env[Any, Any]):
         """Start an episode."""
         super().reset(seed=seed)
         if seed is not None:
-            self._pool = self._make(seed)
+            self._renew(seed)
         observations, _ = self._pool.reset()
         return _first(observations), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step."""
         batch = np.asarray(action, self.action_space.dtype)[np.newaxis]
-        observations, rewards, terminated, truncated, _ = self._pool.step(batch)
+        observations, rewards, terminated, truncated, _ = self._step(batch)
         ends = bool(terminated[0]), bool(truncated[0])
         return _first(observations), float(rewards[0]), *ends, {}
 

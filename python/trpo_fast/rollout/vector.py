@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from trpo_fast._envpool import is_envpool, read_spaces
+from trpo_fast._envpool import is_envpool, read_spaces, step_of
 from trpo_fast.core import RowWriter
 from trpo_fast.envs import EnvironmentFailure, ObservationError
 from trpo_fast.rollout._base import Actor, Events, Quota, SamplerBase, environment_seed
@@ -141,7 +141,8 @@ class VectorEnvSampler(SamplerBase):
             write_row = RowWriter(
                 buffers.observations, buffers.rewards, buffers.terminated, buffers.truncated
             ).write
-        step = self.vector_env.step
+        is_pool = is_envpool(self.vector_env)
+        step = step_of(self.vector_env) if is_pool else self.vector_env.step
         act = actor.step
         next_step = self.autoreset_mode == "NextStep"
         resetting = bool(next_step and self._resetting.any())
