@@ -318,9 +318,21 @@ def test_every_space_trains_and_predicts(observation_space: Any, action_space: A
     env = toy(observation_space, action_space)
     agent = trained(env, 512)
     for deterministic in (False, True):
-        action, state = agent.predict(observation_space.sample(), deterministic=deterministic)
+        observation = observation_space.sample()
+        drawn = agent._predictions
+        action, state = agent.predict(observation, deterministic=deterministic)
         assert state is None
         assert action_space.contains(action)
+        # one native call where the observation is a plain vector, and what it stands for elsewhere
+        rows, _ = agent._encoder.encode_any(observation)
+        stored = agent.policy.act(
+            rows,
+            deterministic=deterministic,
+            seed=agent._predict_seed,
+            steps=np.array([drawn], np.uint64),
+        )
+        np.testing.assert_array_equal(action, agent._adapter.to_env(stored[0]))
+        assert agent._predictions == drawn + (not deterministic)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -457,6 +469,31 @@ def test_predict_takes_one_observation_or_a_batch() -> None:
         agent.predict(np.zeros(3))
     with pytest.raises(ValueError, match="finite"):
         agent.predict(np.full(4, np.nan, np.float32))
+
+
+def test_predict_takes_observations_of_any_make() -> None:
+    agent = trained("Pendulum-v1", 256)
+    numbers = [0.6, 0.8, -2.5]
+    expected, _ = agent.predict(np.array(numbers, np.float32), deterministic=True)
+    assert (type(expected), expected.shape, expected.dtype) == (np.ndarray, (1,), np.float32)
+    for same in (
+        np.array(numbers),
+        np.repeat(numbers, 2)[::2],  # not contiguous
+        np.array(numbers, ">f8"),
+        numbers,
+        tuple(numbers),
+    ):
+        np.testing.assert_array_equal(agent.predict(same, deterministic=True)[0], expected)
+    # an action is the caller's own
+    expected[:] = 7.0
+    assert agent.predict(numbers, deterministic=True)[0] != 7.0
+    for wrong, words in (
+        (np.array([0.6, 1e300, 0.0]), "expected finite numbers"),
+        (np.zeros(2), r"expected shape \(3,\)"),
+        (np.zeros((1, 1, 3)), r"expected shape \(3,\)"),
+    ):
+        with np.errstate(over="ignore"), pytest.raises(ValueError, match=words):
+            agent.predict(wrong)
 
 
 # ---- what goes wrong

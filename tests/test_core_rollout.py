@@ -1,4 +1,4 @@
-"""Between two steps of a group of environments: clipped actions, and rows of the rollout."""
+"""Between two steps of environments: actions, clipped actions, and rows of the rollout."""
 
 from __future__ import annotations
 
@@ -39,6 +39,57 @@ def test_bounds_must_hold_the_actions() -> None:
         clip(np.zeros((4, 3), np.float32))
     with pytest.raises(TypeError):
         clip(np.zeros((4, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("gaussian", (2,)),
+        ("state_dependent_gaussian", (2,)),
+        ("categorical", (4,)),
+        ("multi_categorical", (2, 3)),
+        ("bernoulli", (3,)),
+    ],
+)
+def test_one_action_is_that_of_a_batch_of_one(kind: Any, sizes: Any, dtype: str) -> None:
+    policy = core.Policy(
+        5, core.Distribution(kind, sizes), hidden_sizes=(7,), output_gain=1.0, dtype=dtype
+    )
+    policy.set_normalizer(np.full(5, 0.5), np.full(5, 4.0))
+    random = np.random.default_rng(0)
+    for step in range(20):
+        observation = random.normal(size=5)
+        for given in (observation, observation.astype(np.float32)):
+            rows = given.astype(dtype)[np.newaxis]
+            for deterministic in (False, True):
+                expected = policy.act(
+                    rows, deterministic=deterministic, seed=9, steps=np.array([step], np.uint64)
+                )
+                got = policy.act_one(given, deterministic=deterministic, seed=9, step=step)
+                assert got is not None
+                assert got.dtype == expected.dtype
+                np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        np.zeros(4),
+        np.zeros((1, 5)),
+        np.zeros(5, np.int64),
+        np.zeros(10)[::2],
+        np.zeros(5, ">f4"),
+        [0.0] * 5,
+        None,
+        np.array([0.0, np.nan, 0.0, 0.0, 0.0]),
+        np.array([0.0, np.inf, 0.0, 0.0, 0.0], np.float32),
+        np.array([0.0, 1e300, 0.0, 0.0, 0.0]),  # infinite as float32
+    ],
+)
+def test_one_action_for_anything_else_is_left_to_the_batch(observation: Any) -> None:
+    policy = core.Policy(5, core.Distribution("gaussian", (2,)), dtype="float32")
+    assert policy.act_one(observation) is None
 
 
 T, E, O = 5, 3, 2  # noqa: E741

@@ -1,6 +1,9 @@
 // Policy, Actor, PolicyBatch and PolicyUpdater, for float and double.
 #include <algorithm>
+#include <cmath>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "arrays.h"
 #include "trpo_fast/policy.h"
@@ -45,6 +48,50 @@ Array<double> map_rows(const Policy<Scalar>& policy, const Array<Scalar>& x, con
   policy.outputs(data, rows, outputs.data());
   for (Index n = 0; n < rows; ++n) y[n] = f(outputs.data() + n * P, n);
   return result;
+}
+
+// The numbers of a vector of n floats or doubles, C-contiguous and all finite, or nothing.
+template <class Scalar>
+std::optional<std::vector<Scalar>> finite_vector(const py::object& object, Index n) {
+  std::vector<Scalar> numbers(static_cast<std::size_t>(n));
+  const auto converted = [&](const auto& array) {
+    if (array.ndim() != 1 || array.shape(0) != n) return false;
+    bool finite = true;
+    std::transform(array.data(), array.data() + n, numbers.begin(), [&](auto value) {
+      const Scalar number = static_cast<Scalar>(value);
+      finite &= std::isfinite(number);
+      return number;
+    });
+    return finite;
+  };
+  const bool valid = (py::isinstance<Array<double>>(object) &&
+                      converted(py::reinterpret_borrow<Array<double>>(object))) ||
+                     (py::isinstance<Array<float>>(object) &&
+                      converted(py::reinterpret_borrow<Array<float>>(object)));
+  if (!valid) return std::nullopt;
+  return numbers;
+}
+
+// The unclipped action (1 x A) for one raw observation; None where that is no vector of floats.
+template <class Scalar>
+py::object act_one(const Policy<Scalar>& policy, const py::object& observation, std::uint64_t seed,
+                   std::uint64_t step, bool deterministic) {
+  const auto x = finite_vector<Scalar>(observation, policy.shape().inputs());
+  if (!x) return py::none();
+  const py::ssize_t A = policy.spec().action_dim();
+  const bool discrete = policy.spec().discrete();
+  py::array action = discrete ? py::array(Array<std::int32_t>({py::ssize_t{1}, A}))
+                              : py::array(Array<Scalar>({py::ssize_t{1}, A}));
+  auto* numbers = discrete ? nullptr : static_cast<Scalar*>(action.mutable_data());
+  auto* indices = discrete ? static_cast<std::int32_t*>(action.mutable_data()) : nullptr;
+  {
+    py::gil_scoped_release release;  // the arrays are held by this frame
+    Actor<Scalar> actor(policy, 1);
+    const std::uint32_t environment = 0;
+    if (deterministic) actor.mode(x->data(), numbers, indices);
+    else actor.step(x->data(), seed, &environment, &step, numbers, indices);
+  }
+  return action;
 }
 
 // Buffers of one rollout, borrowed and kept alive; one call a step.
@@ -477,7 +524,8 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
             return continuous;
           },
           "observations"_a.noconvert(), "seed"_a, "envs"_a.noconvert(), "steps"_a.noconvert(),
-          "deterministic"_a);
+          "deterministic"_a)
+      .def("act_one", &act_one<Scalar>, "observation"_a, "seed"_a, "step"_a, "deterministic"_a);
 
   using A = BoundActor<Scalar>;
   py::class_<A>(m, ("Actor" + suffix).c_str())

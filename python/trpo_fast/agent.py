@@ -112,6 +112,7 @@ class TRPO:
         self._env_kwargs = dict(env_kwargs or {})
         self._encoder = self.sampler.observation_encoder
         self._adapter = self.sampler.action_adapter
+        self._to_env = self._adapter.step_converter(1, config.dtype)
         try:
             self._budget = self.sampler.budget(config.sampling, config.batch_size)
         except ValueError:
@@ -470,6 +471,16 @@ class TRPO:
         The signature is that of Stable-Baselines3; ``state`` and ``episode_start`` are not used. The
         action is what the environment's ``step`` takes: clipped, in the space's shape and dtype.
         """
+        if self._encoder.is_plain:
+            action = self.policy.act_one(
+                observation,
+                deterministic=deterministic,
+                seed=self._predict_seed,
+                step=self._predictions,
+            )
+            if action is not None:
+                self._predictions += not deterministic
+                return self._to_env(action)[0], None
         rows, is_batch = self._encoder.encode_any(observation)
         if not np.isfinite(rows).all():
             raise ValueError("observation: expected finite numbers, got NaN or infinity.")

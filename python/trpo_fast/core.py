@@ -790,6 +790,18 @@ class Policy(_Network):
         )
         return actions
 
+    def act_one(
+        self, observation: Any, *, deterministic: bool = False, seed: int = 0, step: int = 0
+    ) -> NDArray[Any] | None:
+        """:meth:`act` for one raw observation (O,) and the stream (seed, 0, step): (1, A), unclipped.
+
+        One native call, for loops that step one environment. None, and :meth:`act` must do it, where
+        the observation is not a C-contiguous array (O,) of float32 or float64, finite in the policy's
+        dtype.
+        """
+        action: NDArray[Any] | None = self._impl.act_one(observation, seed, step, deterministic)
+        return action
+
     def actor(
         self,
         observations: NDArray[Any],

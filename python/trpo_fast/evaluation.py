@@ -352,7 +352,7 @@ def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
     if not share.seeds:
         return result
     policy: Any = sampler.policy
-    encode = sampler.observation_encoder.encode_any
+    encoder = sampler.observation_encoder
     to_env = sampler.action_adapter.step_converter(1, policy.dtype)
     policy.parameters = share.parameters
     if share.normalizer is None:
@@ -362,10 +362,13 @@ def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
 
     def act(observation: Any) -> Any:
         sampler.show_life()
-        rows, _ = encode(observation)
-        if not np.isfinite(rows).all():
-            raise ValueError("observation: expected finite numbers, got NaN or infinity.")
-        return to_env(policy.act(rows, deterministic=True))[0]
+        action = policy.act_one(observation, deterministic=True) if encoder.is_plain else None
+        if action is None:
+            rows, _ = encoder.encode_any(observation)
+            if not np.isfinite(rows).all():
+                raise ValueError("observation: expected finite numbers, got NaN or infinity.")
+            action = policy.act(rows, deterministic=True)
+        return to_env(action)[0]
 
     with sampler.spare_environment(share.make) as environment:
         _run_episodes(act, environment, share.seeds, share.max_steps, result)
