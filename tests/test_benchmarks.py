@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 SCRIPTS = [
+    "acting.py",
     "derivative_free.py",
     "fvp.py",
     "learning.py",
@@ -178,6 +179,25 @@ def test_family_counts_children() -> None:
         assert (peak_memory(os.getpid()) or 0.0) > (peak_memory(child.pid) or 0.0) > 1e6
         child.communicate(b"\n")
     assert children_cpu_seconds(os.getpid()) - before >= 0.25  # waited for
+
+
+# ---- acting.py
+
+
+def test_acting_times_the_same_steps(tmp_path: Path) -> None:
+    out = run(
+        "acting.py", "--envs", "CartPole-v1", "--rounds", "2", "--json", "acting.json",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert "CartPole-v1, " in out
+    (result,) = json.loads((tmp_path / "acting.json").read_text())["results"]
+    assert result["steps"] > 5
+    bare, ours = (result["between"][side] for side in ("bare simulator", "trpo_fast"))
+    assert 0.0 < result["alone"]["trpo_fast"]["median_seconds"] < 1e-3
+    assert ours["median_seconds"] > bare["median_seconds"] > 1e-6 * result["steps"]
+    assert "--rounds: expected at least 1" in run(
+        "acting.py", "--rounds", "0", folder=tmp_path, code=2
+    )
 
 
 # ---- update.py
