@@ -92,6 +92,17 @@ def test_one_action_for_anything_else_is_left_to_the_batch(observation: Any) -> 
     assert policy.act_one(observation) is None
 
 
+def test_the_stream_of_one_action_is_checked() -> None:
+    policy = core.Policy(5, core.Distribution("gaussian", (2,)))
+    for name, value, error in (
+        ("seed", -1, ValueError),
+        ("step", 2**64, ValueError),
+        ("step", 0.5, TypeError),
+    ):
+        with pytest.raises(error, match=f"^{name}: expected an integer"):
+            policy.act_one(np.zeros(5), **{name: value})
+
+
 T, E, O = 5, 3, 2  # noqa: E741
 
 

@@ -353,16 +353,6 @@ def test_atari_is_registered_when_needed() -> None:
     environment.close()
 
 
-@pytest.mark.parametrize("space", [spaces.Box(-1.0, 2.0, (3,)), spaces.Discrete(3, start=5)])
-def test_adapters_survive_pickle(space: Any) -> None:
-    adapter = ActionAdapter.from_space(space, state_dependent_std=True)
-    stored = np.full(adapter.action_dim, 2, adapter.stored_dtype("float32"))
-    expected = adapter.to_env(stored)
-    copy = pickle.loads(pickle.dumps(adapter))
-    assert (copy.space, copy.state_dependent_std) == (space, True)
-    np.testing.assert_array_equal(copy.to_env(stored), expected)
-
-
 # --- what a simulator says --------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 
@@ -45,6 +46,30 @@ inline void check_shape(const char* name, const py::array& a,
 inline void check_rows(const char* name, const py::array& a) {
   if (a.shape(0) < 1)
     throw py::value_error(std::string(name) + ": expected at least one row, got none.");
+}
+
+// The entries of a C-contiguous array of exactly this dtype and shape, or null.
+template <class T>
+const T* entries_of(const py::object& object, std::initializer_list<py::ssize_t> shape) {
+  if (!py::isinstance<Array<T>>(object)) return nullptr;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  const bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
+                    std::equal(shape.begin(), shape.end(), array.shape());
+  return fits ? static_cast<const T*>(array.data()) : nullptr;
+}
+
+// Copies a C-contiguous array of float or double of this shape; false where it is not one.
+template <class To>
+bool copy_numbers(const py::object& from, std::initializer_list<py::ssize_t> shape, To* to) {
+  const auto copy = [&](const auto* values) {
+    py::ssize_t n = 1;
+    for (py::ssize_t extent : shape) n *= extent;
+    std::transform(values, values + n, to, [](auto value) { return static_cast<To>(value); });
+    return true;
+  };
+  if (const double* values = entries_of<double>(from, shape)) return copy(values);
+  if (const float* values = entries_of<float>(from, shape)) return copy(values);
+  return false;
 }
 
 // The actions argument as the distribution needs it: int32 within range for discrete kinds.

@@ -1,7 +1,6 @@
 // Policy, Actor, PolicyBatch and PolicyUpdater, for float and double.
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -50,34 +49,16 @@ Array<double> map_rows(const Policy<Scalar>& policy, const Array<Scalar>& x, con
   return result;
 }
 
-// The numbers of a vector of n floats or doubles, C-contiguous and all finite, or nothing.
-template <class Scalar>
-std::optional<std::vector<Scalar>> finite_vector(const py::object& object, Index n) {
-  std::vector<Scalar> numbers(static_cast<std::size_t>(n));
-  const auto converted = [&](const auto& array) {
-    if (array.ndim() != 1 || array.shape(0) != n) return false;
-    bool finite = true;
-    std::transform(array.data(), array.data() + n, numbers.begin(), [&](auto value) {
-      const Scalar number = static_cast<Scalar>(value);
-      finite &= std::isfinite(number);
-      return number;
-    });
-    return finite;
-  };
-  const bool valid = (py::isinstance<Array<double>>(object) &&
-                      converted(py::reinterpret_borrow<Array<double>>(object))) ||
-                     (py::isinstance<Array<float>>(object) &&
-                      converted(py::reinterpret_borrow<Array<float>>(object)));
-  if (!valid) return std::nullopt;
-  return numbers;
-}
-
-// The unclipped action (1 x A) for one raw observation; None where that is no vector of floats.
+// The unclipped action (1 x A) for one raw observation; None where that is no
+// vector of finite floats.
 template <class Scalar>
 py::object act_one(const Policy<Scalar>& policy, const py::object& observation, std::uint64_t seed,
                    std::uint64_t step, bool deterministic) {
-  const auto x = finite_vector<Scalar>(observation, policy.shape().inputs());
-  if (!x) return py::none();
+  const Index O = policy.shape().inputs();
+  std::vector<Scalar> x(static_cast<std::size_t>(O));
+  const auto is_finite = [](Scalar number) { return std::isfinite(number); };
+  if (!copy_numbers(observation, {O}, x.data()) || !std::all_of(x.begin(), x.end(), is_finite))
+    return py::none();
   const py::ssize_t A = policy.spec().action_dim();
   const bool discrete = policy.spec().discrete();
   py::array action = discrete ? py::array(Array<std::int32_t>({py::ssize_t{1}, A}))
@@ -88,8 +69,8 @@ py::object act_one(const Policy<Scalar>& policy, const py::object& observation, 
     py::gil_scoped_release release;  // the arrays are held by this frame
     Actor<Scalar> actor(policy, 1);
     const std::uint32_t environment = 0;
-    if (deterministic) actor.mode(x->data(), numbers, indices);
-    else actor.step(x->data(), seed, &environment, &step, numbers, indices);
+    if (deterministic) actor.mode(x.data(), numbers, indices);
+    else actor.step(x.data(), seed, &environment, &step, numbers, indices);
   }
   return action;
 }

@@ -70,32 +70,8 @@ class RowWriter {
   }
 
  private:
-  // The numbers of a C-contiguous array of exactly this dtype and shape, or null.
-  template <class T>
-  static const T* numbers(const py::object& object, std::initializer_list<py::ssize_t> shape) {
-    if (!py::isinstance<Array<T>>(object)) return nullptr;
-    const auto array = py::reinterpret_borrow<py::array>(object);
-    const bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
-                      std::equal(shape.begin(), shape.end(), array.shape());
-    return fits ? static_cast<const T*>(array.data()) : nullptr;
-  }
-
-  template <class To>
-  static bool copy_numbers(const py::object& from, std::initializer_list<py::ssize_t> shape,
-                           To* to) {
-    const auto copy = [&](const auto* values) {
-      py::ssize_t n = 1;
-      for (py::ssize_t extent : shape) n *= extent;
-      std::transform(values, values + n, to, [](auto value) { return static_cast<To>(value); });
-      return true;
-    };
-    if (const double* values = numbers<double>(from, shape)) return copy(values);
-    if (const float* values = numbers<float>(from, shape)) return copy(values);
-    return false;
-  }
-
   std::optional<bool> copy_flags(const py::object& from, bool* to) const {
-    const bool* flags = numbers<bool>(from, {E_});
+    const bool* flags = entries_of<bool>(from, {E_});
     if (flags == nullptr) return std::nullopt;
     std::copy(flags, flags + E_, to);
     return std::find(flags, flags + E_, true) != flags + E_;

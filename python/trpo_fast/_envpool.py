@@ -42,7 +42,7 @@ def read_spaces(vector_env: Any) -> tuple[Any, Any]:
 def step_of(pool: Any) -> Callable[[Any], tuple[Any, ...]]:
     """What `pool.step` does, without the dictionaries that it makes and the arguments that it guesses.
 
-    They take up to a third of the time of a pool of small environments. The result has no info. Where a
+    They take almost half of the time of a pool of small environments. The result has no info. Where a
     pool is not as this function knows them (one player an environment, all environments in a step, one
     array of observations), it returns `pool.step`.
     """

@@ -490,7 +490,7 @@ class TRPO:
             steps = np.full(len(rows), self._predictions, np.uint64)
             actions = self.policy.act(rows, seed=self._predict_seed, steps=steps)
             self._predictions += 1
-        return self._adapter.to_env(actions if is_batch else actions[0]), None
+        return self._adapter.to_env(actions) if is_batch else self._to_env(actions)[0], None
 
     def evaluate(
         self,

@@ -798,8 +798,18 @@ class Policy(_Network):
         One native call, for loops that step one environment. None, and :meth:`act` must do it, where
         the observation is not a C-contiguous array (O,) of float32 or float64, finite in the policy's
         dtype.
+
+        Raises
+        ------
+        ValueError, TypeError
+            ``seed`` or ``step`` is no number of 64 bits.
         """
-        action: NDArray[Any] | None = self._impl.act_one(observation, seed, step, deterministic)
+        action: NDArray[Any] | None
+        try:
+            action = self._impl.act_one(observation, seed, step, deterministic)
+        except TypeError:
+            _stream(seed, 0, step)  # says which of them is wrong
+            raise
         return action
 
     def actor(

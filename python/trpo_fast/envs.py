@@ -18,7 +18,7 @@ import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -387,8 +387,6 @@ class ObservationEncoder:
         Raises:
             ObservationError: the shape is neither that of one observation nor that of a batch.
         """
-        if self.is_plain and np.shape(observation) == self.space.shape:
-            return self.encode(observation)[np.newaxis], False
         leaf_space, leaf = _first_leaf(self.space, observation)
         extra = np.ndim(leaf) - len(leaf_space.shape)
         if extra == 1:
@@ -717,13 +715,9 @@ class ActionAdapter:
                 f"got {actions.shape}; is the action space {self.space}?"
             )
         if actions.ndim == 1:
-            row = self._convert_one(actions[np.newaxis])[0, ...]
+            row = self.batch_converter(1)(actions[np.newaxis])[0, ...]
             return int(row) if self.kind == "categorical" else row
         return self.batch_converter(len(actions))(actions)
-
-    @cached_property
-    def _convert_one(self) -> Callable[[Array], Array]:
-        return self.batch_converter(1)
 
     def batch_converter(
         self, n: int, dtype: npt.DTypeLike | None = None
@@ -779,10 +773,6 @@ class ActionAdapter:
         if start == 0:
             return lambda actions: actions.ravel().tolist()
         return lambda actions: (actions.ravel() + start).tolist()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # the converters are closures: rebuild them from the space
-        return ActionAdapter, (self.space, self.state_dependent_std)
 
     def __repr__(self) -> str:
         return f"ActionAdapter({self.space}, kind={self.kind!r}, sizes={self.sizes})"
