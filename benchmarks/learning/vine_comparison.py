@@ -83,7 +83,7 @@ def gradient_estimates(
     Advantages are in reward units, less their mean over the batch in the single-path schemes.
     """
     from trpo_fast import TRPO
-    from trpo_fast.vine import VineObjective, VineRollout
+    from trpo_fast.algorithms.vine import VineObjective, VineRollout
 
     report.quiet_simulator(env)
     trained = TRPO.load(checkpoint, env=env, n_workers=0, n_threads=1)

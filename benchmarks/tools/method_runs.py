@@ -63,8 +63,8 @@ class Job:
 def agent_class(kind: str) -> Any:
     """The class behind a kind of job."""
     from trpo_fast import TRPO
-    from trpo_fast.relatives import NPG, VPG, KLPenalty, NPGConfig
-    from trpo_fast.vine import SinglePathConfig, SinglePathTRPO, VineTRPO
+    from trpo_fast.algorithms.kl_penalty import NPG, VPG, KLPenalty, NPGConfig
+    from trpo_fast.algorithms.vine import SinglePathConfig, SinglePathTRPO, VineTRPO
 
     @dataclass(frozen=True, kw_only=True)
     class SinglePathNPGConfig(SinglePathConfig, NPGConfig):

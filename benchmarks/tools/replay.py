@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import TRPO, core
-from trpo_fast._envpool import is_envpool_source, make_pool, step_of
+from trpo_fast.envs.envpool import is_envpool_source, make_pool, step_of
 from trpo_fast.envs import make_environment
 from trpo_fast.rollout import Budget, environment_seed
 

@@ -6,7 +6,7 @@
 
 #include "arrays.h"
 #include "trpo_fast/policy.h"
-#include "trpo_fast/policy_update.h"
+#include "trpo_fast/trust_region_update.h"
 
 namespace trpo_fast::bindings {
 namespace {

@@ -1,6 +1,6 @@
 // ValueFunction, for float and double.
 #include "arrays.h"
-#include "trpo_fast/value_fit.h"
+#include "trpo_fast/value_function.h"
 
 namespace trpo_fast::bindings {
 namespace {

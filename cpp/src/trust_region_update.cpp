@@ -1,5 +1,5 @@
 // N samples, O observation width, A action width
-#include "trpo_fast/policy_update.h"
+#include "trpo_fast/trust_region_update.h"
 
 #include <algorithm>
 #include <chrono>

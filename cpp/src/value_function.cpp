@@ -1,5 +1,5 @@
 // N samples, O observation width, Theta parameters
-#include "trpo_fast/value_fit.h"
+#include "trpo_fast/value_function.h"
 
 #include <algorithm>
 #include <chrono>

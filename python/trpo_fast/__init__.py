@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .agent import TRPO
+    from .training.agent import TRPO
     from .config import TRPOConfig
     from .presets import preset
-    from .relatives import NPG, VPG, KLPenalty
-    from .vine import SinglePathTRPO, VineTRPO
+    from .algorithms.kl_penalty import NPG, VPG, KLPenalty
+    from .algorithms.vine import SinglePathTRPO, VineTRPO
 
 __all__ = [
     "NPG",
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "TRPO": "agent",
+    "TRPO": "training.agent",
     "TRPOConfig": "config",
     "preset": "presets",
-    "NPG": "relatives",
-    "VPG": "relatives",
-    "KLPenalty": "relatives",
-    "SinglePathTRPO": "vine",
-    "VineTRPO": "vine",
+    "NPG": "algorithms.kl_penalty",
+    "VPG": "algorithms.kl_penalty",
+    "KLPenalty": "algorithms.kl_penalty",
+    "SinglePathTRPO": "algorithms.vine",
+    "VineTRPO": "algorithms.vine",
 }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._extras import import_extra
+from .extras import import_extra
 from .logging import read_columns
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import pytest
 
 from trpo_fast import cli
 from trpo_fast.config import TRPOConfig
-from trpo_fast.methods import ALGORITHMS, PAGES, algorithm_class, page
+from trpo_fast.algorithms import ALGORITHMS, PAGES, algorithm_class, page
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SECTIONS = [
     "Equations", "Quick facts", "Pseudocode", "When to use it", "Command", "Departures from the"
 ]  # fmt: skip
@@ -29,7 +29,7 @@ def quoted(text: str) -> list[str]:
 
 
 def test_every_page_is_listed_and_every_algorithm_has_one() -> None:
-    files = {file.name for file in resources.files("trpo_fast.methods").iterdir()}
+    files = {file.name for file in resources.files("trpo_fast.algorithms").iterdir()}
     assert {name for name in files if name.endswith(".md")} == {f"{name}.md" for name in PAGES}
     assert set(ALGORITHMS) <= set(PAGES)
 
@@ -105,7 +105,7 @@ def test_the_finder_of_definitions_is_no_rubber_stamp() -> None:
     assert not defines(source, "surrogate_gradient")
     assert not defines(source, "nothing_of_that_name")
     with pytest.raises(AttributeError):
-        resolve("trpo_fast.vine.VineTPRO")
+        resolve("trpo_fast.algorithms.vine.VineTPRO")
 
 
 @pytest.mark.parametrize("name", PAGES)

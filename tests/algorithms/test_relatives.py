@@ -14,7 +14,7 @@ from trpo_fast import TRPO
 from trpo_fast.checkpoint import CheckpointError
 from trpo_fast.config import ConfigError
 from trpo_fast.presets import preset
-from trpo_fast.relatives import (
+from trpo_fast.algorithms.kl_penalty import (
     NPG,
     VPG,
     KLPenalty,
@@ -24,7 +24,7 @@ from trpo_fast.relatives import (
     _adapted,
 )
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "learning"))
 
 SMALL: dict[str, Any] = {"n_envs": 2, "batch_size": 64, "n_workers": 0, "hidden_sizes": (8,)}
 METHODS: dict[str, tuple[type[TRPO], dict[str, Any]]] = {

@@ -15,7 +15,7 @@ from trpo_fast import TRPO, core, tabular
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import InProcessSampler, Sampler, make_sampler
 from trpo_fast.snapshots import SnapshotError
-from trpo_fast.vine import (
+from trpo_fast.algorithms.vine import (
     SinglePathTRPO,
     VineObjective,
     VineOptions,

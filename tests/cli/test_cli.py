@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from trpo_fast import agent, cli
+from trpo_fast.cli import commands as cli
+from trpo_fast.training import agent
 from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.config import TRPOConfig, field_names
-from trpo_fast.methods import ALGORITHMS, PAGES, algorithm_class, page
+from trpo_fast.algorithms import ALGORITHMS, PAGES, algorithm_class, page
 from trpo_fast.presets import preset
 from trpo_fast.run_folder import RunFolder, RunFolderError
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from trpo_fast import cli, core, runtime, selfcheck
+from trpo_fast import core, runtime, selfcheck
+from trpo_fast.cli import commands as cli
 from trpo_fast.selfcheck import Check, CheckFailed, run_check
 
 

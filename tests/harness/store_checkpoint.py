@@ -16,7 +16,7 @@ import numpy as np
 from trpo_fast import TRPO
 from trpo_fast.checkpoint import SCHEMA_VERSION
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[1] / "training" / "data"
 
 
 def main() -> int:

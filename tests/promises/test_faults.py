@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from trpo_fast import TRPO, core
-from trpo_fast.agent import _explained_variance
+from trpo_fast.training.agent import _explained_variance
 
 SMALL: dict[str, Any] = {
     "n_workers": 0, "n_envs": 2, "batch_size": 128, "value_epochs": 2, "seed": 1,

@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import fuzz_checkpoint, fuzz_core
-from trpo_fast import TRPO, TRPOConfig, cli
+from trpo_fast import TRPO, TRPOConfig
+from trpo_fast.cli import commands as cli
 from trpo_fast.checkpoint import CheckpointError, load_checkpoint
 from trpo_fast.config import ConfigError, field_names
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.run_folder import RunFolder, RunFolderError
 
-STORED = Path(__file__).parent / "data" / "checkpoint_schema_1.safetensors"
+STORED = Path(__file__).parents[1] / "training" / "data" / "checkpoint_schema_1.safetensors"
 
 
 def one_sentence(error: Exception) -> None:

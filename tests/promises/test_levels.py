@@ -11,8 +11,8 @@ import pytest
 
 from trpo_fast import runtime
 
-HERE = Path(__file__).parent
-TESTS = ["test_core_fisher.py", "test_core_update.py", "test_core_network.py", "test_core_value.py"]
+CORE = Path(__file__).parents[1] / "core"
+TESTS = ["test_fisher.py", "test_update.py", "test_network.py", "test_value_function.py"]
 
 
 def _run(level: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +30,7 @@ def _run(level: str, *command: str) -> subprocess.CompletedProcess[str]:
 def test_level_agrees_with_the_reference(level: str) -> None:
     if level == runtime.simd_level():
         pytest.skip("the rest of the suite runs at this level")
-    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / t) for t in TESTS))
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(CORE / t) for t in TESTS))
     done = _run(level, *command)
     assert done.returncode == 0, done.stdout[-3000:]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trpo_fast import core
-from trpo_fast._envpool import make_pool, step_of
+from trpo_fast.envs.envpool import make_pool, step_of
 from trpo_fast.envs import make_environment
 from trpo_fast.rollout import EnvPoolSampler, Rollout, VectorEnvSampler, make_sampler
 

@@ -18,7 +18,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from trpo_fast._envpool import step_of
+from trpo_fast.envs.envpool import step_of
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import (
     Budget,
@@ -389,7 +389,7 @@ def test_vector_environments_make_up_for_autoresets(mode: AutoresetMode) -> None
 
 
 def test_an_episode_without_end_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trpo_fast.rollout._base.LONGEST_EPISODE", 50)
+    monkeypatch.setattr("trpo_fast.rollout.sampler.LONGEST_EPISODE", 50)
     sampler = in_process(SCRIPT, ((5, "terminated"), (10**9, "")))
     with pytest.raises(
         EnvironmentFailure,

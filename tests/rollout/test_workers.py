@@ -39,8 +39,8 @@ from trpo_fast.rollout import (
     available_cores,
     make_sampler,
 )
-from trpo_fast.rollout._process import WorkerProcess
-from trpo_fast.rollout._worker import BOOTSTRAP
+from trpo_fast.rollout.workers.process import WorkerProcess
+from trpo_fast.rollout.workers.worker import BOOTSTRAP
 
 
 class UnevenEnv(gymnasium.Env[Any, Any]):

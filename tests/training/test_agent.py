@@ -135,7 +135,7 @@ def test_when_the_value_function_is_fitted_changes_no_bit(
 ) -> None:
     watched = _Watched(TRPO._improve_policy)
     monkeypatch.setattr(TRPO, "_improve_policy", watched)
-    monkeypatch.setattr("trpo_fast.agent.available_cores", lambda: cores)
+    monkeypatch.setattr("trpo_fast.training.agent.available_cores", lambda: cores)
     threads = runtime.get_num_threads()
     agent = trained(n_threads=3, overlap_value_fit=overlaps)
     assert runtime.get_num_threads() == 3

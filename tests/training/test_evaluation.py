@@ -13,7 +13,8 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers.vector import NormalizeObservation
 
-from trpo_fast import TRPO, evaluation
+from trpo_fast import TRPO
+from trpo_fast.training import evaluation
 from trpo_fast.evaluation import EvaluationResult, evaluate_policy, record_video
 
 
@@ -239,7 +240,7 @@ def test_missing_extra_is_one_sentence_before_anything_is_run(
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("trpo_fast._extras.importlib.import_module", missing)
+    monkeypatch.setattr("trpo_fast.extras.importlib.import_module", missing)
     env = Countdown()
     with pytest.raises(ImportError) as caught:
         record_video(Agent(), tmp_path / name, env)

@@ -10,10 +10,10 @@ import importlib
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from trpo_fast.config import ConfigError, did_you_mean
+from ..config import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from trpo_fast.agent import TRPO
+    from ..training.agent import TRPO
 
 __all__ = ["ALGORITHMS", "PAGES", "algorithm_class", "algorithm_name", "page"]
 
@@ -60,7 +60,7 @@ def page(name: str) -> str:
     """The page about a method, in Markdown, or ConfigError with the closest name."""
     if name not in PAGES:
         raise _unknown("method", name, PAGES)
-    return (resources.files(__name__) / f"{name}.md").read_text(encoding="utf-8")
+    return (resources.files(__name__) / f"{name.replace('-', '_')}.md").read_text(encoding="utf-8")
 
 
 def _unknown(what: str, name: str, known: dict[str, str]) -> ConfigError:

@@ -29,14 +29,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import core
-from .agent import _FISHER, TRPO, _Batch, _derived_seed
-from .config import TRPOConfig
+from .. import core
+from ..training.agent import _FISHER, TRPO, _Batch, _derived_seed
+from ..config import TRPOConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .envs import EnvSource
+    from ..envs import EnvSource
 
 __all__ = ["NPG", "VPG", "KLPenalty", "KLPenaltyConfig", "NPGConfig", "VPGConfig"]
 

@@ -41,15 +41,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import core
-from .agent import TRPO, _Batch
-from .config import ConfigError, Sampling, TRPOConfig
-from .envs import EnvironmentFailure, ObservationError
-from .rollout import Budget, InProcessSampler, Rollout, WorkerSampler
-from .snapshots import Snapshot, SnapshotError, Snapshotter
+from .. import core
+from ..training.agent import TRPO, _Batch
+from ..config import ConfigError, Sampling, TRPOConfig
+from ..envs import EnvironmentFailure, ObservationError
+from ..rollout import Budget, InProcessSampler, Rollout, WorkerSampler
+from ..snapshots import Snapshot, SnapshotError, Snapshotter
 
 if TYPE_CHECKING:
-    from .envs import EnvSource
+    from ..envs import EnvSource
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]

@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast
 
 import tyro
 
-from .config import ConfigError, TRPOConfig
-from .methods import ALGORITHMS, PAGES, algorithm_class, page
-from .presets import PRESETS, find_preset
-from .run_folder import RunFolder, RunFolderError
+from ..config import ConfigError, TRPOConfig
+from ..algorithms import ALGORITHMS, PAGES, algorithm_class, page
+from ..presets import PRESETS, find_preset
+from ..run_folder import RunFolder, RunFolderError
 
 if TYPE_CHECKING:
-    from .agent import TRPO
+    from ..training.agent import TRPO
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -378,7 +378,7 @@ def record(command: Record) -> int:
     """Write a video of one episode."""
     file, agent = _loaded(command.run, command.checkpoint)
 
-    from .evaluation import record_video
+    from ..training.evaluation import record_video
 
     out = Path(command.out) if command.out else file.with_name("video.mp4")
     with closing(agent):
@@ -401,7 +401,7 @@ def plot(command: Plot) -> int:
         raise UsageError("plot: expected at least one run folder, got none; name one")
     folders = [RunFolder.open(run).path for run in command.runs]
 
-    from .plotting import plot_runs
+    from ..plotting import plot_runs
 
     plot_runs(folders, Path(command.out))
     _say(f"saved {command.out}")
@@ -429,7 +429,7 @@ def explain(command: Explain) -> int:
 
 def info() -> int:
     """Print versions and what the core found on this machine."""
-    from . import runtime
+    from .. import runtime
 
     names = {"algorithms": list(ALGORITHMS), "presets": list(PRESETS)}
     _say_facts({**runtime.info(), **_library_versions(), **names})
@@ -438,8 +438,8 @@ def info() -> int:
 
 def selfcheck() -> int:
     """Print facts and the outcome of every check: a report to paste into a bug report."""
-    from . import runtime
-    from .selfcheck import checks, run_check
+    from .. import runtime
+    from ..selfcheck import checks, run_check
 
     _say_facts({**runtime.info(), **_library_versions()})
     started, failed, todo = time.perf_counter(), 0, checks()
@@ -498,8 +498,8 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
                 f"leave it out with --resume, or start a new run"
             )
 
-    from .agent import TRPO
-    from .runtime import set_num_threads
+    from ..training.agent import TRPO
+    from ..runtime import set_num_threads
 
     agent = held.enter_context(
         closing(TRPO.load(run.checkpoint("latest"), env=stored["env"], n_workers=config.n_workers))
@@ -518,8 +518,8 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
 
 
 def _learn(agent: TRPO, run: RunFolder, command: Train, stop: StopOnSignal) -> None:
-    from .callbacks import CallbackLike, CheckpointEvery, EvaluateEvery
-    from .logging import CsvLogger, Logger, TensorBoardLogger
+    from ..training.callbacks import CallbackLike, CheckpointEvery, EvaluateEvery
+    from ..logging import CsvLogger, Logger, TensorBoardLogger
 
     callbacks: list[CallbackLike] = []
     if command.evaluate_every > 0:
@@ -632,7 +632,7 @@ def _loaded(run: str, which: str | None) -> tuple[Path, TRPO]:
         folder = RunFolder.open(path)
         file, env = folder.checkpoint(which), folder.read_record()["env"]
 
-    from .agent import TRPO
+    from ..training.agent import TRPO
 
     return file, TRPO.load(file, env=env)
 
@@ -654,7 +654,7 @@ def _say_facts(facts: Mapping[str, Any]) -> None:
 
 
 def _version() -> str:
-    from ._version import __version__
+    from .._version import __version__
 
     return str(__version__)
 

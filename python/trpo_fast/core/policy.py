@@ -23,7 +23,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _core
+from .. import _core
 
 Float = NDArray[np.floating[Any]]
 Float64 = NDArray[np.float64]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trpo_fast._extras import import_extra
+from ..extras import import_extra
 
 PREFIX = "envpool:"
 

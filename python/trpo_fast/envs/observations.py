@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import gymnasium
     from gymnasium.vector import VectorEnv
 
-    from trpo_fast.core import Distribution
+    from ..core import Distribution
 
     EnvSource: TypeAlias = (
         str | gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any] | Callable[[], Any]
@@ -92,7 +92,7 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
     from gymnasium.vector import VectorEnv
 
     if isinstance(source, str) and source.startswith("envpool:"):
-        from trpo_fast._single_envpool import SingleEnvPool
+        from .single_envpool import SingleEnvPool
 
         return SingleEnvPool(source, **kwargs)
     if isinstance(source, str):
@@ -686,7 +686,7 @@ class ActionAdapter:
     @property
     def distribution(self) -> Distribution:
         """The action distribution that fits this space."""
-        from trpo_fast.core import Distribution
+        from ..core import Distribution
 
         return Distribution(self.kind, self.sizes)  # type: ignore[arg-type, unused-ignore]
 
@@ -734,7 +734,7 @@ class ActionAdapter:
         low, high = self.space.low.ravel(), self.space.high.ravel()
         is_float = space_dtype in (np.float32, np.float64)
         if is_float and dtype is not None and np.promote_types(dtype, space_dtype) == space_dtype:
-            from trpo_fast.core import ActionClip
+            from ..core import ActionClip
 
             native = ActionClip(low, high, dtype).clip
             return native if len(shape) == 2 else lambda actions: native(actions).reshape(shape)

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from trpo_fast._envpool import make_pool, read_spaces, step_of
+from .envpool import make_pool, read_spaces, step_of
 
 
 class SingleEnvPool(gymnasium.Env[Any, Any]):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .._extras import import_extra
+from ..extras import import_extra
 from .base import Record
 
 

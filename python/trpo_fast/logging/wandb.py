@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .._extras import import_extra
+from ..extras import import_extra
 from .base import Record
 
 

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from trpo_fast._envpool import is_envpool_source
-from trpo_fast.rollout._base import (
+from ..envs.envpool import is_envpool_source
+from .sampler import (
     ActingPolicy,
     Actor,
     Sampler,
     SamplerBase,
     environment_seed,
 )
-from trpo_fast.rollout.data import Budget, Rollout, RolloutBuffers
-from trpo_fast.rollout.envpool import EnvPoolSampler
-from trpo_fast.rollout.in_process import InProcessSampler
-from trpo_fast.rollout.vector import VectorEnvSampler
-from trpo_fast.rollout.workers import DEFAULT_TIMEOUT, NoWorkers, WorkerSampler, available_cores
+from .data import Budget, Rollout, RolloutBuffers
+from .envpool import EnvPoolSampler
+from .in_process import InProcessSampler
+from .vector import VectorEnvSampler
+from .workers import DEFAULT_TIMEOUT, NoWorkers, WorkerSampler, available_cores
 
 if TYPE_CHECKING:
-    from trpo_fast.envs import EnvSource
+    from ..envs import EnvSource
 
 __all__ = [
     "ActingPolicy",
@@ -89,7 +89,7 @@ def make_sampler(
     import gymnasium
     from gymnasium.vector import VectorEnv
 
-    from trpo_fast.envs import copy_environment, open_environments
+    from ..envs import copy_environment, open_environments
 
     if n_workers is not None and operator.index(n_workers) < 0:
         raise ValueError(f"n_workers: expected at least 0, or None, got {n_workers}")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from trpo_fast.config import Sampling
+    from ..config import Sampling
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from trpo_fast._envpool import make_pool
-from trpo_fast.rollout._base import environment_seed
-from trpo_fast.rollout.vector import VectorEnvSampler
+from ..envs.envpool import make_pool
+from .sampler import environment_seed
+from .vector import VectorEnvSampler
 
 
 class EnvPoolSampler(VectorEnvSampler):

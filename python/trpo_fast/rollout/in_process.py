@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from trpo_fast.rollout._base import Actor, Events, Quota, SamplerBase, environment_seed
-from trpo_fast.rollout.data import RolloutBuffers
+from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
+from .data import RolloutBuffers
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -141,7 +141,7 @@ class InProcessSampler(SamplerBase):
 
         After an exception it is closed at once, and the next one is made anew.
         """
-        from trpo_fast.envs import make_environment
+        from ..envs import make_environment
 
         if self._spare is None:
             self._spare = make_environment(make)

@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from trpo_fast.envs import (
+from ..envs import (
     ActionAdapter,
     EnvironmentFailure,
     ObservationEncoder,
     ObservationError,
 )
-from trpo_fast.rollout.data import Budget, Rollout, RolloutBuffers
+from .data import Budget, Rollout, RolloutBuffers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from trpo_fast.config import Sampling
+    from ..config import Sampling
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -121,13 +121,13 @@ def environment_seed(seed: int, env: int, counter: int = 0) -> int:
 
 
 def _save_environment(environment: Any) -> dict[str, Array]:
-    from trpo_fast.snapshots import save_environments
+    from ..snapshots import save_environments
 
     return save_environments([environment])
 
 
 def _load_environment(environment: Any, given: tuple[int, dict[str, Array]]) -> None:
-    from trpo_fast.snapshots import load_environments
+    from ..snapshots import load_environments
 
     seed, state = given
     environment.reset(seed=seed)
@@ -364,7 +364,7 @@ class SamplerBase:
         """
         if not self._started:
             return {}
-        from trpo_fast.snapshots import SnapshotError, why_not_storable
+        from ..snapshots import SnapshotError, why_not_storable
 
         state = {"observations": self._observations.copy()}
         try:

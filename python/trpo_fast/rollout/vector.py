@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from trpo_fast._envpool import is_envpool, read_spaces, step_of
-from trpo_fast.core import RowWriter
-from trpo_fast.envs import EnvironmentFailure, ObservationError
-from trpo_fast.rollout._base import Actor, Events, Quota, SamplerBase, environment_seed
-from trpo_fast.rollout.data import Budget, Rollout, RolloutBuffers
+from ..envs.envpool import is_envpool, read_spaces, step_of
+from ..core import RowWriter
+from ..envs import EnvironmentFailure, ObservationError
+from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
+from .data import Budget, Rollout, RolloutBuffers
 
 if TYPE_CHECKING:
-    from trpo_fast.config import Sampling
+    from ..config import Sampling
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -365,7 +365,7 @@ def load_environments(environments: Sequence[Environment], state: Mapping[str, A
 
 
 def _name(env: Any) -> str:
-    from trpo_fast.envs import environment_name
+    from ..envs import environment_name
 
     return environment_name(env)
 

@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import core, runtime
-from ._version import __version__
+from .. import core, runtime
+from .._version import __version__
 from .callbacks import Callback, CallbackList
-from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from .config import TRPOConfig
-from .envs import describe_spaces, spaces_mismatch
-from .presets import find_preset
-from .rollout import Rollout, Sampler, available_cores, make_sampler
+from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ..config import TRPOConfig
+from ..envs import describe_spaces, spaces_mismatch
+from ..presets import find_preset
+from ..rollout import Rollout, Sampler, available_cores, make_sampler
 
 if TYPE_CHECKING:
-    from .envs import EnvSource
+    from ..envs import EnvSource
     from .evaluation import EvaluationResult
-    from .logging import Logger
+    from ..logging import Logger
 
 __all__ = ["TRPO"]
 
 # what TRPO.load may find in a checkpoint: the classes and where they live
 ALGORITHMS = {
-    "VineTRPO": "trpo_fast.vine",
-    "SinglePathTRPO": "trpo_fast.vine",
-    "NPG": "trpo_fast.relatives",
-    "VPG": "trpo_fast.relatives",
-    "KLPenalty": "trpo_fast.relatives",
+    "VineTRPO": "trpo_fast.algorithms.vine",
+    "SinglePathTRPO": "trpo_fast.algorithms.vine",
+    "NPG": "trpo_fast.algorithms.kl_penalty",
+    "VPG": "trpo_fast.algorithms.kl_penalty",
+    "KLPenalty": "trpo_fast.algorithms.kl_penalty",
 }
 
 # prefixes of environment ids that a checkpoint may name without being asked
@@ -523,7 +523,7 @@ class TRPO:
         ValueError
             if the environment was given as an object that Gymnasium did not make.
         """
-        from .envs import copy_environment, maker_of
+        from ..envs import copy_environment, maker_of
 
         source = self._env_source
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
@@ -592,7 +592,7 @@ class TRPO:
 
     def _sampler_state(self) -> dict[str, NDArray[Any]]:
         """Counters, and the environments themselves where their state can be saved."""
-        from .snapshots import SnapshotError
+        from ..snapshots import SnapshotError
 
         state = dict(self.sampler.state_dict())
         try:
@@ -701,7 +701,7 @@ class TRPO:
         self._callback_state = dict(metadata["callbacks"])
         CallbackList().load_state_dict(self._callback_state)  # whether it is one
         self._freeze_normalizer()
-        from .snapshots import SnapshotError
+        from ..snapshots import SnapshotError
 
         sampler = group("sampler")
         restarted = str(metadata["unsaved_environments"])
@@ -770,7 +770,7 @@ class _Console:
         if progress is None:
             progress = loggers is None and sys.stderr.isatty()
         if progress:
-            from .logging import ConsoleLogger, ProgressBar
+            from ..logging import ConsoleLogger, ProgressBar
 
             terminal = sys.stderr.isatty()
             if not any(isinstance(logger, ConsoleLogger) for logger in self._loggers):

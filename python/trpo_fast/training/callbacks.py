@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .envs import make_environment
+from ..envs import make_environment
 from .evaluation import EvaluationResult, evaluate_policy, own_environment, workers_of
-from .logging import CsvLogger, read_rows
+from ..logging import CsvLogger, read_rows
 
 if TYPE_CHECKING:
     from gymnasium import Env

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ._extras import import_extra
+from ..extras import import_extra
 
 if TYPE_CHECKING:
     from gymnasium import Env
 
-    from .rollout import InProcessSampler
+    from ..rollout import InProcessSampler
 
     Environment: TypeAlias = str | Env[Any, Any] | Callable[[], Env[Any, Any]]
 
@@ -404,7 +404,7 @@ def _own_name(agent: Any) -> str:
 @contextmanager
 def _opened(env: Environment, **settings: Any) -> Iterator[Env[Any, Any]]:
     """Make the environment and close it again; one that exists already is left open."""
-    from .envs import make_environment
+    from ..envs import make_environment
 
     environment = (
         make_environment(env, **settings) if isinstance(env, str) else make_environment(env)

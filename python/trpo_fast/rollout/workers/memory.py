@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from trpo_fast.rollout.data import RolloutBuffers
+from ..data import RolloutBuffers
 
 Array: TypeAlias = npt.NDArray[Any]
 

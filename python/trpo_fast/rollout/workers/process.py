@@ -13,9 +13,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from trpo_fast.envs import EnvironmentFailure
-from trpo_fast.rollout._memory import SharedBlock, anonymous_file
-from trpo_fast.rollout._worker import BOOTSTRAP, GRACE_SECONDS
+from ...envs import EnvironmentFailure
+from .memory import SharedBlock, anonymous_file
+from .worker import BOOTSTRAP, GRACE_SECONDS
 
 # one numeric thread a worker, in the libraries of its environments too
 _ONE_THREAD = dict.fromkeys(

@@ -28,18 +28,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from trpo_fast import runtime
-from trpo_fast.envs import EnvironmentFailure
-from trpo_fast.rollout._base import ActingPolicy, SamplerBase, first_rows
-from trpo_fast.rollout._cores import CoreExchange, can_exchange
-from trpo_fast.rollout._memory import BlockShape, SharedBlock
-from trpo_fast.rollout._process import ROW, Lost, WorkerProcess, stop_workers
-from trpo_fast.rollout.data import Budget, Rollout
-from trpo_fast.rollout.in_process import MOST_CRASHES
+from ... import runtime
+from ...envs import EnvironmentFailure
+from ..sampler import ActingPolicy, SamplerBase, first_rows
+from .._cores import CoreExchange, can_exchange
+from .memory import BlockShape, SharedBlock
+from .process import ROW, Lost, WorkerProcess, stop_workers
+from ..data import Budget, Rollout
+from ..in_process import MOST_CRASHES
 
 if TYPE_CHECKING:
-    from trpo_fast.envs import EnvSource
-    from trpo_fast.rollout.in_process import InProcessSampler
+    from ...envs import EnvSource
+    from ..in_process import InProcessSampler
 
 Array: TypeAlias = npt.NDArray[Any]
 

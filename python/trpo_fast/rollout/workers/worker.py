@@ -38,7 +38,7 @@ try:
     sys.path[:] = connection.recv()
 except (EOFError, OSError):
     sys.exit()
-from trpo_fast.rollout._worker import main
+from trpo_fast.rollout.workers.worker import main
 main(connection, {memory}, {report})
 """
 
@@ -119,9 +119,9 @@ class _Worker:
         import cloudpickle
         import gymnasium
 
-        from trpo_fast import runtime
-        from trpo_fast.envs import copy_environment, open_environments
-        from trpo_fast.rollout.in_process import InProcessSampler
+        from ... import runtime
+        from ...envs import copy_environment, open_environments
+        from ..in_process import InProcessSampler
 
         runtime.set_num_threads(1)
         try:
@@ -160,8 +160,8 @@ class _Worker:
 
     def bind(self, policy: dict[str, Any], shape: dict[str, Any], seed: int) -> None:
         """Make the policy, and map the memory that its parameters come through."""
-        from trpo_fast.core import Distribution, Policy
-        from trpo_fast.rollout._memory import BlockShape, SharedBlock
+        from ...core import Distribution, Policy
+        from .memory import BlockShape, SharedBlock
 
         distribution = Distribution(policy.pop("kind"), policy.pop("sizes"))
         self._policy = Policy(policy.pop("obs_dim"), distribution, **policy)
@@ -183,7 +183,7 @@ class _Worker:
         Returns:
             The number of rows, of final observations, of episodes that ended; sentences of crashes.
         """
-        from trpo_fast.rollout.data import Budget, RolloutBuffers
+        from ..data import Budget, RolloutBuffers
 
         block, sampler = self._block, self._sampler
         block.follow()
@@ -291,4 +291,4 @@ def _survive_only_the_parent(connection: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit("trpo_fast.rollout._worker: started by trpo_fast itself, not by hand")
+    sys.exit("trpo_fast.rollout.workers.worker: started by trpo_fast itself, not by hand")

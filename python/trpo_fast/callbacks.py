@@ -1,0 +1,23 @@
+"""Callbacks of a run: checkpoints, evaluations, early stops."""
+
+from .training.callbacks import (
+    Callback,
+    CallbackLike,
+    CallbackList,
+    CheckpointEvery,
+    EvaluateEvery,
+    FunctionCallback,
+    Record,
+    StopAtReturn,
+)
+
+__all__ = [
+    "Callback",
+    "CallbackLike",
+    "CallbackList",
+    "CheckpointEvery",
+    "EvaluateEvery",
+    "FunctionCallback",
+    "Record",
+    "StopAtReturn",
+]
