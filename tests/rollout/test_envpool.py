@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from trpo_fast import core
-from trpo_fast.envs.envpool import make_pool, step_of
 from trpo_fast.envs import make_environment
+from trpo_fast.envs.envpool import make_pool, step_of
 from trpo_fast.rollout import EnvPoolSampler, Rollout, VectorEnvSampler, make_sampler
 
 envpool = pytest.importorskip("envpool")

@@ -18,8 +18,8 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from trpo_fast.envs.envpool import step_of
 from trpo_fast.envs import EnvironmentFailure
+from trpo_fast.envs.envpool import step_of
 from trpo_fast.rollout import (
     Budget,
     InProcessSampler,

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ..envs.envpool import is_envpool_source
+from .data import Budget, Rollout, RolloutBuffers
+from .envpool import EnvPoolSampler
+from .in_process import InProcessSampler
 from .sampler import (
     ActingPolicy,
     Actor,
@@ -22,9 +25,6 @@ from .sampler import (
     SamplerBase,
     environment_seed,
 )
-from .data import Budget, Rollout, RolloutBuffers
-from .envpool import EnvPoolSampler
-from .in_process import InProcessSampler
 from .vector import VectorEnvSampler
 from .workers import DEFAULT_TIMEOUT, NoWorkers, WorkerSampler, available_cores
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
 from .data import RolloutBuffers
+from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -125,11 +125,6 @@ class InProcessSampler(SamplerBase):
             function(environment, argument)
             for environment, argument in zip(self.environments, arguments, strict=True)
         ]
-
-    @property
-    def policy(self) -> Any:
-        """The policy that acts; None before `bind`."""
-        return self._policy
 
     def show_life(self) -> None:
         """Between two rollouts, after a step of anything: this worker does not hang."""

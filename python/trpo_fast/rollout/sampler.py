@@ -241,6 +241,21 @@ class SamplerBase:
         """Worker processes that step the environments; 0: none."""
         return 0
 
+    @property
+    def policy(self) -> ActingPolicy | None:
+        """The policy that acts; None before `bind`."""
+        return self._policy
+
+    @property
+    def seed(self) -> int:
+        """Seed of environments and action noise; 0 before `bind`."""
+        return self._seed
+
+    @property
+    def recovers_crashes(self) -> bool:
+        """Whether environments that crash are replaced, and their episodes dropped."""
+        return self._recovers
+
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts, and the seed of environments and action noise.
 
@@ -424,12 +439,16 @@ class SamplerBase:
 
     # --- for subclasses ---
 
-    def _keep_state_in(self, lasting: Mapping[str, Array]) -> None:
+    def keep_state_in(self, lasting: Mapping[str, Array]) -> None:
         """Move what goes on from one rollout to the next into arrays of the caller."""
         for name in ("counters", "returns", "lengths", "observations", "steps_beside"):
             values = getattr(self, f"_{name}").copy()
             setattr(self, f"_{name}", lasting[name])
             lasting[name][...] = values
+
+    def resume(self) -> None:
+        """Go on at the next rollout: the environments are where the counters say already."""
+        self._started = True
 
     def _restart(self) -> None:
         """Reset every environment with a seed and write `self._observations`."""
@@ -457,13 +476,13 @@ class SamplerBase:
 
     def _collect(self, budget: Budget, on_step: Callable[[], object] | None) -> Rollout:
         """One rollout within a budget for these environments."""
-        return self._fill(budget, self._allocate, on_step)
+        return self.fill(budget, self._allocate, on_step)
 
     def _close(self) -> None:
         """Close the environments."""
         raise NotImplementedError
 
-    def _fill(
+    def fill(
         self,
         budget: Budget,
         allocate: Callable[[int], RolloutBuffers],

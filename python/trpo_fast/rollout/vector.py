@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..envs.envpool import is_envpool, read_spaces, step_of
 from ..core import RowWriter
 from ..envs import EnvironmentFailure, ObservationError
-from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
+from ..envs.envpool import is_envpool, read_spaces, step_of
 from .data import Budget, Rollout, RolloutBuffers
+from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
 
 if TYPE_CHECKING:
     from ..config import Sampling

@@ -3,8 +3,7 @@
 Every worker holds a contiguous group of the environments and a policy of its own. Before a rollout
 it reads the parameters from memory that it shares with the parent; then it steps, exactly as
 `InProcessSampler` does; then the parent copies whole arrays out. Since every environment has random
-streams of its own, the result has the same bits for any number of workers. Meanwhile the parent sees
-to it that none of them stays on a slow processor, see `trpo_fast.rollout._cores`.
+streams of its own, the result has the same bits for any number of workers.
 
 Workers are fresh interpreters, not forks and not `multiprocessing` children: they start safely in a
 process that has threads, never import the user's main script again, and so need no
@@ -30,12 +29,11 @@ import numpy.typing as npt
 
 from ... import runtime
 from ...envs import EnvironmentFailure
-from ..sampler import ActingPolicy, SamplerBase, first_rows
-from .._cores import CoreExchange, can_exchange
-from .memory import BlockShape, SharedBlock
-from .process import ROW, Lost, WorkerProcess, stop_workers
 from ..data import Budget, Rollout
 from ..in_process import MOST_CRASHES
+from ..sampler import ActingPolicy, SamplerBase, first_rows
+from .memory import BlockShape, SharedBlock
+from .process import ROW, Lost, WorkerProcess, stop_workers
 
 if TYPE_CHECKING:
     from ...envs import EnvSource
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 
 DEFAULT_TIMEOUT = 300.0  # seconds
-
-LEAST_ROLLOUT = 0.02  # seconds, of rollouts during which workers may exchange processors
 
 _LOOK_SECONDS = 0.5  # how often a parent that waits looks whether its workers live and move
 
@@ -140,7 +136,6 @@ class WorkerSampler(SamplerBase):
         self._timeout = math.inf if timeout is None else timeout
         self._workers: list[WorkerProcess] = []
         self._resumes = False  # the environments were restored, the workers do not know it yet
-        self._last_seconds = 0.0  # that a rollout took
         self._stop = weakref.finalize(self, stop_workers, self._workers, os.getpid())
         # contiguous groups, as even as can be
         n_workers = min(n_workers, n_envs)
@@ -261,8 +256,7 @@ class WorkerSampler(SamplerBase):
             rollout = Rollout.concatenate(self._parts(budget, on_step))
             self._read_state()
         self._started = True
-        self._last_seconds = time.perf_counter() - start_time
-        return replace(rollout, seconds=self._last_seconds)
+        return replace(rollout, seconds=time.perf_counter() - start_time)
 
     def _send_collect(
         self, worker: WorkerProcess, budget: Budget, start: str, pauses: bool
@@ -292,11 +286,10 @@ class WorkerSampler(SamplerBase):
             self._workers[w].block.lasting["counters"][:] = counters + np.uint64(1)
             self._send_collect(self._workers[w], budget, "fresh", on_step is not None)
 
-        exchange = None if on_step is not None else self._exchange(budget)
         answers: list[Any] = [ROW] * len(self._workers)
         while waiting := [w for w, answer in enumerate(answers) if answer is ROW]:
             on_loss = restart if self._recovers else None
-            came = self._gather(waiting, on_loss=on_loss, exchange=exchange)
+            came = self._gather(waiting, on_loss=on_loss)
             for w, answer in zip(waiting, came, strict=True):
                 answers[w] = answer
             if ROW in answers and on_step is not None:
@@ -311,15 +304,6 @@ class WorkerSampler(SamplerBase):
                 self._workers, answers, crashes, strict=True
             )
         ]
-
-    def _exchange(self, budget: Budget) -> CoreExchange | None:
-        """Who looks after the processors of the workers, where the rollout is long enough."""
-        short = self._last_seconds < LEAST_ROLLOUT
-        # a worker that is replaced in the middle would be another process
-        if short or len(self._workers) < 2 or self._recovers or not can_exchange():
-            return None
-        steps = [sum(budget.steps[worker.group]) for worker in self._workers]
-        return CoreExchange(self._workers, steps, self._last_seconds)
 
     def _read_state(self) -> None:
         for worker in self._workers:
@@ -405,12 +389,10 @@ class WorkerSampler(SamplerBase):
         which: Sequence[int] | None = None,
         *,
         on_loss: Callable[[int, EnvironmentFailure], None] | None = None,
-        exchange: CoreExchange | None = None,
     ) -> list[Any]:
         """One answer of each worker, in their order.
 
         `on_loss` is called for a worker that is gone or hangs, and must make it answer after all.
-        `exchange` looks after all of them meanwhile.
 
         Raises:
             EnvironmentFailure: a worker ended or hangs.
@@ -420,12 +402,7 @@ class WorkerSampler(SamplerBase):
         answers: dict[int, Any] = {}
         while len(answers) < len(which):
             waiting = {self._workers[w].connection: w for w in which if w not in answers}
-            timeout = _LOOK_SECONDS
-            if exchange is not None:
-                timeout = min(timeout, exchange.seconds_to_next_look())
-            ready = wait(list(waiting), timeout=timeout)
-            if exchange is not None and len(ready) < len(waiting):
-                exchange.look(at_once=bool(ready))
+            ready = wait(list(waiting), timeout=_LOOK_SECONDS)
             for connection, w in waiting.items():
                 worker = self._workers[w]
                 try:

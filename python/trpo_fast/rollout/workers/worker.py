@@ -166,7 +166,7 @@ class _Worker:
         distribution = Distribution(policy.pop("kind"), policy.pop("sizes"))
         self._policy = Policy(policy.pop("obs_dim"), distribution, **policy)
         self._block = SharedBlock(self._memory, BlockShape(**shape))
-        self._sampler._keep_state_in(self._block.lasting)
+        self._sampler.keep_state_in(self._block.lasting)
         self._sampler.bind(self._policy, seed=seed)
 
     def collect(
@@ -192,7 +192,7 @@ class _Worker:
         if start == "fresh":
             sampler.load_state_dict({"counters": block.lasting["counters"].copy()})
         if start == "resume":
-            sampler._started = True
+            sampler.resume()
 
         def allocate(n_steps: int) -> RolloutBuffers:
             if n_steps > first:
@@ -200,7 +200,7 @@ class _Worker:
             buffers: RolloutBuffers = block.buffers(fresh=start == "fresh" and n_steps == first)
             return buffers
 
-        rollout = sampler._fill(Budget(sampling, steps), allocate, self._pause if pauses else None)
+        rollout = sampler.fill(Budget(sampling, steps), allocate, self._pause if pauses else None)
         n_finals, n_episodes = len(rollout.final_indices), len(rollout.episode_indices)
         for name in ("final_observations", "final_indices"):
             block.arrays[name][:n_finals] = getattr(rollout, name)
