@@ -1,14 +1,46 @@
-"""Environments: how they are made, and how their spaces become rows of numbers."""
+"""Environments: how they are made, and how their spaces become rows of numbers.
+
+None of the modules here knows a policy:
+
+* `making` turns what a user has (a Gymnasium id, an `Env`, a factory, a `VectorEnv`) into
+  environments, or into one sentence that says why not;
+* `observations` writes an observation of any supported space into one flat row;
+* `actions` turns a row of stored (unclipped) actions into what `env.step` expects;
+* `spaces` describes both spaces for a checkpoint and compares two descriptions;
+* `envpool` and `single_envpool` are EnvPool as a source of environments.
+
+Gymnasium is imported when the first environment or space is needed, not with this package.
+"""
 
 from typing import TYPE_CHECKING
 
-from .observations import *  # noqa: F403
-from .observations import (  # noqa: F401
-    __all__,
-    _register_atari,
+from .actions import ActionAdapter
+from .errors import EnvironmentFailure, ObservationError
+from .making import (
+    OpenedEnvironments,
     copy_environment,
+    environment_name,
+    make_environment,
     maker_of,
+    open_environments,
 )
+from .observations import ObservationEncoder
+from .spaces import describe_spaces, spaces_mismatch
 
 if TYPE_CHECKING:
-    from .observations import EnvSource  # noqa: F401
+    from .making import EnvSource as EnvSource
+
+__all__ = [
+    "ActionAdapter",
+    "EnvironmentFailure",
+    "ObservationEncoder",
+    "ObservationError",
+    "OpenedEnvironments",
+    "copy_environment",
+    "describe_spaces",
+    "environment_name",
+    "make_environment",
+    "maker_of",
+    "open_environments",
+    "spaces_mismatch",
+]

@@ -18,7 +18,8 @@ from ..extras import import_extra
 
 PREFIX = "envpool:"
 
-_OURS = ("num_envs", "batch_size", "seed", "env_seed", "env_type")
+# arguments of EnvPool that the configuration of a run decides
+_DECIDED_BY_RUN = ("num_envs", "batch_size", "seed", "env_seed", "env_type")
 
 
 def is_envpool_source(source: object) -> bool:
@@ -32,7 +33,15 @@ def is_envpool(vector_env: Any) -> bool:
 
 
 def read_spaces(vector_env: Any) -> tuple[Any, Any]:
-    """The spaces of one environment. EnvPool builds them once, and says that it rounds bounds."""
+    """Read the spaces of one environment of a vector environment.
+
+    EnvPool warns that it rounds bounds when its spaces are first read; the warning is kept quiet.
+
+    Returns
+    -------
+    observation_space, action_space
+        Gymnasium spaces.
+    """
     with warnings.catch_warnings():
         if is_envpool(vector_env):
             warnings.simplefilter("ignore")
@@ -40,11 +49,22 @@ def read_spaces(vector_env: Any) -> tuple[Any, Any]:
 
 
 def step_of(pool: Any) -> Callable[[Any], tuple[Any, ...]]:
-    """What `pool.step` does, without the dictionaries that it makes and the arguments that it guesses.
+    """Return a function that steps a pool as `pool.step` does, but sooner.
 
-    They take almost half of the time of a pool of small environments. The result has no info. Where a
-    pool is not as this function knows them (one player an environment, all environments in a step, one
-    array of observations), it returns `pool.step`.
+    `pool.step` makes dictionaries and guesses arguments, which takes almost half of the time of a pool
+    of small environments. The function returned here does neither, and its info is empty.
+
+    Parameters
+    ----------
+    pool
+        An EnvPool.
+
+    Returns
+    -------
+    callable
+        From actions (E, *shape) to (observations, rewards, terminated, truncated, info). It is
+        `pool.step` itself where the pool has several players an environment, steps a part of its
+        environments at a time, or gives several arrays of observations.
     """
     try:
         names, spec = list(pool._state_keys), pool._spec
@@ -68,7 +88,7 @@ def step_of(pool: Any) -> Callable[[Any], tuple[Any, ...]]:
         send([envs, envs, np.ascontiguousarray(actions, dtype)])
         state = receive()
         cut = state[truncated]
-        # done is true for both ways to end
+        # EnvPool's done is true for both ways to end: terminated is what is done and not truncated
         return state[observation], state[reward], state[terminated] & ~cut, cut, {}
 
     return step_all
@@ -77,27 +97,40 @@ def step_of(pool: Any) -> Callable[[Any], tuple[Any, ...]]:
 def make_pool(
     source: str, *, seeds: Sequence[int], kwargs: Mapping[str, Any], n_threads: int
 ) -> Any:
-    """An EnvPool of one environment for each seed, all of which step together.
+    """Make an EnvPool of one environment for each seed, all of which step together.
 
-    Args:
-        source: "envpool:" and a task of EnvPool.
-        seeds: one for every environment; EnvPool takes 31 bits of each.
-        kwargs: further arguments of `envpool.make_gymnasium`.
-        n_threads: threads, unless `kwargs` has `num_threads`. Results do not depend on it. One for
-            every processor of this process is bound to its processor, unless `kwargs` has
-            `thread_affinity_offset`: the scheduler would put two of them on one processor, and
-            leave them there, in many a run.
+    Parameters
+    ----------
+    source
+        "envpool:" and a task of EnvPool.
+    seeds
+        One for every environment; EnvPool takes 31 bits of each.
+    kwargs
+        Further arguments of `envpool.make_gymnasium`.
+    n_threads
+        Threads, at least 1, unless `kwargs` has `num_threads`. Results do not depend on it. Where
+        there are as many threads as processors, each is bound to one, unless `kwargs` has
+        `thread_affinity_offset`: otherwise the scheduler often puts two on one processor and
+        leaves them there.
 
-    Raises:
-        ImportError: EnvPool is not installed.
-        ValueError: an unknown task, or arguments that EnvPool refuses.
+    Returns
+    -------
+    envpool
+        The pool, not reset yet.
+
+    Raises
+    ------
+    ImportError
+        If EnvPool is not installed.
+    ValueError
+        If the task is unknown, or EnvPool refuses the arguments.
     """
     task = source.removeprefix(PREFIX)
     envpool = import_extra("envpool", what=f"env={source!r}", extra="envpool")
-    taken = sorted(set(_OURS) & set(kwargs))
+    taken = sorted(set(_DECIDED_BY_RUN) & set(kwargs))
     if taken:
         raise ValueError(
-            f"env_kwargs: expected none of {', '.join(_OURS)} with {source!r}, got {taken[0]}; "
+            f"env_kwargs: expected none of {', '.join(_DECIDED_BY_RUN)} with {source!r}, got {taken[0]}; "
             "n_envs and the seed of the run say it"
         )
     known = envpool.list_all_envs()
@@ -119,7 +152,7 @@ def make_pool(
 
 
 def _binding(n_threads: int, kwargs: Mapping[str, Any]) -> dict[str, int]:
-    """Bind the threads where they are as many as processors, and so take none from anybody."""
+    """Return the argument that binds each thread to a processor, where there is one for each."""
     if "num_threads" in kwargs or not hasattr(os, "sched_getaffinity"):
         return {}
     processors = sorted(os.sched_getaffinity(0))

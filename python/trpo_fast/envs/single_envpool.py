@@ -14,12 +14,19 @@ from .envpool import make_pool, read_spaces, step_of
 class SingleEnvPool(gymnasium.Env[Any, Any]):
     """One environment of EnvPool as an ordinary `gymnasium.Env`, for evaluation.
 
-    `reset(seed=...)` makes it anew; `reset()` starts the next episode.
+    `reset(seed=...)` makes it anew, because EnvPool takes seeds only then; `reset()` starts the
+    next episode.
+
+    Parameters
+    ----------
+    source
+        "envpool:" and a task of EnvPool.
+    kwargs
+        Further arguments of `envpool.make_gymnasium`.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012
-
     def __init__(self, source: str, **kwargs: Any) -> None:
+        self.metadata = {"render_modes": []}
         self._source, self._kwargs = source, kwargs
         self._renew(0)
         self.observation_space, self.action_space = read_spaces(self._pool)

@@ -1,0 +1,213 @@
+"""Stored actions as what `env.step` expects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import unsupported_space
+
+if TYPE_CHECKING:
+    from ..core import Distribution
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_SUPPORTED = "Box, Discrete, MultiDiscrete or MultiBinary"
+
+
+class ActionAdapter:
+    """Turns stored actions into what `env.step` expects.
+
+    Stored actions are what the distribution sampled: float rows, unclipped, for a Gaussian;
+    int32 rows, counted from 0, for discrete distributions. They are clipped and shifted here, on a
+    copy, because the log-probability belongs to the action that was sampled.
+
+    * Box: clipped to `[low, high]`, reshaped, in the dtype of the space (integer dtypes: rounded to
+      the nearest integer);
+    * Discrete: `int(action) + start`; MultiDiscrete: `action + start`, reshaped; MultiBinary:
+      reshaped; all in the dtype of the space.
+
+    Parameters
+    ----------
+    space
+        The Gymnasium action space of one environment.
+    state_dependent_std
+        The deviation of a Gaussian is an output of the network, not a free vector.
+
+    Attributes
+    ----------
+    space
+        The action space of one environment.
+    kind : str
+        Kind of the distribution, see `trpo_fast.core.Distribution`.
+    sizes : tuple of int
+        Its sizes: (A,) for a Gaussian, (n,) for Discrete, (n1, n2, ...) for MultiDiscrete, (A,) for
+        MultiBinary.
+    action_dim : int
+        A, the length of a stored row.
+    is_discrete : bool
+        Stored actions are integers.
+
+    Raises
+    ------
+    TypeError
+        If no distribution fits the space.
+    ValueError
+        If the space has no entries.
+    """
+
+    def __init__(self, space: Any, state_dependent_std: bool = False) -> None:
+        from gymnasium import spaces
+
+        self.space = space
+        self.state_dependent_std = bool(state_dependent_std)
+        self.kind: str
+        self.sizes: tuple[int, ...]
+        # what is added to a stored discrete action, which counts from 0
+        self._start: Array | None = None
+        if isinstance(space, spaces.Box):
+            self.kind = "state_dependent_gaussian" if state_dependent_std else "gaussian"
+            self.sizes = (int(np.prod(space.shape, dtype=np.int64)),)
+        elif isinstance(space, spaces.Discrete):
+            self.kind, self.sizes = "categorical", (int(space.n),)
+            self._start = np.asarray(space.start)
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.kind = "multi_categorical"
+            self.sizes = tuple(int(n) for n in space.nvec.ravel())
+            self._start = np.asarray(space.start)
+        elif isinstance(space, spaces.MultiBinary):
+            self.kind = "bernoulli"
+            self.sizes = (int(np.prod(space.shape, dtype=np.int64)),)
+        else:
+            raise unsupported_space("action", space, _SUPPORTED)
+        if sum(self.sizes) == 0:
+            raise ValueError(f"action space: {space} has no entries; a policy needs at least one")
+        self.action_dim = {"categorical": 1, "multi_categorical": len(self.sizes)}.get(
+            self.kind, self.sizes[0]
+        )
+        self.is_discrete = "gaussian" not in self.kind
+
+    @classmethod
+    def from_space(cls, space: Any, *, state_dependent_std: bool = False) -> ActionAdapter:
+        """Return `ActionAdapter(space, state_dependent_std)`."""
+        return cls(space, state_dependent_std)
+
+    @property
+    def distribution(self) -> Distribution:
+        """The action distribution that fits this space."""
+        from ..core import Distribution
+
+        return Distribution(self.kind, self.sizes)  # type: ignore[arg-type, unused-ignore]
+
+    def stored_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
+        """Return the dtype of stored actions: int32, or the policy's `dtype` for a Gaussian."""
+        return np.dtype(np.int32) if self.is_discrete else np.dtype(dtype)
+
+    def to_env(self, actions: Array) -> Any:
+        """Turn stored actions into those that the environment takes.
+
+        Parameters
+        ----------
+        actions
+            One row (A,), or a batch (N, A), of `stored_dtype`.
+
+        Returns
+        -------
+        ndarray or int
+            For one row: an array of the space's shape and dtype, or an `int` for Discrete. For a
+            batch: an array of shape (N, *space.shape), as `VectorEnv.step` expects. Always a new
+            object, never a view of `actions`.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another one.
+        """
+        actions = np.asarray(actions)
+        if actions.shape[-1:] != (self.action_dim,) or actions.ndim > 2:
+            raise ValueError(
+                f"actions: expected shape ({self.action_dim},) or (N, {self.action_dim}), "
+                f"got {actions.shape}; is the action space {self.space}?"
+            )
+        if actions.ndim == 1:
+            row = self.batch_converter(1)(actions[np.newaxis])[0, ...]
+            return int(row) if self.kind == "categorical" else row
+        return self.batch_converter(len(actions))(actions)
+
+    def batch_converter(
+        self, n: int, dtype: npt.DTypeLike | None = None
+    ) -> Callable[[Array], Array]:
+        """Return the function behind `to_env` for batches of one size, without its checks.
+
+        Parameters
+        ----------
+        n
+            Number of actions N at every call.
+        dtype
+            dtype of the stored actions where the caller knows it; they must be C-contiguous then.
+
+        Returns
+        -------
+        callable
+            From stored actions (N, A) to a new array (N, *space.shape) of the space's dtype.
+        """
+        space_dtype = np.dtype(self.space.dtype)
+        shape: tuple[int, ...] = (n, *self.space.shape)
+        if self.is_discrete:
+            return self._discrete_converter(space_dtype, shape)
+        low, high = self.space.low.ravel(), self.space.high.ravel()
+        is_float = space_dtype in (np.float32, np.float64)
+        if is_float and dtype is not None and np.promote_types(dtype, space_dtype) == space_dtype:
+            from ..core import ActionClip
+
+            native = ActionClip(low, high, dtype).clip
+            return native if len(shape) == 2 else lambda actions: native(actions).reshape(shape)
+
+        def clip(actions: Array) -> Array:
+            clipped: Array = np.minimum(np.maximum(actions, low), high)
+            return clipped
+
+        if space_dtype.kind != "f":
+            return lambda actions: np.rint(clip(actions)).astype(space_dtype).reshape(shape)
+        return lambda actions: clip(actions).astype(space_dtype, copy=False).reshape(shape)
+
+    def _discrete_converter(
+        self, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> Callable[[Array], Array]:
+        start = self._start
+        if start is None or not start.any():
+            return lambda actions: actions.astype(dtype).reshape(shape)
+        return lambda actions: actions.astype(dtype).reshape(shape) + start
+
+    def step_converter(
+        self, n: int, dtype: npt.DTypeLike | None = None
+    ) -> Callable[[Array], Sequence[Any]]:
+        """Return a function that makes N separate arguments of `env.step`.
+
+        Parameters
+        ----------
+        n, dtype
+            As in `batch_converter`.
+
+        Returns
+        -------
+        callable
+            From stored actions (N, A) to a sequence of N actions: arrays, or `int` for Discrete.
+            They are new objects at every call, because an environment may keep its action.
+        """
+        if self.kind != "categorical":
+            convert = self.batch_converter(n, dtype)
+            if self.space.shape:
+                return convert  # type: ignore[return-value]
+            # a Box without axes takes arrays without axes, where indexing would give NumPy scalars
+            return lambda actions: list(map(np.squeeze, np.split(convert(actions), n)))
+        start = int(self.space.start)
+        if start == 0:
+            return lambda actions: actions.ravel().tolist()
+        return lambda actions: (actions.ravel() + start).tolist()
+
+    def __repr__(self) -> str:
+        return f"ActionAdapter({self.space}, kind={self.kind!r}, sizes={self.sizes})"
