@@ -95,17 +95,17 @@ void register_value_function_of(py::module_& m, const std::string& suffix) {
       .def("get_adam",
            [](V& v) {
              const auto n = v.n_parameters();
-             return py::make_tuple(Array<Scalar>(n, v.first_moment().data()),
-                                   Array<Scalar>(n, v.second_moment().data()), v.adam_steps());
+             return py::make_tuple(Array<Scalar>(n, v.adam().first_moment.data()),
+                                   Array<Scalar>(n, v.adam().second_moment.data()), v.adam().steps);
            })
       .def(
           "set_adam",
           [](V& v, const Array<Scalar>& first, const Array<Scalar>& second, std::int64_t steps) {
             check_shape("first_moment", first, {v.n_parameters()});
             check_shape("second_moment", second, {v.n_parameters()});
-            std::copy(first.data(), first.data() + v.n_parameters(), v.first_moment().begin());
-            std::copy(second.data(), second.data() + v.n_parameters(), v.second_moment().begin());
-            v.adam_steps() = steps;
+            v.adam().first_moment.assign(first.data(), first.data() + first.size());
+            v.adam().second_moment.assign(second.data(), second.data() + second.size());
+            v.adam().steps = steps;
           },
           "first_moment"_a.noconvert(), "second_moment"_a.noconvert(), "steps"_a);
 }

@@ -7,9 +7,11 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "adam.h"
 #include "aligned.h"
 #include "dispatch.h"
 #include "gradient_sum.h"
+#include "row_gather.h"
 #include "tiling.h"
 #include "trpo_fast/rng.h"
 #include "vectors.h"
@@ -53,8 +55,7 @@ template <class Scalar>
 ValueFunction<Scalar>::ValueFunction(const NetworkShape& shape)
     : shape_(shape),
       parameters_(static_cast<std::size_t>(parameter_count(shape))),
-      m_(parameters_.size()),
-      v_(parameters_.size()),
+      adam_{std::vector<Scalar>(parameters_.size()), std::vector<Scalar>(parameters_.size())},
       w_(std::make_unique<Workspace>()) {
   if (shape.outputs() != 1)
     throw std::invalid_argument("value network: expected 1 output, got " +
@@ -146,11 +147,7 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
   const Index O = shape_.inputs();
   const Index size = rows_at_once(options, rows);
   const bool full_batch = size == rows;
-  if (!full_batch) {
-    w_->minibatch_x.reserve(size * O);
-    w_->minibatch_y.reserve(size);
-    w_->order.resize(static_cast<std::size_t>(rows));
-  }
+  w_->order.resize(static_cast<std::size_t>(full_batch ? 0 : rows));
 
   // parameters and moments in the layout of packed gradients, for the length of this fit
   const Index packed_size = k.gradient_size(shape_);
@@ -158,8 +155,8 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
   w_->m.reserve(packed_size);
   w_->v.reserve(packed_size);
   k.pack_gradient(shape_, parameters_.data(), w_->theta.data());
-  k.pack_gradient(shape_, m_.data(), w_->m.data());
-  k.pack_gradient(shape_, v_.data(), w_->v.data());
+  k.pack_gradient(shape_, adam_.first_moment.data(), w_->m.data());
+  k.pack_gradient(shape_, adam_.second_moment.data(), w_->v.data());
 
   for (int epoch = 0; epoch < options.epochs; ++epoch) {
     if (!full_batch)
@@ -169,32 +166,23 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
       const Scalar* batch_x = x;
       const Scalar* batch_y = y;
       if (!full_batch) {
-        for (Index i = 0; i < n; ++i) {
-          const Index row = w_->order[static_cast<std::size_t>(begin + i)];
-          std::copy(x + row * O, x + (row + 1) * O, w_->minibatch_x.data() + i * O);
-          w_->minibatch_y.data()[i] = y[row];
-        }
-        batch_x = w_->minibatch_x.data();
-        batch_y = w_->minibatch_y.data();
+        const std::int64_t* chosen = w_->order.data() + begin;
+        batch_x = gather_rows(x, chosen, n, O, w_->minibatch_x);
+        batch_y = gather_rows(y, chosen, n, 1, w_->minibatch_y);
       }
 
-      // theta -= lr m^ / (sqrt(v^) + eps)
       const Scalar* gradient = nullptr;
       accumulate(batch_x, batch_y, n, threads_for(n, n_parameters()), /*with_gradient=*/true,
                  &gradient);
-      ++adam_steps_;
       ++summary.steps;
-      const double t = static_cast<double>(adam_steps_);
-      const double step = options.learning_rate / (1.0 - std::pow(options.beta1, t));
-      const double root = 1.0 / std::sqrt(1.0 - std::pow(options.beta2, t));
-      k.adam(packed_size, step, options.beta1, options.beta2, root, options.epsilon,
-             1.0 / static_cast<double>(n), gradient, w_->m.data(), w_->v.data(), w_->theta.data());
+      adam_step(++adam_.steps, options.learning_rate, 1.0 / static_cast<double>(n), packed_size,
+                gradient, w_->m.data(), w_->v.data(), w_->theta.data());
       k.repack(shape_, w_->theta.data(), w_->packed.data());
     }
   }
   k.unpack(shape_, w_->theta.data(), parameters_.data());
-  k.unpack(shape_, w_->m.data(), m_.data());
-  k.unpack(shape_, w_->v.data(), v_.data());
+  k.unpack(shape_, w_->m.data(), adam_.first_moment.data());
+  k.unpack(shape_, w_->v.data(), adam_.second_moment.data());
 }
 
 template <class Scalar>
@@ -288,8 +276,8 @@ ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Sca
                                            Index rows, const ValueFitOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   ValueFitSummary summary;
-  const std::vector<Scalar> parameters = parameters_, m = m_, v = v_;
-  const std::int64_t adam_steps = adam_steps_;
+  const std::vector<Scalar> parameters = parameters_;
+  const AdamState<Scalar> adam = adam_;
 
   // Minibatches are work for one thread. Nobody is woken for the two losses around them, who would
   // then spin beside whatever else is running.
@@ -314,9 +302,7 @@ ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Sca
                   summary.loss_before, summary.loss_after, static_cast<long long>(summary.steps));
   } else {
     set_parameters(parameters.data());
-    m_ = m;
-    v_ = v;
-    adam_steps_ = adam_steps;
+    adam_ = adam;
     summary.finite = false;
     std::snprintf(text, sizeof(text),
                   "the loss was not finite (%g before, %g after); the parameters are those before; "

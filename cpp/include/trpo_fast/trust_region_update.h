@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "trpo_fast/adam_state.h"
 #include "trpo_fast/conjugate_gradient.h"
 #include "trpo_fast/line_search.h"
 #include "trpo_fast/policy_batch.h"
@@ -64,13 +65,6 @@ struct PolicyAscentOptions {
   bool standardize_advantages = true;
   std::uint64_t seed = 0;                                                  // of the shuffling
   Index activation_budget = PolicyBatch<float>::kDefaultActivationBudget;  // bytes
-};
-
-// Adam's moments and step count, kept from update to update.
-template <class Scalar>
-struct AdamState {
-  std::vector<Scalar> first_moment, second_moment;
-  std::int64_t steps = 0;
 };
 
 enum class PolicyUpdateStatus {

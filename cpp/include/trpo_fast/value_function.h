@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "trpo_fast/adam_state.h"
 #include "trpo_fast/network.h"
 
 namespace trpo_fast {
@@ -18,7 +19,6 @@ struct ValueFitOptions {
   int epochs = 10;             // >= 1
   Index minibatch_size = 128;  // <= 0: the full batch
   double learning_rate = 1e-3;
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   std::uint64_t seed = 0;  // of the shuffling
   // L-BFGS (Nocedal & Wright 2006, algorithm 7.5), full batch
   int iterations = 25;
@@ -55,10 +55,8 @@ class ValueFunction {
   ValueFitSummary fit(const Scalar* observations, const Scalar* targets, Index rows,
                       const ValueFitOptions& options);
 
-  // Adam's moments and step count, kept from fit to fit
-  std::vector<Scalar>& first_moment() { return m_; }
-  std::vector<Scalar>& second_moment() { return v_; }
-  std::int64_t& adam_steps() { return adam_steps_; }
+  // kept from fit to fit
+  AdamState<Scalar>& adam() { return adam_; }
 
  private:
   struct Workspace;
@@ -71,8 +69,7 @@ class ValueFunction {
 
   NetworkShape shape_;
   std::vector<Scalar> parameters_;
-  std::vector<Scalar> m_, v_;
-  std::int64_t adam_steps_ = 0;
+  AdamState<Scalar> adam_;
   std::unique_ptr<Workspace> w_;
 };
 
