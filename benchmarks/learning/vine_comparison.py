@@ -30,12 +30,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import method_runs
+import numpy as np
 import report
 from method_runs import Job
+from numpy.typing import NDArray
 
 UPDATE_STEPS = 5000  # simulator steps behind each update, trunk and branches together
 BRANCHES, STATES, BRANCH_STEPS = 4, 100, 10  # branches of 4,000 steps, on a trunk of 1,000
@@ -83,7 +82,8 @@ def gradient_estimates(
     Advantages are in reward units, less their mean over the batch in the single-path schemes.
     """
     from trpo_fast import TRPO
-    from trpo_fast.algorithms.vine import VineObjective, VineRollout
+    from trpo_fast.core.vine import VineObjective
+    from trpo_fast.rollout.vine import VineRollout
 
     report.quiet_simulator(env)
     trained = TRPO.load(checkpoint, env=env, n_workers=0, n_threads=1)

@@ -63,8 +63,11 @@ class Job:
 def agent_class(kind: str) -> Any:
     """The class behind a kind of job."""
     from trpo_fast import TRPO
-    from trpo_fast.algorithms.kl_penalty import NPG, VPG, KLPenalty, NPGConfig
-    from trpo_fast.algorithms.vine import SinglePathConfig, SinglePathTRPO, VineTRPO
+    from trpo_fast.algorithms.kl_penalty import KLPenalty
+    from trpo_fast.algorithms.npg import NPG, NPGConfig
+    from trpo_fast.algorithms.single_path import SinglePathConfig, SinglePathTRPO
+    from trpo_fast.algorithms.vine import VineTRPO
+    from trpo_fast.algorithms.vpg import VPG
 
     @dataclass(frozen=True, kw_only=True)
     class SinglePathNPGConfig(SinglePathConfig, NPGConfig):
@@ -134,9 +137,8 @@ def _run_agent(job: Job) -> dict[str, Any]:
 
 
 def _run_search(job: Job) -> dict[str, Any]:
-    import numpy as np
-
     import derivative_free as free
+    import numpy as np
 
     settings = dict(job.settings)
     std = settings.pop("std", 0.5)

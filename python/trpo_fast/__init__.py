@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .training.agent import TRPO
+    from .algorithms.kl_penalty import KLPenalty
+    from .algorithms.npg import NPG
+    from .algorithms.single_path import SinglePathTRPO
+    from .algorithms.vine import VineTRPO
+    from .algorithms.vpg import VPG
     from .config import TRPOConfig
     from .presets import preset
-    from .algorithms.kl_penalty import NPG, VPG, KLPenalty
-    from .algorithms.vine import SinglePathTRPO, VineTRPO
+    from .training.agent import TRPO
 
 __all__ = [
     "NPG",
@@ -29,10 +32,10 @@ _HOMES = {
     "TRPO": "training.agent",
     "TRPOConfig": "config",
     "preset": "presets",
-    "NPG": "algorithms.kl_penalty",
-    "VPG": "algorithms.kl_penalty",
+    "NPG": "algorithms.npg",
+    "VPG": "algorithms.vpg",
     "KLPenalty": "algorithms.kl_penalty",
-    "SinglePathTRPO": "algorithms.vine",
+    "SinglePathTRPO": "algorithms.single_path",
     "VineTRPO": "algorithms.vine",
 }
 

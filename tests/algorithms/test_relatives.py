@@ -11,18 +11,12 @@ import numpy as np
 import pytest
 
 from trpo_fast import TRPO
+from trpo_fast.algorithms.kl_penalty import KLPenalty, KLPenaltyConfig, _adapted
+from trpo_fast.algorithms.npg import NPG, NPGConfig
+from trpo_fast.algorithms.vpg import VPG, VPGConfig
 from trpo_fast.checkpoint import CheckpointError
 from trpo_fast.config import ConfigError
 from trpo_fast.presets import preset
-from trpo_fast.algorithms.kl_penalty import (
-    NPG,
-    VPG,
-    KLPenalty,
-    KLPenaltyConfig,
-    NPGConfig,
-    VPGConfig,
-    _adapted,
-)
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "learning"))
 

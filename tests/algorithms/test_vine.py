@@ -12,18 +12,13 @@ import pytest
 from gymnasium import spaces
 
 from trpo_fast import TRPO, core, tabular
+from trpo_fast.algorithms.single_path import SinglePathTRPO
+from trpo_fast.algorithms.vine import VineTRPO
+from trpo_fast.core.vine import VineObjective, all_actions, vine_update
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import InProcessSampler, Sampler, make_sampler
+from trpo_fast.rollout.vine import VineOptions, VineSampler
 from trpo_fast.snapshots import SnapshotError
-from trpo_fast.algorithms.vine import (
-    SinglePathTRPO,
-    VineObjective,
-    VineOptions,
-    VineSampler,
-    VineTRPO,
-    all_actions,
-    vine_update,
-)
 
 
 def softmax_policy(n_states: int, n_actions: int, logits: Any) -> core.Policy:

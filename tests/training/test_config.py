@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from trpo_fast import config as config_module
+from trpo_fast.algorithms.single_path import SinglePathConfig
 from trpo_fast.config import ConfigError, TRPOConfig, field_names
 from trpo_fast.presets import PRESETS, find_preset, preset
-from trpo_fast.algorithms.vine import SinglePathConfig
 
 
 def assert_sentence(error: pytest.ExceptionInfo[ConfigError], name: str) -> None:

@@ -1,44 +1,21 @@
-"""TRPO's relatives: the same batch, gradient, Fisher matrix and value function, another step.
-
-Schulman et al. 2015 (TRPO), section 7, derives them all from one problem::
-
-    maximise L(theta) subject to a distance between theta and theta_k
-
-==================  =======================================  ==============================
-method              distance                                 step
-==================  =======================================  ==============================
-:class:`TRPO`       mean KL, or the largest KL of any state  (F + lambda I)^-1 g, searched
-:class:`NPG`        the quadratic model of the mean KL       (F + lambda I)^-1 g, as it is
-:class:`VPG`        ||theta - theta_k||^2 / 2                g, or Adam on g
-:class:`KLPenalty`  none; the mean KL has a price beta       epochs of Adam on L - beta KL
-==================  =======================================  ==============================
-
-    g = mean_n grad log pi(a_n|s_n) A_n               the gradient of L at theta_k
-    F = the Hessian of the mean KL at theta_k         "gauss_newton"
-      = mean_n grad log pi(a_n|s_n) grad log pi(a_n|s_n)^T         "empirical"
-
->>> agent = NPG("CartPole-v1", step_size=0.3).learn(200_000)
-
-Each class takes what :class:`TRPO` takes and does what it does: learn, predict, evaluate, save,
-load.
-"""
+"""The KL-penalised update with an adaptive coefficient, PPO's first form."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .. import core
-from ..training.agent import _FISHER, TRPO, _Batch, _derived_seed
 from ..config import TRPOConfig
+from ..training.agent import _FISHER, TRPO, _Batch, _derived_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..envs import EnvSource
 
-__all__ = ["NPG", "VPG", "KLPenalty", "KLPenaltyConfig", "NPGConfig", "VPGConfig"]
+__all__ = ["KLPenalty", "KLPenaltyConfig"]
 
 
 class _Relative(TRPO):
@@ -55,115 +32,6 @@ class _Relative(TRPO):
         super()._restore(tensors, metadata)
         names = ("first_moment", "second_moment", "steps")
         self.policy.load_optimizer_state({n: tensors[f"policy_optimizer.{n}"] for n in names})
-
-
-# ---- natural policy gradient
-
-
-@dataclass(frozen=True, kw_only=True)
-class NPGConfig(TRPOConfig):
-    """Settings of :class:`NPG`: those of TRPO, of which the line search is not used, and a step."""
-
-    step_size: float | None = 0.3
-    """Length of the step along x = (F + lambda I)^-1 g; None goes to the boundary max_kl."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.step_size is not None:
-            self._number("step_size", "(0, inf)", remedy="0.3 is usual; None follows max_kl")
-
-
-class NPG(_Relative):
-    """Natural policy gradient (Kakade 2001; Schulman et al. 2015, section 7).
-
-    ::
-
-        (F + lambda I) x = g                       by conjugate gradient, as in TRPO
-        theta = theta_k + step_size x              fixed step: Kakade; Tianshou's form
-        theta = theta_k + beta x                   step_size=None: normalised step,
-        beta = sqrt(2 max_kl / x^T (F + lambda I) x)   the first candidate of TRPO's line search
-
-    No line search follows: neither the KL nor the surrogate is checked. With equal step sizes the
-    step is, bit for bit, TRPO's first candidate. Tianshou's example uses a fixed step of 0.1.
-    """
-
-    config_type = NPGConfig
-    config: NPGConfig
-
-    def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
-        step_size = self.config.step_size
-        return self.policy.update(
-            batch.observations,
-            batch.actions,
-            batch.advantages,
-            **self._update_settings(),
-            constraint=self.config.kl_constraint,
-            step="boundary" if step_size is None else "fixed",
-            step_size=step_size,
-        )
-
-
-# ---- vanilla policy gradient
-
-
-@dataclass(frozen=True, kw_only=True)
-class VPGConfig(TRPOConfig):
-    """Settings of :class:`VPG`; those of TRPO's trust region are not used."""
-
-    ascent: Literal["adam", "gradient", "normalized"] = "adam"
-    """One step a batch: of Adam, policy_learning_rate times g, or g scaled to that length."""
-
-    policy_learning_rate: float = 3e-3
-    """Step size of Adam, factor of g, or length of the normalised step."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._choice("ascent", Literal["adam", "gradient", "normalized"])
-        self._number("policy_learning_rate", "(0, inf)", remedy="0.003 suits Adam")
-
-
-class VPG(_Relative):
-    """Vanilla policy gradient (Williams 1992; Sutton et al. 2000) with generalised advantages.
-
-    ::
-
-        g = mean_n grad log pi(a_n|s_n) A_n
-        theta = theta_k + Adam(g)                         "adam", one step a batch
-        theta = theta_k + policy_learning_rate g          "gradient"
-        theta = theta_k + policy_learning_rate g / ||g||  "normalized"
-
-    The last maximises the linear model of L subject to ||theta - theta_k|| <= policy_learning_rate:
-    TRPO with the identity in place of F (Schulman et al. 2015, section 7, equation 20).
-    """
-
-    config_type = VPGConfig
-    config: VPGConfig
-
-    def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
-        config = self.config
-        rows = (batch.observations, batch.actions, batch.advantages)
-        rate, standardize = config.policy_learning_rate, config.standardize_advantages
-        if config.ascent == "adam":
-            return self.policy.ascend(*rows, learning_rate=rate, standardize_advantages=standardize)
-        if config.ascent == "gradient":
-            return self.policy.update(
-                *rows,
-                fisher="identity",
-                step="fixed",
-                step_size=rate,
-                standardize_advantages=standardize,
-            )
-        # ||s||^2 / 2 <= delta is ||s|| <= rate
-        return self.policy.update(
-            *rows,
-            fisher="identity",
-            step="boundary",
-            max_kl=0.5 * rate * rate,
-            standardize_advantages=standardize,
-        )
-
-
-# ---- KL-penalised update
 
 
 @dataclass(frozen=True, kw_only=True)

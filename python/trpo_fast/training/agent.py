@@ -19,26 +19,26 @@ from numpy.typing import NDArray
 
 from .. import core, runtime
 from .._version import __version__
-from .callbacks import Callback, CallbackList
 from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ..config import TRPOConfig
 from ..envs import describe_spaces, spaces_mismatch
 from ..presets import find_preset
 from ..rollout import Rollout, Sampler, available_cores, make_sampler
+from .callbacks import Callback, CallbackList
 
 if TYPE_CHECKING:
     from ..envs import EnvSource
-    from .evaluation import EvaluationResult
     from ..logging import Logger
+    from .evaluation import EvaluationResult
 
 __all__ = ["TRPO"]
 
 # what TRPO.load may find in a checkpoint: the classes and where they live
 ALGORITHMS = {
     "VineTRPO": "trpo_fast.algorithms.vine",
-    "SinglePathTRPO": "trpo_fast.algorithms.vine",
-    "NPG": "trpo_fast.algorithms.kl_penalty",
-    "VPG": "trpo_fast.algorithms.kl_penalty",
+    "SinglePathTRPO": "trpo_fast.algorithms.single_path",
+    "NPG": "trpo_fast.algorithms.npg",
+    "VPG": "trpo_fast.algorithms.vpg",
     "KLPenalty": "trpo_fast.algorithms.kl_penalty",
 }
 
