@@ -1,8 +1,22 @@
-"""The numerics on NumPy arrays: the compiled core with names and checks."""
+"""The numerics of TRPO on NumPy arrays: every piece usable by itself.
 
-from .policy import *  # noqa: F403
-from .policy import (  # noqa: F401
-    ACTIVATIONS,
+Letters: N samples, T steps, E environments, O observation width, A action width, P network outputs,
+D parameters. ``S`` is the dtype of a network, ``float32`` or ``float64``.
+
+Arguments are array-likes: they are converted to the dtype and layout that the compiled core needs,
+never silently reshaped. Wrong shapes raise ``ValueError``, wrong types ``TypeError``. The GIL is
+released while the core works; one object must not be used by two threads at once.
+
+>>> policy = Policy(17, Distribution("gaussian", (6,)))
+>>> F = policy.fisher_operator(observations, damping=0.1)
+>>> x = conjugate_gradient(F, gradient, max_iterations=10).x
+"""
+
+from .acting import ActionClip, Actor, RowWriter
+from .algorithms import ConjugateGradientResult, conjugate_gradient, gae
+from .distribution import Distribution
+from .network import ACTIVATIONS
+from .options import (
     CONSTRAINTS,
     DEFAULT_ACTIVATION_BUDGET,
     FISHER_FORMS,
@@ -12,8 +26,38 @@ from .policy import (  # noqa: F401
     Fisher,
     Preconditioner,
     StepRule,
-    __all__,
-    _choice,
-    _finite,
-    _integer,
 )
+from .policy import Normalizer, Policy
+from .random_streams import random_normals, random_uniforms
+from .statistics import RunningStatistics
+from .update import FisherOperator, UpdateSummary
+from .value_function import FitSummary, ValueFunction
+
+__all__ = [
+    "ACTIVATIONS",
+    "CONSTRAINTS",
+    "DEFAULT_ACTIVATION_BUDGET",
+    "FISHER_FORMS",
+    "PRECONDITIONERS",
+    "STEP_RULES",
+    "ActionClip",
+    "Actor",
+    "ConjugateGradientResult",
+    "Constraint",
+    "Distribution",
+    "Fisher",
+    "FisherOperator",
+    "FitSummary",
+    "Normalizer",
+    "Policy",
+    "Preconditioner",
+    "RowWriter",
+    "RunningStatistics",
+    "StepRule",
+    "UpdateSummary",
+    "ValueFunction",
+    "conjugate_gradient",
+    "gae",
+    "random_normals",
+    "random_uniforms",
+]

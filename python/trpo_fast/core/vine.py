@@ -22,19 +22,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .policy import (
-    PRECONDITIONERS,
-    Distribution,
-    Policy,
-    Preconditioner,
-    UpdateSummary,
-    _choice,
-    _finite,
-    _integer,
-    conjugate_gradient,
-)
+from .algorithms import conjugate_gradient
+from .checks import Float64, choice, finite, integer
+from .distribution import Distribution
+from .options import PRECONDITIONERS, Preconditioner
+from .policy import Policy
+from .update import UpdateSummary
 
-Float64 = NDArray[np.float64]
 Estimator = Literal["exact_sum", "self_normalized"]
 
 __all__ = [
@@ -216,12 +210,12 @@ def vine_update(
     standard deviations of the advantages.
     """
     positive = 5e-324
-    max_kl = _finite("max_kl", max_kl, positive, math.inf, "a positive number")
-    backtrack_ratio = _finite(
+    max_kl = finite("max_kl", max_kl, positive, math.inf, "a positive number")
+    backtrack_ratio = finite(
         "backtrack_ratio", backtrack_ratio, positive, 1.0 - 1e-16, "a number in (0, 1)"
     )
-    max_backtracks = _integer("max_backtracks", max_backtracks, 0)
-    _choice("cg_preconditioner", cg_preconditioner, PRECONDITIONERS)
+    max_backtracks = integer("max_backtracks", max_backtracks, 0)
+    choice("cg_preconditioner", cg_preconditioner, PRECONDITIONERS)
     objective = VineObjective(policy, observations, actions, q_values, estimator)
     scale = objective.deviation()
     clock = _Clock()

@@ -1,0 +1,62 @@
+"""Objects bound to rollout arrays: one native call a time step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .. import _core
+
+
+class Actor:
+    """Samples actions for the rows of preallocated rollout arrays, one native call a step."""
+
+    def __init__(self, impl: Any) -> None:
+        #: ``step(t)``: read observations[t] (raw), write actions[t] (unclipped), counters += 1.
+        self.step: Callable[[int], None] = impl.step
+
+
+class ActionClip:
+    """Clips the stored actions of a group of environments, one native call a step."""
+
+    def __init__(self, low: NDArray[Any], high: NDArray[Any], dtype: DTypeLike) -> None:
+        """Bind the bounds.
+
+        low, high
+            (K,), float32 or float64: what comes out has their dtype.
+        dtype
+            Of stored actions: float32, or what the bounds have.
+        """
+        names = {np.dtype(np.float32): "F32", np.dtype(np.float64): "F64"}
+        stored, bound = names.get(np.dtype(dtype)), names.get(low.dtype)
+        kind = f"ActionClip{stored}To{bound}"
+        if stored is None or bound is None or high.dtype != low.dtype or not hasattr(_core, kind):
+            raise TypeError(
+                f"low, high: expected float bounds at least as wide as actions of "
+                f"{np.dtype(dtype)}, got {low.dtype} and {high.dtype}."
+            )
+        impl = getattr(_core, kind)(np.ascontiguousarray(low), np.ascontiguousarray(high))
+        #: ``clip(actions)``: min(max(a, low), high) of C-contiguous (E, K), a new array.
+        self.clip: Callable[[NDArray[Any]], NDArray[Any]] = impl.clip
+
+
+class RowWriter:
+    """Writes what a vector environment returns into rollout arrays, one native call a step."""
+
+    def __init__(
+        self,
+        observations: NDArray[Any],
+        rewards: NDArray[np.float64],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> None:
+        """Bind rollout arrays: observations (T + 1, E, O) S, the others (T, E); C-contiguous."""
+        suffix = "F32" if observations.dtype == np.float32 else "F64"
+        impl = getattr(_core, f"RowWriter{suffix}")(observations, rewards, terminated, truncated)
+        #: ``write(t, observations, rewards, terminated, truncated)``: fill row t, and row t + 1 of
+        #: the observations. Returns whether an episode ended there; None where what is given is not
+        #: (E, O), (E,), (E,), (E,), C-contiguous, of float32 or float64 and bool.
+        self.write: Callable[..., bool | None] = impl.write

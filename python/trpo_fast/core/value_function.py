@@ -1,0 +1,111 @@
+"""The value function V(s) and its fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .. import _core
+from .checks import Float, Float64, choice, finite, integer, seed_number, shaped
+from .network import Network, adam_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSummary:
+    """What one value fit did. With status ``"non_finite"`` the parameters are those before."""
+
+    status: Literal["ok", "non_finite"]
+    message: str
+    loss_before: float  # mean squared error on the whole batch
+    loss_after: float
+    steps: int  # optimiser steps
+    seconds: float
+
+
+class ValueFunction(Network):
+    """V(s): a network with one output, fitted by least squares. Observations are normalised ones."""
+
+    def __init__(
+        self,
+        obs_dim: int,
+        *,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        dtype: DTypeLike = "float32",
+        hidden_gain: float = math.sqrt(2.0),
+        output_gain: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(obs_dim, 1, hidden_sizes, activation, dtype)
+        self._impl = getattr(_core, f"ValueFunction{self._suffix}")(
+            self.obs_dim, list(self.hidden_sizes), self.activation
+        )
+        self.parameters = self._initial(hidden_gain, output_gain, seed)
+
+    def predict(self, observations: ArrayLike) -> Float:
+        """V(s_n), (N,) dtype S."""
+        values: Float = self._impl.predict(self._observations(observations))
+        return values
+
+    def loss(self, observations: ArrayLike, targets: ArrayLike) -> float:
+        """mean_n (V(s_n) - targets_n)^2."""
+        x = self._observations(observations)
+        return float(self._impl.loss(x, shaped("targets", targets, self.dtype, (x.shape[0],))))
+
+    def loss_gradient(self, observations: ArrayLike, targets: ArrayLike) -> Float64:
+        """Gradient of :meth:`loss`, (D,) float64."""
+        x = self._observations(observations)
+        y = shaped("targets", targets, self.dtype, (x.shape[0],))
+        gradient: Float64 = self._impl.loss_gradient(x, y)
+        return gradient
+
+    def fit(
+        self,
+        observations: ArrayLike,
+        targets: ArrayLike,
+        *,
+        method: Literal["adam", "lbfgs"] = "adam",
+        epochs: int = 10,
+        minibatch_size: int | None = 128,
+        learning_rate: float = 1e-3,
+        iterations: int = 25,
+        seed: int = 0,
+    ) -> FitSummary:
+        """Fit V to ``targets`` (N,) in place.
+
+        ``"adam"`` (Kingma & Ba 2015, PyTorch's form) makes ``epochs`` passes over shuffled
+        minibatches, the order drawn with ``seed``; ``minibatch_size=None`` is the full batch. Moments
+        and step count carry over to the next fit. ``"lbfgs"`` makes ``iterations`` full-batch steps.
+        """
+        choice("method", method, ("adam", "lbfgs"))
+        x = self._observations(observations)
+        size = 0 if minibatch_size is None else integer("minibatch_size", minibatch_size, 1)
+        summary = self._impl.fit(
+            x,
+            shaped("targets", targets, self.dtype, (x.shape[0],)),
+            method,
+            integer("epochs", epochs, 1, 2**31 - 1),
+            size,
+            finite("learning_rate", learning_rate, 0.0, math.inf, "a finite number of at least 0"),
+            integer("iterations", iterations, 1, 2**31 - 1),
+            seed_number(seed),
+        )
+        return FitSummary(**summary)
+
+    def optimizer_state(self) -> dict[str, NDArray[Any]]:
+        """Adam's moments (D,) dtype S and step count (1,) int64."""
+        first, second, steps = self._impl.get_adam()
+        return {
+            "first_moment": first,
+            "second_moment": second,
+            "steps": np.array([steps], np.int64),
+        }
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`optimizer_state` returned, bit for bit."""
+        self._impl.set_adam(*adam_state(state, self.dtype, self.n_parameters))
