@@ -2,8 +2,8 @@
 
 The baselines that the TRPO paper names (Schulman et al. 2015, section 8.1):
 
-    python benchmarks/derivative_free.py --method cem --env CartPole-v1 --timesteps 200000
-    python benchmarks/derivative_free.py --method cma-es --env HalfCheetah-v5 --hidden --seed 1
+    python benchmarks/learning/derivative_free.py --method cem --env CartPole-v1 --timesteps 200000
+    python benchmarks/learning/derivative_free.py --method cma-es --env HalfCheetah-v5 --hidden --seed 1
 
 Both see a policy as a vector of weights theta and its worth as the return of whole episodes:
 

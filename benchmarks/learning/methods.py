@@ -1,8 +1,8 @@
 """Train every method on CartPole-v1 and HalfCheetah-v5, and say whether each has learnt.
 
-    python benchmarks/methods.py --jobs 2 --out runs/methods            about 20 minutes on 2 cores
-    python benchmarks/methods.py --methods NPG,CEM --envs CartPole-v1   some of it
-    python benchmarks/methods.py --scale 0.02 --seeds 1                 a try
+    python benchmarks/learning/methods.py --jobs 2 --out runs/methods   about 20 minutes on 2 cores
+    python benchmarks/learning/methods.py --methods NPG,CEM --envs CartPole-v1   some of it
+    python benchmarks/learning/methods.py --scale 0.02 --seeds 1   a try
 
 On CartPole-v1 every seed's final policy must reach 475 (mean of 100 deterministic episodes), that
 of vanilla policy gradient after 500,000 steps and the others after 200,000. On HalfCheetah-v5 it
@@ -17,13 +17,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import method_runs
-import report
-from learning import RANDOM_EPISODES, STANDARD_ERRORS, Task, random_returns
-from method_runs import Job
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benchmarks`
+
+from benchmarks.learning import method_runs
+from benchmarks.learning.learning import RANDOM_EPISODES, Task, random_returns
+from benchmarks.learning.learning_results import STANDARD_ERRORS
+from benchmarks.learning.method_runs import Job
+from benchmarks.tools import report
 
 # name: kind of agent, settings
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

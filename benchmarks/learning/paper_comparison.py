@@ -1,8 +1,8 @@
 """The comparison of the TRPO paper (Schulman et al. 2015, Figure 4), with today's simulators.
 
-    python benchmarks/paper_comparison.py --jobs 2 --out runs/paper     under 30 minutes on 2 cores
-    python benchmarks/paper_comparison.py --scale 0.1 --seeds 5         days rather than minutes
-    python benchmarks/paper_comparison.py --iterations 2 --batch 1000 --seeds 1       a try
+    python benchmarks/learning/paper_comparison.py --jobs 2 --out runs/paper   under 30 minutes on 2 cores
+    python benchmarks/learning/paper_comparison.py --scale 0.1 --seeds 5   days rather than minutes
+    python benchmarks/learning/paper_comparison.py --iterations 2 --batch 1000 --seeds 1   a try
 
 Cart-pole (InvertedPendulum-v5: a linear policy has exactly the paper's six parameters), Swimmer,
 Hopper and Walker, by vine, single path, natural gradient, maximum KL (cart-pole only), empirical
@@ -38,13 +38,17 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import method_runs
-import report
-from method_runs import Job
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benchmarks`
+
+from benchmarks.learning import method_runs
+from benchmarks.learning.method_runs import Job
+from benchmarks.tools import report
 
 FLOOR_BATCH, FLOOR_ITERATIONS = 5000, 50
 BRANCHES = 4

@@ -1,7 +1,7 @@
 """Vine against single path: learning at equal numbers of simulator steps, and gradient variance.
 
-    python benchmarks/vine_comparison.py --jobs 2 --out runs/vine       about 25 minutes on 2 cores
-    python benchmarks/vine_comparison.py --timesteps 20000 --seeds 1 --repeats 4          a try
+    python benchmarks/learning/vine_comparison.py --jobs 2 --out runs/vine   about 25 minutes on 2 cores
+    python benchmarks/learning/vine_comparison.py --timesteps 20000 --seeds 1 --repeats 4   a try
 
 Learning: both schemes as in the paper's section 5, Monte Carlo Q-values and no value function, and
 both with one (vine: V continues a branch that was cut; single path: generalised advantages, which
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,11 +31,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import method_runs
 import numpy as np
-import report
-from method_runs import Job
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benchmarks`
+
+from benchmarks.learning import method_runs
+from benchmarks.learning.method_runs import Job
+from benchmarks.tools import report
 
 UPDATE_STEPS = 5000  # simulator steps behind each update, trunk and branches together
 BRANCHES, STATES, BRANCH_STEPS = 4, 100, 10  # branches of 4,000 steps, on a trunk of 1,000

@@ -108,7 +108,7 @@ def torch_side(
     """A side with its weights in PyTorch, in trpo_fast's flat order; `refill` restores the rest."""
     import torch
 
-    from torch_trpo import flatten, set_flat
+    from benchmarks.peers.torch_trpo import flatten, set_flat
 
     optimizer_state = copy.deepcopy(optimizer.state_dict())
 
@@ -186,7 +186,7 @@ def plain_torch(batch: Batch, work: Work) -> Side:
     """``update_policy`` and ``fit_value`` of ``torch_trpo.py``."""
     import torch
 
-    from torch_trpo import (
+    from benchmarks.peers.torch_trpo import (
         GaussianPolicy,
         PolicyStep,
         Settings,
@@ -333,7 +333,7 @@ def skrl(batch: Batch, work: Work) -> Side:
     from skrl.memories.torch import RandomMemory
     from skrl.models.torch import DeterministicMixin, GaussianMixin, Model
 
-    from torch_trpo import mlp
+    from benchmarks.peers.torch_trpo import mlp
 
     spaces = {
         "observation_space": Spaces.observation_space,

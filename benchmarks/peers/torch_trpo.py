@@ -5,7 +5,7 @@ backpropagation, conjugate gradient, backtracking line search, GAE, and a critic
 minibatches. It is written to be read and to be as fast as plain PyTorch allows; nothing is held
 back. KL is summed over action dimensions and averaged over states.
 
-    python benchmarks/torch_trpo.py CartPole-v1 --total-timesteps 50_000
+    python benchmarks/peers/torch_trpo.py CartPole-v1 --total-timesteps 50_000
 
 trains it by itself. ``fvp.py``, ``update.py`` and ``training.py`` import it.
 

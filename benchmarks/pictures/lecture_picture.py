@@ -1,7 +1,7 @@
 # %% [markdown]
 """The picture that every lecture on TRPO shows, computed instead of sketched.
 
-    python benchmarks/lecture_picture.py --out lecture_picture.png
+    python benchmarks/pictures/lecture_picture.py --out lecture_picture.png
 
 A process small enough to be solved exactly has a return J(theta) for every parameter theta of its
 policy. Around one of them, theta_i, there are two more functions:

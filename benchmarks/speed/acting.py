@@ -1,6 +1,6 @@
 """Time one action for one observation: alone, and between two steps of the simulator.
 
-    python benchmarks/acting.py --envs HalfCheetah-v5,CartPole-v1
+    python benchmarks/speed/acting.py --envs HalfCheetah-v5,CartPole-v1
 
 ``predict`` of an agent that has not been trained (the network is the same after training), the mode and
 a sample, beside that of sb3-contrib. Alone, everything stays in the processor's caches; the second
@@ -12,12 +12,16 @@ the difference to the bare simulator is what an action costs there.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import report
-from report import Timing
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benchmarks`
+
+from benchmarks.tools import report
+from benchmarks.tools.report import Timing
 from trpo_fast import TRPO
 
 Predict = Callable[[Any], Any]

@@ -1,6 +1,6 @@
 """Count the Fisher-vector products that plain and preconditioned conjugate gradient need.
 
-    python benchmarks/preconditioning.py --envs HalfCheetah-v5,Ant-v5,Humanoid-v5,ALE/Boxing-v5
+    python benchmarks/speed/preconditioning.py --envs HalfCheetah-v5,Ant-v5,Humanoid-v5,ALE/Boxing-v5
 
 On the batch that a short training run ends with, (F + lambda I) x = g is solved three ways:
 
@@ -17,12 +17,16 @@ fills the trust region, as a percentage of that of the exact solution.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import report
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benchmarks`
+
+from benchmarks.tools import report
 from trpo_fast import TRPO, core
 
 TOLERANCES = (1e-1, 1e-2, 1e-3)

@@ -1,7 +1,7 @@
 """How the core scales: over samples, widths, threads and instruction-set levels, and in memory.
 
-    python benchmarks/scaling.py --json scaling.json                      everything, some 5 minutes
-    python benchmarks/scaling.py --axes threads --threads 1,2,4,8,16      some of it
+    python benchmarks/speed/scaling.py --json scaling.json                      everything, some 5 minutes
+    python benchmarks/speed/scaling.py --axes threads --threads 1,2,4,8,16      some of it
 
 - ``rows``: product and whole policy update of 17-64-64-6 from 256 to a million samples;
 - ``widths``: the product of 17-H-H-6 at 8,192 samples, H from 32 to 512;
@@ -28,12 +28,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import report
-from fvp import Problem, sgemm
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benchmarks`
+
+from benchmarks.peers.peer_products import Problem
+from benchmarks.speed.fvp import sgemm
+from benchmarks.tools import report
 
 AXES = ("rows", "widths", "threads", "levels", "memory")
 ROWS = (256, 1_024, 2_048, 8_192, 50_000, 200_000, 1_000_000)

@@ -2,7 +2,7 @@
 
 The tables of the README:
 
-    python benchmarks/update.py --rows 2048,8192 --threads 1,2 --json update.json
+    python benchmarks/speed/update.py --rows 2048,8192 --threads 1,2 --json update.json
 
 One table for each peer: what it does by default (see ``peer_updates.py``), and trpo_fast doing the same:
 
@@ -28,15 +28,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import peer_updates
-import report
-from peer_updates import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benchmarks`
+
+from benchmarks.peers import peer_updates
+from benchmarks.peers.peer_updates import (
     ACTION_DIM,
     GAE_LAMBDA,
     GAMMA,
@@ -48,6 +51,7 @@ from peer_updates import (
     Side,
     Work,
 )
+from benchmarks.tools import report
 from trpo_fast import core
 
 # ---- the batch

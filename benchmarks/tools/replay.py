@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trpo_fast import TRPO, core
-from trpo_fast.envs.envpool import is_envpool_source, make_pool, step_of
 from trpo_fast.envs import make_environment
+from trpo_fast.envs.envpool import is_envpool_source, make_pool, step_of
 from trpo_fast.rollout import Budget, environment_seed
 
 Episode = tuple[dict[str, Any], list[Any]]  # arguments of reset; actions
@@ -136,7 +136,10 @@ def replay(
     if is_envpool_source(recording.source):
         return _replay_pool(recording, turns, step_of if by_arrays else attrgetter("step"))
     environments = [
-        (make_environment(recording.source, **recording.env_kwargs), list(_cut(episodes, turns)))
+        (
+            make_environment(recording.source, **recording.env_kwargs),
+            list(cut_into_turns(episodes, turns)),
+        )
         for episodes in recording.episodes[part]
     ]
     coming = iter(range(turns))
@@ -157,7 +160,7 @@ def replay(
     return run
 
 
-def _cut(
+def cut_into_turns(
     episodes: list[Episode], turns: int
 ) -> Iterator[list[tuple[dict[str, Any] | None, list[Any]]]]:
     """Episodes in so many turns of equally many steps; None: an episode goes on."""

@@ -13,23 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+sys.path.insert(0, str(ROOT))  # for `import benchmarks`
 
-SCRIPTS = [
-    "acting.py",
-    "derivative_free.py",
-    "fvp.py",
-    "learning.py",
-    "lecture_picture.py",
-    "methods.py",
-    "paper_comparison.py",
-    "preconditioning.py",
-    "scaling.py",
-    "training.py",
-    "update.py",
-    "vine_comparison.py",
-]
+# the peers need PyTorch even to say what they do
+SCRIPTS = sorted(
+    f"{path.parent.name}/{path.name}"
+    for path in BENCHMARKS.glob("*/*.py")
+    if "__main__" in path.read_text(encoding="utf-8") and path.parent.name != "peers"
+)
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed"
 )
@@ -63,20 +56,28 @@ def test_help(script: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "arguments", "sentence"),
     [
-        ("training.py", ["--envs", "Pong"], "--envs: expected of CartPole-v1,"),
-        ("training.py", ["--workers", "1"], "--workers: expected at least 2"),
-        ("scaling.py", ["--axes", "depth"], "--axes: expected of rows,"),
-        ("methods.py", ["--methods", "PPO"], "--methods: expected of TRPO,"),
-        ("methods.py", ["--scale", "0"], "--scale: expected a positive number, got 0.0"),
-        ("paper_comparison.py", ["--scale", "2"], "--scale: expected a number in (0, 1], got 2.0"),
+        ("speed/training.py", ["--envs", "Pong"], "--envs: expected of CartPole-v1,"),
+        ("speed/training.py", ["--workers", "1"], "--workers: expected at least 2"),
+        ("speed/scaling.py", ["--axes", "depth"], "--axes: expected of rows,"),
+        ("learning/methods.py", ["--methods", "PPO"], "--methods: expected of TRPO,"),
+        ("learning/methods.py", ["--scale", "0"], "--scale: expected a positive number, got 0.0"),
         (
-            "update.py",
+            "learning/paper_comparison.py",
+            ["--scale", "2"],
+            "--scale: expected a number in (0, 1], got 2.0",
+        ),
+        (
+            "speed/update.py",
             ["--peers", "rllib"],
             "--peers: expected of sb3-contrib, tianshou, skrl, got",
         ),
-        ("update.py", ["--sides", "jax"], "--sides: expected of sb3-contrib,"),
-        ("update.py", ["--rows", "1000"], "--rows: expected multiples of 32 for skrl,"),
-        ("vine_comparison.py", ["--repeats", "1"], "--repeats: expected at least 2, got 1"),
+        ("speed/update.py", ["--sides", "jax"], "--sides: expected of sb3-contrib,"),
+        ("speed/update.py", ["--rows", "1000"], "--rows: expected multiples of 32 for skrl,"),
+        (
+            "learning/vine_comparison.py",
+            ["--repeats", "1"],
+            "--repeats: expected at least 2, got 1",
+        ),
     ],
 )
 def test_bad_flags_are_named(
@@ -90,7 +91,7 @@ def test_bad_flags_are_named(
 
 def test_scaling_measures_every_axis(tmp_path: Path) -> None:
     flags = "--axes rows,threads,levels --rows 64,300 --threads 1,2 --rounds 1 --json scaling.json"
-    run("scaling.py", *flags.split(), folder=tmp_path)
+    run("speed/scaling.py", *flags.split(), folder=tmp_path)
     results = json.loads((tmp_path / "scaling.json").read_text())
     assert [row["rows"] for row in results["rows"]] == [64, 300]
     assert all(row["flops"] > 1e6 for row in results["rows"])
@@ -100,7 +101,7 @@ def test_scaling_measures_every_axis(tmp_path: Path) -> None:
 
 def test_preconditioning_counts_products(tmp_path: Path) -> None:
     flags = "--envs CartPole-v1 --timesteps 512 --batch-size 256 --rounds 1"
-    out = run("preconditioning.py", *flags.split(), folder=tmp_path)
+    out = run("speed/preconditioning.py", *flags.split(), folder=tmp_path)
     rows = [line.split("|")[1:-1] for line in out.splitlines() if "CartPole" in line]
     assert [row[3].strip() for row in rows] == ["plain", "diagonal", "Kronecker"]
     gains = [[float(cell.strip(" %")) for cell in row[-3:]] for row in rows]
@@ -113,7 +114,7 @@ def test_preconditioning_counts_products(tmp_path: Path) -> None:
 
 def test_training_times_the_same_work(tmp_path: Path) -> None:
     flags = "--envs CartPole-v1 --sides environment,rollout,trpo_fast --updates 1 --rounds 1"
-    out = run("training.py", *flags.split(), "--json", "training.json", folder=tmp_path)
+    out = run("speed/training.py", *flags.split(), "--json", "training.json", folder=tmp_path)
     assert "left out" not in out
     (result,) = json.loads((tmp_path / "training.json").read_text())["results"]
     sides = result["sides"]
@@ -134,19 +135,19 @@ def test_training_times_the_same_work(tmp_path: Path) -> None:
 
 
 def test_episodes_are_cut_into_turns() -> None:
-    from replay import _cut
+    from benchmarks.tools.replay import cut_into_turns
 
     episodes = [({"seed": 1}, [1, 2, 3]), ({}, [4]), ({}, [5, 6, 7, 8, 9]), ({}, [])]
-    assert list(_cut(episodes, 3)) == [
+    assert list(cut_into_turns(episodes, 3)) == [
         [({"seed": 1}, [1, 2, 3])],
         [({}, [4]), ({}, [5, 6])],
         [(None, [7, 8, 9])],
     ]
-    assert list(_cut(episodes[:1], 1)) == [[({"seed": 1}, [1, 2, 3])]]
+    assert list(cut_into_turns(episodes[:1], 1)) == [[({"seed": 1}, [1, 2, 3])]]
 
 
 def test_bare_environments_repeat_a_training() -> None:
-    from replay import check_replay, record, replay
+    from benchmarks.tools.replay import check_replay, record, replay
 
     recording = record("CartPole-v1", 4, {})
     check_replay(recording)
@@ -166,7 +167,7 @@ def test_bare_environments_repeat_a_training() -> None:
 def test_family_counts_children() -> None:
     import os
 
-    from side_process import children_cpu_seconds, family, peak_memory
+    from benchmarks.tools.side_process import children_cpu_seconds, family, peak_memory
 
     busy = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
     before = children_cpu_seconds(os.getpid())
@@ -186,7 +187,7 @@ def test_family_counts_children() -> None:
 
 def test_acting_times_the_same_steps(tmp_path: Path) -> None:
     out = run(
-        "acting.py", "--envs", "CartPole-v1", "--rounds", "2", "--json", "acting.json",
+        "speed/acting.py", "--envs", "CartPole-v1", "--rounds", "2", "--json", "acting.json",
         folder=tmp_path,
     )  # fmt: skip
     assert "CartPole-v1, " in out
@@ -196,7 +197,7 @@ def test_acting_times_the_same_steps(tmp_path: Path) -> None:
     assert 0.0 < result["alone"]["trpo_fast"]["median_seconds"] < 1e-3
     assert ours["median_seconds"] > bare["median_seconds"] > 1e-6 * result["steps"]
     assert "--rounds: expected at least 1" in run(
-        "acting.py", "--rounds", "0", folder=tmp_path, code=2
+        "speed/acting.py", "--rounds", "0", folder=tmp_path, code=2
     )
 
 
@@ -206,7 +207,7 @@ def test_acting_times_the_same_steps(tmp_path: Path) -> None:
 def update_table(peer: str, *flags: str, folder: Path) -> dict[str, Any]:
     """The table of 512 rows, timed once, as it stands in the JSON."""
     briefly = f"--peers {peer} --rows 512 --threads 1 --rounds 1 --json update.json"
-    out = run("update.py", *briefly.split(), *flags, folder=folder)
+    out = run("speed/update.py", *briefly.split(), *flags, folder=folder)
     assert "left out" not in out
     assert "Warning" not in out
     ((entry,),) = [answer["results"] for answer in json.loads((folder / "update.json").read_text())]
@@ -242,7 +243,7 @@ def test_peers_and_trpo_fast_do_the_same_work(
 
 
 def test_different_work_is_refused() -> None:
-    from update import Outcome, check_same_work
+    from benchmarks.speed.update import Outcome, check_same_work
 
     step = np.array([3.0, 4.0], np.float32)
     first = Outcome(step, value_loss=1.0, value_loss_drop=9.0)
@@ -259,8 +260,8 @@ def test_different_work_is_refused() -> None:
 
 
 def test_update_batch_is_a_rollout_of_the_starting_policy() -> None:
-    from peer_updates import skrl_work
-    from update import estimate_advantages, make_batch, make_networks, value_loss
+    from benchmarks.peers.peer_updates import skrl_work
+    from benchmarks.speed.update import estimate_advantages, make_batch, make_networks, value_loss
 
     batch = make_batch(256)
     policy, value = make_networks()
@@ -279,8 +280,8 @@ def test_update_batch_is_a_rollout_of_the_starting_policy() -> None:
 def test_missing_peers_are_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import report
-    from update import SIDES, available
+    from benchmarks.speed.update import SIDES, available
+    from benchmarks.tools import report
 
     monkeypatch.setattr(report, "have", lambda package: package in ("torch", "trpo-fast"))
     assert available("sb3-contrib", list(SIDES)) == ["torch_trpo", "trpo_fast", "kronecker"]
@@ -299,7 +300,8 @@ def test_missing_peers_are_left_out(
 def test_methods_in_short(tmp_path: Path) -> None:
     flags = "--envs CartPole-v1 --scale 0.002 --seeds 2 --jobs 1 --out out"
     methods = ["--methods", "TRPO,CEM"]
-    out = run("methods.py", *flags.split(), *methods, folder=tmp_path, code=1)  # nothing learnt
+    command = ["learning/methods.py", *flags.split(), *methods]
+    out = run(*command, folder=tmp_path, code=1)  # nothing learnt
     assert "[4/4" in out
     assert (tmp_path / "out" / "methods.png").stat().st_size > 10_000
     with (tmp_path / "out" / "methods.csv").open() as stream:
@@ -307,7 +309,7 @@ def test_methods_in_short(tmp_path: Path) -> None:
     assert {(row["method"], row["seed"]) for row in rows} == {
         (method, seed) for method in ("TRPO", "CEM") for seed in "01"
     }
-    again = run("methods.py", *flags.split(), *methods, "--resume", folder=tmp_path, code=1)
+    again = run(*command, "--resume", folder=tmp_path, code=1)
     assert "4 of 4 runs are in out already" in again
 
 
@@ -316,7 +318,7 @@ def test_methods_in_short(tmp_path: Path) -> None:
 def test_paper_comparison_in_short(tmp_path: Path) -> None:
     flags = "--panels cart-pole --iterations 2 --batch 400 --seeds 1 --jobs 1 --out out"
     methods = "vine,single path,natural gradient,max KL,empirical Fisher,CEM"
-    out = run("paper_comparison.py", *flags.split(), "--methods", methods, folder=tmp_path)
+    out = run("learning/paper_comparison.py", *flags.split(), "--methods", methods, folder=tmp_path)
     assert "cart-pole (InvertedPendulum-v5): 2 iterations of 400 steps" in out
     assert (tmp_path / "out" / "paper.png").exists()
     assert (tmp_path / "out" / "paper.csv").exists()
@@ -326,7 +328,8 @@ def test_paper_comparison_in_short(tmp_path: Path) -> None:
 @needs_mujoco
 def test_vine_comparison_in_short(tmp_path: Path) -> None:
     flags = "--envs Hopper-v5 --timesteps 2000 --seeds 1 --repeats 2 --policy-timesteps 2000"
-    run("vine_comparison.py", *flags.split(), "--jobs", "1", "--out", "out", folder=tmp_path)
+    flags += " --jobs 1 --out out"
+    run("learning/vine_comparison.py", *flags.split(), folder=tmp_path)
     found = json.loads((tmp_path / "out" / "vine.json").read_text())
     steps = {entry["scheme"]: entry["steps"] for entry in found["variances"]}
     assert steps["single path, Monte Carlo"] == steps["single path, GAE"] == 5000.0
@@ -335,7 +338,7 @@ def test_vine_comparison_in_short(tmp_path: Path) -> None:
 
 
 def test_scale_one_is_the_paper() -> None:
-    from paper_comparison import SETTINGS, structure
+    from benchmarks.learning.paper_comparison import SETTINGS, structure
 
     hopper = structure(SETTINGS["Hopper"], 1.0)
     assert (hopper.batch_size, hopper.iterations) == (1_000_000, 200)
@@ -349,7 +352,7 @@ def test_scale_one_is_the_paper() -> None:
 
 
 def test_relative_variance_of_known_noise() -> None:
-    from vine_comparison import UPDATE_STEPS, relative_variance
+    from benchmarks.learning.vine_comparison import UPDATE_STEPS, relative_variance
 
     rng = np.random.default_rng(0)
     mean = np.full(20, 0.5)  # |mean|^2 = 5
@@ -362,7 +365,7 @@ def test_relative_variance_of_known_noise() -> None:
 
 
 def test_curves_meet_on_a_common_grid() -> None:
-    from method_runs import common_grid
+    from benchmarks.learning.method_runs import common_grid
 
     def curve(*points: tuple[float, float]) -> dict[str, object]:
         return {"curve": [{"timesteps": t, "mean_return": r} for t, r in points]}

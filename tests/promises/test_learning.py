@@ -1,4 +1,4 @@
-"""Learning, at length (`pytest -m slow`); thresholds from `benchmarks/learning.py`."""
+"""Learning, at length (`pytest -m slow`); thresholds from `benchmarks/learning/learning.py`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import report
+from benchmarks.tools import report
 
 EVALUATION_SEED = 1_000_000
 SEARCHES = ("cem", "cma-es")
@@ -137,8 +137,9 @@ def _run_agent(job: Job) -> dict[str, Any]:
 
 
 def _run_search(job: Job) -> dict[str, Any]:
-    import derivative_free as free
     import numpy as np
+
+    from benchmarks.learning import derivative_free as free
 
     settings = dict(job.settings)
     std = settings.pop("std", 0.5)

@@ -1,0 +1,1 @@
+"""Scripts that print every published figure: speed, learning, the peers, pictures, and their tools."""
