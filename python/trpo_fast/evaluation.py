@@ -2,14 +2,13 @@
 
 from .training.evaluation import (
     EvaluationResult,
-    Frame,
     Policy,
     Predictor,
     evaluate_policy,
     own_environment,
-    record_video,
     workers_of,
 )
+from .training.video import Frame, record_video
 
 __all__ = [
     "EvaluationResult",

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from trpo_fast import core, runtime, selfcheck
-from trpo_fast.cli import commands as cli
+from trpo_fast import cli, core, runtime, selfcheck
+from trpo_fast.cli.output import FAILED
 from trpo_fast.selfcheck import Check, CheckFailed, run_check
 
 
@@ -96,7 +96,7 @@ def test_a_failure_is_the_exit_status(
         raise CheckFailed("expected 1, got 2")
 
     monkeypatch.setattr(selfcheck, "checks", lambda: [Check("one", fails)])
-    assert cli.main(["selfcheck"]) == cli.FAILED
+    assert cli.main(["selfcheck"]) == FAILED
     out = capsys.readouterr().out
     assert re.search(r"^FAILED +one +\d+\.\d s +expected 1, got 2$", out, re.MULTILINE)
     assert "1 checks, 1 failed" in out

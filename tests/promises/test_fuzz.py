@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from harness import fuzz_checkpoint, fuzz_core
 from trpo_fast import TRPO, TRPOConfig
-from trpo_fast.cli import commands as cli
 from trpo_fast.checkpoint import CheckpointError, load_checkpoint
+from trpo_fast.cli.arguments import Train, parse
+from trpo_fast.cli.output import UsageError
 from trpo_fast.config import ConfigError, field_names
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.run_folder import RunFolder, RunFolderError
@@ -86,12 +87,12 @@ def test_configuration_from_a_file(values: dict[str, Any]) -> None:
 def test_configuration_from_a_flag(flag: str, text: str) -> None:
     status: Any = 0
     try:
-        command = cli._parse(["train", "CartPole-v1", flag, text])
-        assert isinstance(command, cli.Train)
+        command = parse(["train", "CartPole-v1", flag, text])
+        assert isinstance(command, Train)
         TRPOConfig.from_dict(command.config.to_dict())
     except SystemExit as exit_:
         status = exit_.code
-    except (ConfigError, cli.UsageError) as error:
+    except (ConfigError, UsageError) as error:
         one_sentence(error)
     assert status in (0, 2)
 
@@ -103,11 +104,11 @@ def test_record_of_a_run(tmp_path_factory: pytest.TempPathFactory, value: Any, c
     text = json.dumps(value)
     run.config_file.write_text(text[: len(text) // 2] if cut else text, encoding="utf-8")
     try:
-        command = cli._parse(["train", "--resume", str(run.path)])
-    except (RunFolderError, ConfigError, cli.UsageError, TypeError) as error:
+        command = parse(["train", "--resume", str(run.path)])
+    except (RunFolderError, ConfigError, UsageError, TypeError) as error:
         one_sentence(error)
         return
-    assert isinstance(command, cli.Train)
+    assert isinstance(command, Train)
 
 
 # ---- checkpoints that are well-formed and signed, but not what an agent has written

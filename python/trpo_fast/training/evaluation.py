@@ -1,22 +1,18 @@
-"""How good a policy is: whole episodes in an environment of their own, counted or filmed."""
+"""How good a policy is: whole episodes in an environment of their own."""
 
 from __future__ import annotations
 
 import math
 import operator
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-
-from ..extras import import_extra
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
 Frame: TypeAlias = npt.NDArray[np.uint8]  # (height, width, 3), red green blue
 _Encoder: TypeAlias = Callable[[Path, Iterator[Frame], float], None]
 
-_LARGEST_RESET_SEED = 2**31  # the most that every environment accepts
+_LARGEST_RESET_SEED = 2**31  # every environment accepts seeds below it
 _MOST_GIF_FPS = 50.0  # viewers slow down a GIF with shorter delays
 
 
@@ -36,7 +32,15 @@ class Predictor(Protocol):
     """Whatever acts: an agent, or anything with the ``predict`` of Stable-Baselines3."""
 
     def predict(self, observation: Any, *, deterministic: bool = ...) -> tuple[Any, Any]:
-        """Return the environment's action for one observation, and None."""
+        """Return the environment's action for one observation, and None.
+
+        Parameters
+        ----------
+        observation
+            As the environment gives it.
+        deterministic
+            True: the mode of the policy. False: a sample.
+        """
 
 
 Policy: TypeAlias = Predictor | Callable[[Any], Any]
@@ -44,7 +48,7 @@ Policy: TypeAlias = Predictor | Callable[[Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """Returns and lengths of n whole episodes.
+    """Returns and lengths of n episodes.
 
     The return of an episode is the plain sum of its rewards, neither discounted nor scaled.
     """
@@ -86,31 +90,31 @@ def evaluate_policy(
     seed: int | None = None,
     max_steps: int | None = None,
 ) -> EvaluationResult:
-    """Run whole episodes; return what they returned.
+    """Run whole episodes, and return what they returned.
 
-    One after the other, in this process; an agent whose environments are stepped by worker processes
-    shares the episodes out to them where ``env`` is None and ``deterministic`` is True. What they
-    return does not depend on it, given a seed.
+    They run one after the other in this process. Where ``env`` is None and ``deterministic`` is True,
+    an agent with worker processes shares the episodes out to its workers. Given a seed, the returns
+    do not depend on the number of workers.
 
     Parameters
     ----------
-    policy:
+    policy
         An agent (``predict(observation, deterministic=...)`` gives action and None), or a function
         from an observation to an action.
-    env:
+    env
         A Gymnasium id (``module:Id`` too), a function that makes an environment, or an
         environment. The first two are made here and closed at the end. An environment is used as
         it is and stays open; it must not be one that a training run is stepping. None takes what
         the agent's ``evaluation_environment()`` gives, or its ``env_name``; workers keep theirs for
         the next evaluation.
-    episodes:
+    episodes
         Number of episodes, n >= 1.
-    deterministic:
+    deterministic
         True: the mode of the policy. False: a sample.
-    seed:
+    seed
         Episode i is reset with a seed of its own drawn from ``seed`` and i, so that it starts
         alike whatever ran before. None: the environment's own choice.
-    max_steps:
+    max_steps
         An episode is cut after so many steps; None leaves that to the environment.
 
     Returns
@@ -127,90 +131,15 @@ def evaluate_policy(
     EnvironmentFailure
         if a worker ended, or hangs.
     """
-    result = _empty_result(episodes, seed, max_steps)
-    seeds = dict(enumerate(_episode_seeds(seed, episodes)))
+    result = empty_result(episodes, seed, max_steps)
+    seeds = dict(enumerate(episode_seeds(seed, episodes)))
     sharing = None if env is not None else workers_of(policy, deterministic)
     if sharing is not None:
         _run_in_workers(sharing, policy, seeds, max_steps, result)
         return result
-    act = _act_function(policy, deterministic)
-    with _opened(own_environment(policy) if env is None else env) as environment:
+    act = act_function(policy, deterministic)
+    with opened(own_environment(policy) if env is None else env) as environment:
         _run_episodes(act, environment, seeds, max_steps, result)
-    return result
-
-
-def record_video(
-    policy: Policy,
-    path: str | os.PathLike[str],
-    env: Environment | None = None,
-    episodes: int = 1,
-    *,
-    deterministic: bool = True,
-    seed: int | None = None,
-    max_steps: int | None = None,
-    fps: float | None = None,
-) -> EvaluationResult:
-    """Film whole episodes, one after the other, into one file.
-
-    The ending of ``path`` chooses the format: ``.mp4`` (H.264; needs imageio-ffmpeg, which brings
-    its own ffmpeg) or ``.gif`` (needs Pillow). Both come with the extra ``video``. The file
-    appears once it is complete. Frames are encoded as they come, none is kept.
-
-    Parameters
-    ----------
-    policy, episodes, deterministic, seed, max_steps:
-        As in :func:`evaluate_policy`: the same seed films the same episodes.
-    path:
-        The file to write. Its folder is made if needed; an older file is replaced.
-    env:
-        As there. An id is made with
-        ``render_mode="rgb_array"``; an environment, or a function that makes one, must have it
-        already.
-    fps:
-        Frames per second; None takes the environment's ``render_fps``, or 30. A GIF shows at most
-        50: frames are left out.
-
-    Returns
-    -------
-    EvaluationResult
-        What the filmed episodes returned.
-
-    Raises
-    ------
-    MissingExtraError
-        (an ``ImportError``) if the package for that format is not installed.
-    ValueError
-        if a number is out of range, the ending is another one, or the environment gives no frames.
-    TypeError
-        if ``policy`` or ``env`` is none of the above.
-    """
-    path = Path(path)
-    result = _empty_result(episodes, seed, max_steps)
-    if fps is not None and not 0.0 < fps < math.inf:
-        raise ValueError(f"fps: expected a positive number of frames per second, got {fps}")
-    encode = _encoder(path)
-    act = _act_function(policy, deterministic)
-
-    def frames(environment: Env[Any, Any]) -> Iterator[Frame]:
-        for episode, episode_seed in enumerate(_episode_seeds(seed, episodes)):
-            observation, _ = environment.reset(seed=episode_seed)
-            yield _frame(environment)
-            rewards = _rewards(act, environment, observation, episode)
-            for reward in islice(rewards, max_steps):
-                result.returns[episode] += reward
-                result.lengths[episode] += 1
-                yield _frame(environment)
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    try:
-        source = own_environment(policy, render_mode="rgb_array") if env is None else env
-        with _opened(source, render_mode="rgb_array") as environment:
-            rate = fps or float(environment.metadata.get("render_fps") or 30.0)
-            encode(unfinished, frames(environment), rate)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return result
 
 
@@ -227,15 +156,32 @@ def _run_episodes(
     """Run these episodes, by their numbers, and write what they returned into the result."""
     for episode, seed in seeds.items():
         observation, _ = env.reset(seed=seed)
-        for reward in islice(_rewards(act, env, observation, episode), max_steps):
+        for reward in islice(episode_rewards(act, env, observation, episode), max_steps):
             result.returns[episode] += reward
             result.lengths[episode] += 1
 
 
-def _rewards(
+def episode_rewards(
     act: Callable[[Any], Any], env: Env[Any, Any], observation: Any, episode: int
 ) -> Iterator[float]:
-    """Step from ``observation`` to the end of the episode, yielding the reward of each step."""
+    """Step an environment to the end of an episode, yielding the reward of each step.
+
+    Parameters
+    ----------
+    act
+        From an observation to an action.
+    env
+        The environment, just reset.
+    observation
+        What the reset returned.
+    episode
+        Number of the episode from 0, for the sentence about a bad reward.
+
+    Raises
+    ------
+    ValueError
+        If a reward is NaN or infinite.
+    """
     for step in count():
         observation, reward, terminated, truncated, _ = env.step(act(observation))
         if not math.isfinite(reward):
@@ -248,14 +194,22 @@ def _rewards(
             return
 
 
-def _episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
+def episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
+    """Return the seed of each episode's reset, in [0, 2**31), drawn from ``seed``; or None for all."""
     if seed is None:
         return [None] * episodes
     stream = np.random.Generator(np.random.Philox(seed))
     return [int(s) for s in stream.integers(_LARGEST_RESET_SEED, size=episodes)]
 
 
-def _act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
+def act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
+    """Return a function from one observation to the environment's action.
+
+    Raises
+    ------
+    TypeError
+        If ``policy`` has no ``predict`` and cannot be called.
+    """
     predict = getattr(policy, "predict", None)
     if predict is not None:
         return lambda observation: predict(observation, deterministic=deterministic)[0]
@@ -267,7 +221,8 @@ def _act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
     )
 
 
-def _empty_result(episodes: int, seed: int | None, max_steps: int | None) -> EvaluationResult:
+def empty_result(episodes: int, seed: int | None, max_steps: int | None) -> EvaluationResult:
+    """Return a result of zeros for so many episodes; ValueError if a number is out of range."""
     _check("episodes", episodes, 1)
     if seed is not None:
         _check("seed", seed, 0)
@@ -310,9 +265,10 @@ class _Share:
 
 
 def workers_of(agent: Any, deterministic: bool) -> _Workers | None:
-    """The sampler whose workers run an agent's evaluations, if they do.
+    """Return the sampler whose workers run an agent's evaluations, or None.
 
-    Not where actions are drawn: their random numbers come one after the other in this process.
+    None too where actions are sampled: their random numbers are drawn in this process, one after the
+    other.
     """
     workers: _Workers | None = getattr(agent, "evaluation_workers", None)
     return workers if deterministic else None
@@ -325,7 +281,7 @@ def _run_in_workers(
     max_steps: int | None,
     result: EvaluationResult,
 ) -> None:
-    """Deal the episodes out, and put together what the workers found."""
+    """Deal the episodes out to the workers, and put their results together."""
     n, policy, source = workers.n_workers, agent.policy, own_environment(agent)
     shares = [
         _Share(
@@ -347,8 +303,8 @@ def _run_in_workers(
 
 
 def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
-    """Inside a worker: its episodes, in an environment beside those that it trains in."""
-    result = _empty_result(share.episodes, None, share.max_steps)
+    """Run a worker's episodes, inside it, in an environment beside those that it trains in."""
+    result = empty_result(share.episodes, None, share.max_steps)
     if not share.seeds:
         return result
     policy: Any = sampler.policy
@@ -379,12 +335,19 @@ def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
 
 
 def own_environment(agent: Any, **rendering: str) -> Environment:
-    """What to evaluate an agent in: another one of the environments that it was made for.
+    """Return what to evaluate an agent in: another environment like those that it was made for.
+
+    Parameters
+    ----------
+    agent
+        Has ``evaluation_environment()``, or an ``env_name``.
+    rendering
+        ``render_mode``, where pictures are wanted.
 
     Raises
     ------
     TypeError
-        if it does not tell which.
+        If the agent has neither.
     """
     make = getattr(agent, "evaluation_environment", None)
     environment: Environment = make(**rendering) if make is not None else _own_name(agent)
@@ -402,8 +365,16 @@ def _own_name(agent: Any) -> str:
 
 
 @contextmanager
-def _opened(env: Environment, **settings: Any) -> Iterator[Env[Any, Any]]:
-    """Make the environment and close it again; one that exists already is left open."""
+def opened(env: Environment, **settings: Any) -> Iterator[Env[Any, Any]]:
+    """Make an environment and close it at the end; one that exists already is left open.
+
+    Parameters
+    ----------
+    env
+        An id, an environment, or a callable that makes one.
+    settings
+        Keyword arguments of ``gymnasium.make``; used with an id only.
+    """
     from ..envs import make_environment
 
     environment = (
@@ -414,63 +385,3 @@ def _opened(env: Environment, **settings: Any) -> Iterator[Env[Any, Any]]:
     finally:
         if environment is not env:
             environment.close()
-
-
-# ---- films
-
-
-def _frame(env: Env[Any, Any]) -> Frame:
-    frame = env.render()
-    if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3):
-        got = f"an array of shape {frame.shape}" if isinstance(frame, np.ndarray) else repr(frame)
-        raise ValueError(
-            f"env: expected frames of shape (height, width, 3) from render(), got {got}; make the "
-            'environment with render_mode="rgb_array"'
-        )
-    return np.ascontiguousarray(frame, dtype=np.uint8)
-
-
-def _encoder(path: Path) -> _Encoder:
-    """Choose by the ending of the path; a missing package is noticed before anything is run."""
-    what = f"Writing {path.name}"
-    if path.suffix.lower() == ".mp4":
-        ffmpeg = import_extra("imageio_ffmpeg", what=what, extra="video", package="imageio-ffmpeg")
-        return lambda file, frames, fps: _write_mp4(ffmpeg, file, frames, fps)
-    if path.suffix.lower() == ".gif":
-        image = import_extra("PIL.Image", what=what, extra="video", package="Pillow")
-        return lambda file, frames, fps: _write_gif(image, file, frames, fps)
-    raise ValueError(f"path: expected a file name ending in .mp4 or .gif, got {os.fspath(path)!r}")
-
-
-def _write_mp4(ffmpeg: Any, path: Path, frames: Iterator[Frame], fps: float) -> None:
-    frames = map(_even_sides, frames)  # H.264 halves the resolution of colour
-    first = next(frames)
-    height, width, _ = first.shape
-    writer = ffmpeg.write_frames(
-        os.fspath(path), (width, height), fps=fps, quality=8, macro_block_size=2
-    )
-    writer.send(None)
-    try:
-        for frame in chain([first], frames):
-            writer.send(frame)
-    finally:
-        writer.close()
-
-
-def _even_sides(frame: Frame) -> Frame:
-    height, width, _ = frame.shape
-    if height % 2 == 0 and width % 2 == 0:
-        return frame
-    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def _write_gif(image: Any, path: Path, frames: Iterator[Frame], fps: float) -> None:
-    every = math.ceil(fps / _MOST_GIF_FPS)
-    pictures = map(image.fromarray, islice(frames, 0, None, every))
-    next(pictures).save(
-        path,
-        save_all=True,
-        append_images=pictures,
-        duration=round(1000.0 * every / fps),  # milliseconds a frame
-        loop=0,  # for ever
-    )

@@ -1,0 +1,296 @@
+"""What can be typed: the flags of every command, and how they are put together.
+
+Flags are generated from the dataclasses below and from `TRPOConfig`, or the configuration that
+belongs to ``--algorithm``. Nothing here loads environments or the compiled core, so that
+``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, is_dataclass
+from typing import Annotated, Any, Literal, Union, cast
+
+import tyro
+
+from ..algorithms import ALGORITHMS, PAGES, algorithm_class
+from ..config import TRPOConfig
+from ..presets import PRESETS, find_preset
+from ..run_folder import RunFolder, RunFolderError
+from .output import UsageError
+
+# flags of train, besides the configuration, that config.json keeps for --resume
+STORED = (
+    "env",
+    "algorithm",
+    "total_timesteps",
+    "tensorboard",
+    "evaluate_every",
+    "evaluation_episodes",
+    "checkpoint_every",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a policy and keep everything in a run folder."""
+
+    env: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="ENV")] = None
+    """Gymnasium id such as HalfCheetah-v5, or module:Id; left out with --resume."""
+
+    total_timesteps: int = 1_000_000
+    """Environment steps of the whole run, over all environments; 1e6 is understood."""
+
+    algorithm: Annotated[str, tyro.conf.arg(metavar="|".join(ALGORITHMS))] = "trpo"
+    """Method that trains; with its name, --help lists its own flags too. See trpo-fast explain."""
+
+    preset: Annotated[str | None, tyro.conf.arg(metavar="|".join(PRESETS))] = None
+    """Take the settings of another implementation; flags given explicitly win."""
+
+    run_dir: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """New folder of the run; without it, runs/ENV-seedSEED, or runs/ENV-ALGORITHM-seedSEED."""
+
+    resume: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """Continue the run of this folder from its latest checkpoint."""
+
+    tensorboard: bool = False
+    """Write TensorBoard events too."""
+
+    evaluate_every: int = 50_000
+    """Environment steps between evaluations, which decide the best checkpoint; 0 for none."""
+
+    evaluation_episodes: int = 10
+    """Episodes per evaluation, with the policy's most likely actions."""
+
+    checkpoint_every: int = 50_000
+    """Environment steps between saves of the latest checkpoint; it is saved at the end anyway."""
+
+    config: TRPOConfig = field(default_factory=TRPOConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluate the policy of a run."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run folder, or one checkpoint file."""
+
+    episodes: int = 100
+    """Episodes to play."""
+
+    checkpoint: Literal["best", "latest"] | None = None
+    """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""
+
+    stochastic: bool = False
+    """Sample actions instead of taking the most likely ones."""
+
+    seed: int = 0
+    """Seed of the evaluation environments and actions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Record one episode of a run's policy to a video file."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run folder, or one checkpoint file."""
+
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Video file; without it, video.mp4 in the run folder."""
+
+    checkpoint: Literal["best", "latest"] | None = None
+    """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""
+
+    seed: int = 0
+    """Seed of the environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Plot the learning curves of runs to a PNG file."""
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)"),
+    ]
+    """Run folders; runs of one environment share a panel."""
+
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")] = "curves.png"
+    """Picture to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Show the page about a method: equations, facts, pseudocode, and when to use it."""
+
+    method: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="|".join(PAGES))] = (
+        None
+    )
+    """Name of the method; without it, all of them are listed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Show version, instruction-set level, threads and libraries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selfcheck:
+    """Check on this machine that the installed package computes what it should; some 10 seconds."""
+
+
+Command = Train | Evaluate | Record | Plot | Explain | Info | Selfcheck
+
+
+def parse(arguments: list[str]) -> Command:
+    """Turn arguments into a command.
+
+    The algorithm that is named decides which flags there are; a preset or a run that is resumed
+    decides their defaults. So the arguments of `train` are parsed twice.
+
+    Parameters
+    ----------
+    arguments
+        What was typed behind the name of the program.
+
+    Raises
+    ------
+    SystemExit
+        With status 2 and a message on standard error, if a flag is unknown or has a bad value; with
+        status 0 after `--help`.
+    UsageError
+        If flags contradict each other.
+    ConfigError
+        If the algorithm or the preset is unknown.
+    RunFolderError
+        If there is no run to resume, or its record is damaged.
+    """
+    known = _algorithm_in(arguments)
+    command = _parse_with(Train(config=_flags(_config_class(known)())), arguments)
+    if not isinstance(command, Train):
+        return command
+    if command.preset is not None and command.resume is not None:
+        raise UsageError("--preset: expected none with --resume, got both; leave out --preset")
+    if command.preset is not None:
+        find_preset(command.preset)  # raises if there is none, before the core is loaded
+        config = algorithm_class(known)._resolve_config(None, command.preset, {}, command.env)
+        return _parse_with(Train(config=_flags(config)), arguments)
+    if command.resume is None:
+        return command
+    record = RunFolder.open(command.resume).read_record()
+    stored = {name: record[name] for name in STORED if name in record}
+    for name, value in stored.items():
+        expected = type(getattr(command, name))
+        if name != "env" and type(value) is not expected:
+            raise RunFolderError(
+                f"run folder: expected {name} of type {expected.__name__} in the config.json of "
+                f"{command.resume}, got {value!r:.80}; restore the file from a copy"
+            )
+    algorithm = stored.get("algorithm", "trpo")
+    config = _config_class(algorithm).from_saved(record["config"])
+    command = cast(Train, _parse_with(Train(**stored, config=_flags(config)), arguments))
+    if command.algorithm != algorithm:
+        raise UsageError(
+            f"--algorithm: expected the run's {algorithm}, got {command.algorithm}; "
+            f"leave it out with --resume, or start a new run"
+        )
+    return command
+
+
+def _algorithm_in(arguments: Sequence[str]) -> str:
+    """Return the algorithm that the arguments name: it decides which flags there are."""
+    found = "trpo"
+    if arguments[:1] == ["train"]:
+        for flag, value in itertools.pairwise([*arguments, ""]):
+            name, _, given = flag.partition("=")
+            if name == "--algorithm":
+                found = given or value
+        if found not in ALGORITHMS:
+            algorithm_class(found)  # says what there is
+    return found
+
+
+def _config_class(algorithm: str) -> type[TRPOConfig]:
+    # for TRPO's configuration the class of its agent is not asked, which would load the core
+    return TRPOConfig if algorithm == "trpo" else algorithm_class(algorithm).config_type
+
+
+def _flags(config: Any) -> Any:
+    """Return settings as defaults of flags.
+
+    They are validated only after preset and flags have been put together: either may be invalid
+    without the other.
+    """
+    plain = type(config)
+    own: dict[str, Any] = {"__doc__": plain.__doc__, "__post_init__": lambda self: None}
+    if issubclass(plain, TRPOConfig):
+        n_workers = Annotated[int | None, tyro.conf.arg(aliases=("--workers",))]
+        own |= {"__annotations__": {"n_workers": n_workers}, "n_workers": None}
+    flags: Any = dataclass(frozen=True, kw_only=True)(type(plain.__name__, (plain,), own))
+    values = {name: _flags(v) if is_dataclass(v) else v for name, v in vars(config).items()}
+    return flags(**values)
+
+
+def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
+    subcommand = tyro.conf.subcommand
+    commands = Union[  # noqa: UP007  (annotated members need a typing.Union at run time)
+        Annotated[Train, subcommand("train", default=train_defaults)],
+        Annotated[Evaluate, subcommand("evaluate")],
+        Annotated[Record, subcommand("record")],
+        Annotated[Plot, subcommand("plot")],
+        Annotated[Explain, subcommand("explain")],
+        Annotated[Info, subcommand("info")],
+        Annotated[Selfcheck, subcommand("selfcheck")],
+    ]
+    # tyro.cli has an argument registry=, which does not reach integers before tyro 1.0.12
+    with _integers_registry():
+        command = tyro.cli(
+            cast(Any, commands),
+            prog="trpo-fast",
+            description="Trust Region Policy Optimization on a C++ core.",
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    return cast(Command, command)
+
+
+def _integers_registry() -> tyro.constructors.ConstructorRegistry:
+    """Return tyro's rules of parsing, and one more: an integer may be written 1e6."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def integer(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+        if info.type is not int:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda texts: _integer(texts[0]),
+            is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+        if number.is_integer():
+            return int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"expected an integer such as 2048 or 1e6, got {text!r}")
+
+
+def at_least(flag: str, value: int, low: int) -> None:
+    """Raise UsageError if the value of a flag is below `low`."""
+    if value < low:
+        raise UsageError(f"{flag}: expected an integer of at least {low}, got {value}; raise it")

@@ -1,0 +1,68 @@
+"""What the commands say, to whom, and with which exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from .._version import __version__
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# libraries whose versions a run's config.json and a bug report name
+_LIBRARIES = ("numpy", "gymnasium", "safetensors", "tyro", "mujoco", "ale-py", "tensorboard")
+
+
+class UsageError(ValueError):
+    """Flags that contradict each other or miss a value."""
+
+
+def say(text: str) -> None:
+    """Print a line of the result to standard output."""
+    print(text, flush=True)
+
+
+def say_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values as two columns; a list is printed on one line."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        say(f"{name:<{width}}  {text}")
+
+
+def fail(problem: object, status: int) -> int:
+    """Print one sentence to standard error, and return the exit status.
+
+    Parameters
+    ----------
+    problem
+        A sentence or an exception. With `TRPO_FAST_DEBUG=1` in the environment the traceback of an
+        exception is printed before its sentence.
+    status
+        The exit status.
+    """
+    if os.environ.get("TRPO_FAST_DEBUG") == "1" and isinstance(problem, Exception):
+        traceback.print_exception(problem)
+    sentence = " ".join(str(problem).split()) or type(problem).__name__
+    print(f"trpo-fast: {sentence}", file=sys.stderr, flush=True)
+    return status
+
+
+def version() -> str:
+    """Return the version of the package."""
+    return __version__
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that are installed, by name."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

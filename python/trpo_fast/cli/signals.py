@@ -1,0 +1,51 @@
+"""A signal ends training after whole iterations."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..training.agent import TRPO
+
+
+class StopOnSignal:
+    """While entered, SIGINT and SIGTERM end training after the current iteration.
+
+    The checkpoint saved then is that of a whole iteration, so that the run continues exactly. A
+    second signal interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        """Take over the two signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def on_iteration(self, agent: TRPO, record: Mapping[str, object]) -> bool | None:
+        """Stop training (return False) once a signal has come; a callback of learn()."""
+        return False if self.requested else None
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        # not print: the signal may have come inside of print, which cannot be entered twice
+        os.write(2, b"trpo-fast: stopping after this iteration; a second signal stops at once\n")

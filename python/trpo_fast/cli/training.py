@@ -1,0 +1,181 @@
+"""The command `train`: start a run or continue one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, cast
+
+from ..algorithms import algorithm_class
+from ..config import TRPOConfig
+from ..presets import find_preset
+from ..run_folder import RunFolder
+from .arguments import STORED, Train, at_least
+from .output import DONE, INTERRUPTED, UsageError, fail, library_versions, say, version
+from .signals import StopOnSignal
+
+if TYPE_CHECKING:
+    from ..training.agent import TRPO
+
+# settings that may change with --resume: results do not depend on them
+_OF_THE_MACHINE = ("n_threads", "n_workers")
+
+
+def train(command: Train) -> int:
+    """Train, or continue training, until the total of steps or a signal.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    config = algorithm_class(command.algorithm).config_type.from_dict(command.config.to_dict())
+    _check_counts(command)
+    with ExitStack() as held:
+        if command.resume is None:
+            run, agent = _started(command, config, held)
+        else:
+            run, agent = _resumed(command, config, held)
+        stop = held.enter_context(StopOnSignal())
+        try:
+            _learn(agent, run, command, stop)
+        except KeyboardInterrupt:
+            return fail(f"interrupted at once; {_where_to_continue(run)}", INTERRUPTED)
+        except Exception:
+            say(_where_to_continue(run))
+            raise
+    say(f"saved {run.latest} at {agent.timesteps} steps")
+    if stop.requested:
+        return fail(f"interrupted; {_where_to_continue(run)}", INTERRUPTED)
+    return DONE
+
+
+def _started(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFolder, TRPO]:
+    if not command.env:
+        raise UsageError("train: expected an environment, got none; name one, as CartPole-v1")
+    name = re.sub(r"[^\w.-]+", "-", command.env)
+    if command.algorithm != "trpo":
+        name += f"-{command.algorithm}"
+    folder = command.run_dir or os.path.join("runs", f"{name}-seed{config.seed}")
+    # the folder is made last: a wrong environment leaves nothing behind
+    RunFolder(folder).refuse_if_present()
+
+    agent_class = algorithm_class(command.algorithm)
+    agent = held.enter_context(closing(agent_class(command.env, config=config)))
+    run = RunFolder.create(folder)
+    held.enter_context(run.locked())
+    run.refuse_if_present()
+    # the checkpoint first: as soon as config.json exists, the folder is a run that can be resumed
+    agent.save(run.latest)
+    run.write_record(_describe(command, config))
+    return run, agent
+
+
+def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFolder, TRPO]:
+    run = RunFolder.open(cast(str, command.resume))
+    held.enter_context(run.locked())
+    stored = run.read_record()
+    if command.run_dir is not None:
+        raise UsageError("--run-dir: expected none with --resume, got both; leave out --run-dir")
+    if command.env != stored["env"]:
+        raise UsageError(
+            f"train: expected the run's environment {stored['env']}, got {command.env}; "
+            f"leave it out with --resume"
+        )
+    settings = _by_flag(config)
+    for name, value in _by_flag(type(config).from_saved(stored["config"])).items():
+        given = settings[name]
+        if given != value and name not in _OF_THE_MACHINE:
+            raise UsageError(
+                f"--{name.replace('_', '-')}: expected the run's {value}, got {given}; "
+                f"leave it out with --resume, or start a new run"
+            )
+
+    from ..runtime import set_num_threads
+    from ..training.agent import TRPO
+
+    agent = held.enter_context(
+        closing(TRPO.load(run.checkpoint("latest"), env=stored["env"], n_workers=config.n_workers))
+    )
+    if agent.timesteps >= command.total_timesteps:
+        raise UsageError(
+            f"--total-timesteps: expected more than the {agent.timesteps} steps already done, "
+            f"got {command.total_timesteps}; raise it"
+        )
+    if config.n_threads is not None:
+        set_num_threads(config.n_threads)
+    run.write_record({**stored, "total_timesteps": command.total_timesteps})
+    # stopped before its first checkpoint: every evaluation will be made again
+    if agent.timesteps == 0:
+        run.evaluations_file.unlink(missing_ok=True)
+    return run, agent
+
+
+def _learn(agent: TRPO, run: RunFolder, command: Train, stop: StopOnSignal) -> None:
+    from ..logging import CsvLogger, Logger, TensorBoardLogger
+    from ..training.callbacks import CallbackLike, CheckpointEvery, EvaluateEvery
+
+    callbacks: list[CallbackLike] = []
+    if command.evaluate_every > 0:
+        every, episodes = command.evaluate_every, command.evaluation_episodes
+        callbacks.append(EvaluateEvery(every, episodes, run.best, csv_path=run.evaluations_file))
+    # CheckpointEvery saves at the end too, however training ends
+    callbacks.append(CheckpointEvery(command.checkpoint_every, run.latest))
+    callbacks.append(stop.on_iteration)
+
+    # a run that goes on drops the rows beyond its checkpoint, because it will write them again
+    resume = None if command.resume is None else agent.timesteps
+    loggers: list[Logger] = [CsvLogger(run.progress_file, resume_timesteps=resume)]
+    if command.tensorboard:
+        loggers.append(TensorBoardLogger(run.tensorboard, resume_timesteps=resume))
+
+    # learn counts the steps of this call, the flag those of the whole run
+    agent.learn(
+        command.total_timesteps - agent.timesteps,
+        callback=callbacks,
+        progress=sys.stderr.isatty(),
+        loggers=loggers,
+    )
+
+
+def _by_flag(config: TRPOConfig) -> dict[str, Any]:
+    """Return the settings by the names of their flags; those of a group stand beside the others."""
+    flat: dict[str, Any] = {}
+    for name, value in config.to_dict().items():
+        flat.update(value if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _describe(command: Train, config: TRPOConfig) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        **{name: getattr(command, name) for name in STORED},
+        "seed": config.seed,
+        "config": config.to_dict(),
+        "versions": {
+            "trpo_fast": version(),
+            "python": platform.python_version(),
+            **library_versions(),
+        },
+        "platform": platform.platform(),
+    }
+    if command.preset:
+        used = find_preset(command.preset)
+        differences = list(used.differences)
+        record["preset"] = {"name": used.name, "source": used.source, "differences": differences}
+    return record
+
+
+def _check_counts(command: Train) -> None:
+    at_least("--total-timesteps", command.total_timesteps, 1)
+    at_least("--evaluate-every", command.evaluate_every, 0)
+    at_least("--evaluation-episodes", command.evaluation_episodes, 1)
+    at_least("--checkpoint-every", command.checkpoint_every, 1)
+
+
+def _where_to_continue(run: RunFolder) -> str:
+    if run.latest.is_file():
+        return f"continue with `trpo-fast train --resume {run.path}` from {run.latest}"
+    return f"no checkpoint had been saved yet in {run.path}"

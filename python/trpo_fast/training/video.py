@@ -1,0 +1,167 @@
+"""Videos of whole episodes."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..extras import import_extra
+from .evaluation import (
+    EvaluationResult,
+    Policy,
+    act_function,
+    empty_result,
+    episode_rewards,
+    episode_seeds,
+    opened,
+    own_environment,
+)
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+
+    from .evaluation import Environment
+
+Frame: TypeAlias = npt.NDArray[np.uint8]  # (height, width, 3), red green blue
+_Encoder: TypeAlias = Callable[[Path, Iterator[Frame], float], None]
+
+_MOST_GIF_FPS = 50.0  # viewers slow down a GIF with shorter delays
+
+
+def record_video(
+    policy: Policy,
+    path: str | os.PathLike[str],
+    env: Environment | None = None,
+    episodes: int = 1,
+    *,
+    deterministic: bool = True,
+    seed: int | None = None,
+    max_steps: int | None = None,
+    fps: float | None = None,
+) -> EvaluationResult:
+    """Film whole episodes, one after the other, into one file.
+
+    The ending of ``path`` chooses the format: ``.mp4`` (H.264; needs imageio-ffmpeg, which brings
+    its own ffmpeg) or ``.gif`` (needs Pillow). Both come with the extra ``video``. The file
+    appears once it is complete. Frames are encoded as they come, none is kept.
+
+    Parameters
+    ----------
+    policy, episodes, deterministic, seed, max_steps
+        As in `evaluate_policy`: the same seed films the same episodes.
+    path
+        The file to write. Its folder is made if needed; an older file is replaced.
+    env
+        As in `evaluate_policy`. An id is made with ``render_mode="rgb_array"``; an
+        environment, or a function that makes one, must have it already.
+    fps
+        Frames per second; None takes the environment's ``render_fps``, or 30. A GIF shows at most
+        50: frames are left out.
+
+    Returns
+    -------
+    EvaluationResult
+        What the filmed episodes returned.
+
+    Raises
+    ------
+    MissingExtraError
+        (an ``ImportError``) if the package for that format is not installed.
+    ValueError
+        if a number is out of range, the ending is another one, or the environment gives no frames.
+    TypeError
+        if ``policy`` or ``env`` is none of the above.
+    """
+    path = Path(path)
+    result = empty_result(episodes, seed, max_steps)
+    if fps is not None and not 0.0 < fps < math.inf:
+        raise ValueError(f"fps: expected a positive number of frames per second, got {fps}")
+    encode = _encoder(path)
+    act = act_function(policy, deterministic)
+
+    def frames(environment: Env[Any, Any]) -> Iterator[Frame]:
+        for episode, episode_seed in enumerate(episode_seeds(seed, episodes)):
+            observation, _ = environment.reset(seed=episode_seed)
+            yield _frame(environment)
+            rewards = episode_rewards(act, environment, observation, episode)
+            for reward in islice(rewards, max_steps):
+                result.returns[episode] += reward
+                result.lengths[episode] += 1
+                yield _frame(environment)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        source = own_environment(policy, render_mode="rgb_array") if env is None else env
+        with opened(source, render_mode="rgb_array") as environment:
+            rate = fps or float(environment.metadata.get("render_fps") or 30.0)
+            encode(unfinished, frames(environment), rate)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return result
+
+
+def _frame(env: Env[Any, Any]) -> Frame:
+    frame = env.render()
+    if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3):
+        got = f"an array of shape {frame.shape}" if isinstance(frame, np.ndarray) else repr(frame)
+        raise ValueError(
+            f"env: expected frames of shape (height, width, 3) from render(), got {got}; make the "
+            'environment with render_mode="rgb_array"'
+        )
+    return np.ascontiguousarray(frame, dtype=np.uint8)
+
+
+def _encoder(path: Path) -> _Encoder:
+    """Choose the encoder by the ending of the path; raises if its package is not installed."""
+    what = f"Writing {path.name}"
+    if path.suffix.lower() == ".mp4":
+        ffmpeg = import_extra("imageio_ffmpeg", what=what, extra="video", package="imageio-ffmpeg")
+        return lambda file, frames, fps: _write_mp4(ffmpeg, file, frames, fps)
+    if path.suffix.lower() == ".gif":
+        image = import_extra("PIL.Image", what=what, extra="video", package="Pillow")
+        return lambda file, frames, fps: _write_gif(image, file, frames, fps)
+    raise ValueError(f"path: expected a file name ending in .mp4 or .gif, got {os.fspath(path)!r}")
+
+
+def _write_mp4(ffmpeg: Any, path: Path, frames: Iterator[Frame], fps: float) -> None:
+    frames = map(_even_sides, frames)  # H.264 stores colour at half the resolution
+    first = next(frames)
+    height, width, _ = first.shape
+    writer = ffmpeg.write_frames(
+        os.fspath(path), (width, height), fps=fps, quality=8, macro_block_size=2
+    )
+    writer.send(None)
+    try:
+        for frame in chain([first], frames):
+            writer.send(frame)
+    finally:
+        writer.close()
+
+
+def _even_sides(frame: Frame) -> Frame:
+    height, width, _ = frame.shape
+    if height % 2 == 0 and width % 2 == 0:
+        return frame
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _write_gif(image: Any, path: Path, frames: Iterator[Frame], fps: float) -> None:
+    every = math.ceil(fps / _MOST_GIF_FPS)
+    pictures = map(image.fromarray, islice(frames, 0, None, every))
+    next(pictures).save(
+        path,
+        save_all=True,
+        append_images=pictures,
+        duration=round(1000.0 * every / fps),  # milliseconds a frame
+        loop=0,  # for ever
+    )
