@@ -11,9 +11,23 @@ class MissingExtraError(ImportError):
 
 
 def import_extra(module: str, *, what: str, extra: str, package: str | None = None) -> Any:
-    """Import ``module``, which comes with the optional dependencies named ``extra``.
+    """Import a module that comes with one of the package's optional dependencies.
 
-    ``what`` needs it; ``package`` is its name at pip where that is not the module's.
+    Parameters
+    ----------
+    module
+        Name of the module.
+    what
+        What needs it: the subject of the sentence.
+    extra
+        The name of the optional dependencies, as in ``pip install "trpo_fast[extra]"``.
+    package
+        The name of the package at pip, where that is not the module's.
+
+    Returns
+    -------
+    module
+        The module.
 
     Raises
     ------
@@ -25,7 +39,7 @@ def import_extra(module: str, *, what: str, extra: str, package: str | None = No
     except ModuleNotFoundError as error:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
-            raise  # the package is there, but broken: its own message says more
+            raise  # the package is installed but broken: its own message says more
         raise MissingExtraError(
             f"{what} needs {package or top}, which is not installed: "
             f'pip install "trpo_fast[{extra}]"',

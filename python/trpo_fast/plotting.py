@@ -69,13 +69,13 @@ def plot_runs(
 
     Parameters
     ----------
-    run_folders:
+    run_folders
         Folders with ``config.json`` and ``progress.csv``; ``evaluations.csv`` may be missing.
-    out_png:
+    out_png
         The picture; the ending chooses the format (.png, .svg, .pdf). Its folder is made if needed.
-    title:
+    title
         A line above the panels.
-    dpi:
+    dpi
         Pixels per inch; a panel is about 6 by 4 inches.
 
     Raises

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +31,13 @@ class RunFolderError(ValueError):
 
 
 class RunFolder:
-    """Paths of one run; :meth:`create` makes a new folder, :meth:`open` takes an existing one."""
+    """Paths of one run: `create` makes a new folder, `open` takes an existing one.
+
+    Parameters
+    ----------
+    path
+        The folder. It is neither made nor looked at.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -47,8 +53,18 @@ class RunFolder:
     def create(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Make the folder; one that exists already is refused.
 
-        It becomes a run, which :meth:`open` takes, with its config.json: write that last. What a
-        start that was killed before has left is taken over.
+        It becomes a run, which `open` takes, with its config.json: write that last. The files of a
+        start that was killed before its config.json was written are taken over.
+
+        Parameters
+        ----------
+        path
+            The folder, made with its parents.
+
+        Raises
+        ------
+        RunFolderError
+            If it exists, or cannot be made.
         """
         run = cls(path)
         run.refuse_if_present()
@@ -63,7 +79,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """Take a folder that a run has made."""
+        """Take a folder that a run has made.
+
+        Raises
+        ------
+        RunFolderError
+            If it has no config.json.
+        """
         run = cls(path)
         if not run.config_file.is_file():
             raise RunFolderError(
@@ -73,7 +95,7 @@ class RunFolder:
         return run
 
     def refuse_if_present(self) -> None:
-        """Raise if the path is taken: no run writes over another one."""
+        """Raise RunFolderError if the path is taken: no run writes over another one."""
         if self.path.exists() and not self._is_unfinished_start():
             raise RunFolderError(
                 f"run folder: expected a new folder, got {self.path}, which exists; "
@@ -85,12 +107,12 @@ class RunFolder:
         """While entered, no other process trains in this folder.
 
         The lock belongs to the process and ends with it, however it ends: none is ever stale.
-        Whoever holds it may clear away what killed writers have left.
+        Whoever holds it clears away the temporary files of killed writers.
 
         Raises
         ------
         RunFolderError
-            if another process holds it, or the folder cannot be written.
+            If another process holds it, or the folder cannot be written.
         """
         try:
             file = self.lock_file.open("a+b")
@@ -110,13 +132,25 @@ class RunFolder:
             yield
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Write config.json, whole or not at all."""
+        """Write config.json, whole or not at all.
+
+        Parameters
+        ----------
+        record
+            Values that JSON can hold; at least "env" and "config".
+        """
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         with write_atomically(self.config_file) as stream:
             stream.write(text)
 
     def read_record(self) -> dict[str, Any]:
-        """Return config.json, with at least the environment and the configuration in it."""
+        """Return config.json, with at least the entries "env" and "config" in it.
+
+        Raises
+        ------
+        RunFolderError
+            If the file cannot be read, or lacks one of them.
+        """
         try:
             record = json.loads(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -137,7 +171,18 @@ class RunFolder:
         return record
 
     def checkpoint(self, which: str | None = None) -> Path:
-        """Return the "best" or "latest" checkpoint; None takes the best one there is."""
+        """Return the path of a checkpoint.
+
+        Parameters
+        ----------
+        which
+            "best" or "latest"; None takes the best one, or the latest if there is no best.
+
+        Raises
+        ------
+        RunFolderError
+            If there is no such checkpoint.
+        """
         candidates = {"best": [self.best], "latest": [self.latest]}
         for file in candidates.get(which or "", [self.best, self.latest]):
             if file.is_file():
@@ -148,7 +193,7 @@ class RunFolder:
         )
 
     def _is_unfinished_start(self) -> bool:
-        """Empty, or nothing but what is written before config.json by whoever holds the lock."""
+        """Return whether the folder is empty, or holds only what is written before config.json."""
         if not self.path.is_dir():
             return False
         entries = set(self.path.iterdir())
@@ -157,7 +202,7 @@ class RunFolder:
         return not entries or (self.lock_file in entries and entries <= known)
 
     def _leftovers(self) -> list[Path]:
-        """Files that were written aside by processes that did not live to rename them."""
+        """Return the temporary files of processes that were killed before they renamed them."""
         return [file for file in self.path.glob(".*.tmp") if file.is_file()]
 
     def _clear_leftovers(self) -> None:
@@ -166,7 +211,7 @@ class RunFolder:
                 file.unlink()
 
     def _say_who_holds(self, file: BinaryIO) -> None:
-        with contextlib.suppress(OSError):  # a full disk is no reason not to train
+        with contextlib.suppress(OSError):  # the disk may be full; the lock holds all the same
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
             file.flush()
@@ -179,25 +224,14 @@ class RunFolder:
         return f", {text[:200]}" if text else ""
 
 
-# A lock of the process, not of the open file: children that outlive it do not keep it.
-if sys.platform == "win32":
-    import msvcrt
+def _try_lock(file: BinaryIO) -> bool:
+    """Lock a file for this process; return False if another process holds the lock.
 
-    def _try_lock(file: BinaryIO) -> bool:
-        file.seek(1 << 30)  # a byte beyond the text, which others may then read
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: BinaryIO) -> bool:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # others: a file system without locks, where there is nothing to hold
-            return error.errno not in (errno.EACCES, errno.EAGAIN)
-        return True
+    The lock belongs to the process, not to the open file: children that outlive it do not keep it.
+    """
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # any other error: a file system without locks, where nothing can be held
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True

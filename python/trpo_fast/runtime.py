@@ -12,29 +12,46 @@ from . import _core
 
 
 def simd_level() -> str:
-    """Level in use: the highest one available, or what ``TRPO_FAST_SIMD_LEVEL`` names.
+    """Return the level in use: the highest one available, or what ``TRPO_FAST_SIMD_LEVEL`` names.
 
-    ``"v2"`` is SSE4.2, ``"v3"`` AVX2 with FMA, ``"v4"`` AVX-512, ``"neon"`` 64-bit Arm. Raises
-    ``RuntimeError`` if the variable names a level that this processor lacks.
+    Returns
+    -------
+    str
+        "v2" is SSE4.2, "v3" AVX2 with FMA, "v4" AVX-512, "neon" 64-bit Arm.
+
+    Raises
+    ------
+    RuntimeError
+        If the variable names a level that this processor lacks.
     """
     return _core.simd_level()
 
 
 def available_simd_levels() -> list[str]:
-    """Levels that are compiled in and that this machine can run, lowest first."""
+    """Return the levels that are compiled in and that this machine can run, lowest first."""
     return _core.available_simd_levels()
 
 
 def get_num_threads() -> int:
-    """Threads the core may use. Results never depend on it."""
+    """Return how many threads the core may use. Results never depend on it."""
     return _core.get_num_threads()
 
 
 def set_num_threads(n: int) -> None:
-    """Let the core use ``n`` threads (at least 1). Other libraries' settings stay untouched.
+    """Let the core use so many threads. Other libraries' settings stay untouched.
 
-    The default is the smallest of ``OMP_NUM_THREADS``, the processor affinity of this process and
-    the limit of its control group.
+    Parameters
+    ----------
+    n
+        At least 1. The default is the smallest of ``OMP_NUM_THREADS``, the number of processors that
+        this process may use, and the limit of its control group.
+
+    Raises
+    ------
+    TypeError
+        If ``n`` is no integer.
+    ValueError
+        If it is below 1.
     """
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"n_threads: expected an integer, got {type(n).__name__}.")
@@ -42,16 +59,16 @@ def set_num_threads(n: int) -> None:
 
 
 def rest_threads() -> None:
-    """Let the core's idle threads go, which would spin for milliseconds after their last work.
+    """End the core's idle threads, which otherwise spin for milliseconds after their last work.
 
-    For the moment when other processes need the processors. The next work starts them again.
+    Call it when other processes need the processors. The next work starts the threads again.
     """
     _core.rest_threads()
 
 
 @contextmanager
 def fewer_threads(n: int) -> Iterator[None]:
-    """Leave ``n`` of the core's threads (but not the last one) to others meanwhile."""
+    """While entered, let the core use ``n`` threads fewer, but at least one."""
     threads = get_num_threads()
     set_num_threads(max(1, threads - n))
     try:
@@ -61,7 +78,7 @@ def fewer_threads(n: int) -> Iterator[None]:
 
 
 def cpu_model() -> str:
-    """Name of the processor, as the operating system gives it."""
+    """Return the name of the processor, as the operating system gives it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -73,7 +90,7 @@ def cpu_model() -> str:
 
 
 def info() -> dict[str, Any]:
-    """Facts for a bug report: versions, level, threads, libraries."""
+    """Return facts for a bug report: versions, level, threads, libraries."""
     import importlib.metadata
 
     import numpy

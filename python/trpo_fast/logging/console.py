@@ -1,8 +1,7 @@
 """What the user sees while training: a compact table now and then, and a progress bar.
 
 Both write to standard error unless told otherwise, so that standard output stays free for
-results. rich is imported when something is first drawn; without it, plain lines take its place.
-No thread is started.
+results. rich is imported when something is first drawn. No thread is started.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ _NO_VALUE = "-"
 class ConsoleLogger:
     """Show a compact table of the latest record every few seconds.
 
-    A record with an evaluation is shown at once, and so is the last one at :meth:`close`. Refused
+    A record with an evaluation is shown at once, and so is the last one at `close`. Refused
     updates are counted in between, so that none goes unseen.
 
     Parameters
     ----------
-    stream:
-        Where to; None is standard error, shared with a :class:`ProgressBar` that may be there.
-    style:
+    stream
+        Where to; None is standard error, shared with a `ProgressBar` that may be there.
+    style
         "table" (rich), "plain" (one line per record shown), "quiet", or "auto": a table on a
         terminal, nothing elsewhere.
-    interval_seconds:
+    interval_seconds
         Least time between two records shown, in seconds; 0 shows all of them.
-    clock:
+    clock
         Seconds that only grow; for tests.
 
     Raises
@@ -69,8 +68,6 @@ class ConsoleLogger:
             )
         if style == "auto":
             style = "table" if _is_terminal(stream) else "quiet"
-        if style == "table" and not _has_rich():
-            style = "plain"
         self.style: Style = style
         self._stream = stream
         self._interval = interval_seconds
@@ -112,15 +109,15 @@ class ProgressBar:
 
     Parameters
     ----------
-    total_timesteps:
+    total_timesteps
         Environment steps at the end.
-    start:
+    start
         Environment steps already taken when the bar begins (a resumed run).
-    stream:
+    stream
         Where to; None is standard error.
-    enabled:
+    enabled
         None: on a terminal only. True: elsewhere too, then as a plain line every ten seconds.
-    clock:
+    clock
         Seconds that only grow; for tests.
 
     Raises
@@ -130,7 +127,7 @@ class ProgressBar:
 
     Notes
     -----
-    A context manager. Tables of a :class:`ConsoleLogger` on standard error, and what is printed
+    A context manager. Tables of a `ConsoleLogger` on standard error, and what is printed
     meanwhile, appear above the bar.
     """
 
@@ -160,7 +157,7 @@ class ProgressBar:
         self._history: deque[tuple[float, int]] = deque([(clock(), start)])
         self._live: Any = None
         self._wait = self.line_seconds
-        if self.enabled and terminal and _has_rich():
+        if self.enabled and terminal:
             self._wait = self.redraw_seconds
             self._live = _live_bar(_console(stream))
             self._task = self._live.add_task("", total=total_timesteps, completed=start, **_NO_RATE)
@@ -168,7 +165,7 @@ class ProgressBar:
         self._next_time = clock() + self._wait
 
     def update(self, timesteps: int) -> None:
-        """Tell how many environment steps have been taken in all; cheap, call it at will."""
+        """Take the number of environment steps taken in all; cheap enough for every step."""
         self.timesteps = timesteps
         if self.enabled and self._clock() >= self._next_time:
             self._draw()
@@ -217,7 +214,7 @@ class ProgressBar:
                 f"{self.timesteps:,} of {self.total_timesteps:,} steps ({percent:.0f}%), "
                 f"{rate}, {left} left",
             )
-        # forget what is older than the stretch of time, but keep one entry beyond its start
+        # drop entries older than rate_seconds, but keep the last of them: the rate begins there
         self._history.append((now, self.timesteps))
         while len(self._history) > 2 and now - self._history[1][0] >= self.rate_seconds:
             self._history.popleft()
@@ -299,7 +296,7 @@ def _headline(record: Record) -> str:
 
 
 def _refusal(record: Record, refused: int, updates: int) -> str:
-    """Why the update shown was refused, and how many were since the last time; or nothing."""
+    """Return why the update shown was refused, and how many were since the last one shown."""
     reason = ""
     if _is_refused(record):
         reason = str(record.get("policy/message") or record["policy/status"])
@@ -317,7 +314,7 @@ def _table(record: Record, refused: int, updates: int) -> Any:
 
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style="bold cyan", min_width=14)
-    for width in (10, 9, 10):  # with 9 for each value 80 columns in all
+    for width in (10, 9, 10):  # 80 columns in all, with 9 for each value
         grid.add_column(style="dim", min_width=width)
         grid.add_column(justify="right", min_width=9)
     for name, cells in _rows(record):
@@ -368,7 +365,7 @@ def _is_refused(record: Record) -> bool:
 
 
 def _number(value: float | int | str, digits: int = 3) -> str:
-    """``digits`` significant digits, thousands separated, exponents only for what is tiny."""
+    """Return so many significant digits, thousands separated, exponents only for tiny numbers."""
     if isinstance(value, str):
         return value
     number = float(value)
@@ -383,7 +380,7 @@ def _number(value: float | int | str, digits: int = 3) -> str:
 
 
 def _clock_time(seconds: float | int | str) -> str:
-    """Hours, minutes and seconds: ``1:02:03``."""
+    """Return hours, minutes and seconds, as ``1:02:03``."""
     if isinstance(seconds, str) or not math.isfinite(seconds):
         return "-:--:--"
     minutes, rest = divmod(int(seconds), 60)
@@ -408,15 +405,6 @@ def _print_line(stream: TextIO | None, line: str) -> None:
 
 
 @functools.cache
-def _has_rich() -> bool:
-    try:
-        import rich  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-@functools.cache
 def _standard_error() -> Console:
     from rich.console import Console
 
@@ -426,7 +414,7 @@ def _standard_error() -> Console:
 def _console(stream: TextIO | None) -> Console:
     from rich.console import Console
 
-    # One console for standard error: only so does a table know of the bar it must not overwrite.
+    # one console for standard error, so that a table is printed above the bar and not into it
     return _standard_error() if stream is None else Console(file=stream, highlight=False)
 
 

@@ -23,13 +23,13 @@ class CsvLogger:
 
     Parameters
     ----------
-    path:
+    path
         The file. Its folder is made if needed.
-    resume_timesteps:
+    resume_timesteps
         None starts a new file. A number continues an existing file after that many environment
         steps: rows beyond it are dropped, and so is a last line that an interruption cut short,
         so that the log goes on without gaps and without repeated rows.
-    step_key:
+    step_key
         The column that counts environment steps.
 
     Raises

@@ -19,12 +19,12 @@ class TensorBoardLogger:
 
     Parameters
     ----------
-    folder:
+    folder
         Where the event file goes; made if needed. Every logger begins a new file in it.
-    resume_timesteps:
+    resume_timesteps
         None for a new run. A number continues a run after that many environment steps:
         TensorBoard then hides what an earlier file holds beyond it.
-    step_key:
+    step_key
         The key that counts environment steps.
 
     Raises

@@ -17,17 +17,17 @@ class WandbLogger:
 
     Parameters
     ----------
-    project, name:
+    project, name
         Where the run appears and what it is called; None leaves the choice to wandb.
-    config:
+    config
         Settings shown beside the run, such as ``agent.config.to_dict()``.
-    folder:
+    folder
         Where wandb keeps its local files; None is wandb's own choice.
-    run_id:
+    run_id
         Identity of a run to be continued; None begins a new one. See the attribute ``run_id``.
-    mode:
+    mode
         "online", "offline" or "disabled"; None follows the environment variable WANDB_MODE.
-    step_key:
+    step_key
         The key that counts environment steps.
 
     Raises
