@@ -324,9 +324,7 @@ def _keep_previous(target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # without it a power cut may undo the rename; Windows cannot open a folder
-    if os.name == "nt":
-        return
+    # without this, a power cut may undo the rename
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

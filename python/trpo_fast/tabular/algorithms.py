@@ -1,6 +1,6 @@
 """Policy iteration and its careful relatives, exact: each is one step, repeated.
 
-A step maps the evaluation of pi_i to pi_{i+1}. The loop around the steps, :func:`_iterate`, is
+A step maps the evaluation of pi_i to pi_{i+1}. The loop around the steps, `_iterate`, is
 shared and keeps a record of what each one promised and what it brought.
 """
 
@@ -106,7 +106,7 @@ def greedy_step(old: PolicyEvaluation) -> Step:
 def conservative_policy_step(old: PolicyEvaluation) -> Step:
     """Mix the greedy policy in: pi' = (1 - alpha) pi + alpha greedy.
 
-    alpha maximises Kakade and Langford's bound, see :func:`conservative_step_size`. Size: alpha.
+    alpha maximises Kakade and Langford's bound, see `conservative_step_size`. Size: alpha.
     """
     target = greedy_policy(old.A)
     alpha = conservative_step_size(old, target)
@@ -121,7 +121,7 @@ def penalised_step(old: PolicyEvaluation) -> Step:
     """Algorithm 1 of Schulman et al. 2015: maximise M = L_pi(pi') - C max_s D_KL(pi || pi')(s).
 
     C = 4 eps gamma/(1 - gamma)^2 makes M a lower bound on J that touches it at pi: maximising it
-    cannot lower J. The maximisation is exact, see :func:`maximise_penalised`. Size: 1/C.
+    cannot lower J. The maximisation is exact, see `maximise_penalised`. Size: 1/C.
     """
     C = penalty_coefficient(old)
     best = maximise_penalised(old, C)
@@ -200,7 +200,7 @@ def policy_iteration(
     iterations: int = 1000,
     tolerance: float = 1e-9,
 ) -> Solution:
-    """Repeat :func:`greedy_step`: evaluate exactly, then be greedy (Howard 1960)."""
+    """Repeat `greedy_step`: evaluate exactly, then be greedy (Howard 1960)."""
     return _iterate(mdp, policy, greedy_step, iterations, tolerance)
 
 
@@ -211,7 +211,7 @@ def conservative_policy_iteration(
     iterations: int = 1000,
     tolerance: float = 1e-9,
 ) -> Solution:
-    """Repeat :func:`conservative_policy_step`. J never falls. Kakade and Langford 2002, section 4.
+    """Repeat `conservative_policy_step`. J never falls. Kakade and Langford 2002, section 4.
 
     Departure from the paper: policy and advantages are exact, so that the greedy policy is too.
     """
@@ -225,7 +225,7 @@ def monotonic_improvement(
     iterations: int = 1000,
     tolerance: float = 1e-9,
 ) -> Solution:
-    """Repeat :func:`penalised_step`: algorithm 1 of Schulman et al. 2015. J never falls."""
+    """Repeat `penalised_step`: algorithm 1 of Schulman et al. 2015. J never falls."""
     return _iterate(mdp, policy, penalised_step, iterations, tolerance)
 
 
@@ -239,7 +239,7 @@ def trpo(
     iterations: int = 1000,
     tolerance: float = 1e-9,
 ) -> Solution:
-    """Repeat :func:`trust_region_step` or :func:`natural_gradient_step`.
+    """Repeat `trust_region_step` or `natural_gradient_step`.
 
     Parameters
     ----------

@@ -230,7 +230,7 @@ def conservative_bound(old: PolicyEvaluation, target: npt.ArrayLike, alpha: floa
 
 
 def conservative_step_size(old: PolicyEvaluation, target: npt.ArrayLike) -> float:
-    """Return the alpha in [0, 1] that maximises :func:`conservative_bound`.
+    """Return the alpha in [0, 1] that maximises `conservative_bound`.
 
         alpha = (1 - gamma)/gamma (1/sqrt(1 - A_bar/(2 eps')) - 1),  at most 1
 
