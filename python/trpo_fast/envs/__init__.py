@@ -6,6 +6,7 @@ None of the modules here knows a policy:
   environments, or into one sentence that says why not;
 * `observations` writes an observation of any supported space into one flat row;
 * `actions` turns a row of stored (unclipped) actions into what `env.step` expects;
+* `plain_spaces` holds what both need to know of a space, without Gymnasium;
 * `spaces` describes both spaces for a checkpoint and compares two descriptions;
 * `envpool` and `single_envpool` are EnvPool as a source of environments.
 
@@ -25,6 +26,7 @@ from .making import (
     open_environments,
 )
 from .observations import ObservationEncoder
+from .plain_spaces import described_space
 from .spaces import describe_spaces, spaces_mismatch
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ __all__ = [
     "OpenedEnvironments",
     "copy_environment",
     "describe_spaces",
+    "described_space",
     "environment_name",
     "make_environment",
     "maker_of",

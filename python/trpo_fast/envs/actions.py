@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import unsupported_space
+from .plain_spaces import Box, Discrete, MultiBinary, MultiDiscrete, plain_space
 
 if TYPE_CHECKING:
     from ..core import Distribution
@@ -33,7 +34,7 @@ class ActionAdapter:
     Parameters
     ----------
     space
-        The Gymnasium action space of one environment.
+        The action space of one environment: Gymnasium's, or one of :mod:`.plain_spaces`.
     state_dependent_std
         The deviation of a Gaussian is an output of the network, not a free vector.
 
@@ -60,27 +61,26 @@ class ActionAdapter:
     """
 
     def __init__(self, space: Any, state_dependent_std: bool = False) -> None:
-        from gymnasium import spaces
-
         self.space = space
+        self._plain = plain = plain_space(space)
         self.state_dependent_std = bool(state_dependent_std)
         self.kind: str
         self.sizes: tuple[int, ...]
         # what is added to a stored discrete action, which counts from 0
         self._start: Array | None = None
-        if isinstance(space, spaces.Box):
+        if isinstance(plain, Box):
             self.kind = "state_dependent_gaussian" if state_dependent_std else "gaussian"
-            self.sizes = (int(np.prod(space.shape, dtype=np.int64)),)
-        elif isinstance(space, spaces.Discrete):
-            self.kind, self.sizes = "categorical", (int(space.n),)
-            self._start = np.asarray(space.start)
-        elif isinstance(space, spaces.MultiDiscrete):
+            self.sizes = (int(np.prod(plain.shape, dtype=np.int64)),)
+        elif isinstance(plain, Discrete):
+            self.kind, self.sizes = "categorical", (int(plain.n),)
+            self._start = np.asarray(plain.start)
+        elif isinstance(plain, MultiDiscrete):
             self.kind = "multi_categorical"
-            self.sizes = tuple(int(n) for n in space.nvec.ravel())
-            self._start = np.asarray(space.start)
-        elif isinstance(space, spaces.MultiBinary):
+            self.sizes = tuple(int(n) for n in plain.nvec.ravel())
+            self._start = np.asarray(plain.start)
+        elif isinstance(plain, MultiBinary):
             self.kind = "bernoulli"
-            self.sizes = (int(np.prod(space.shape, dtype=np.int64)),)
+            self.sizes = (int(np.prod(plain.shape, dtype=np.int64)),)
         else:
             raise unsupported_space("action", space, _SUPPORTED)
         if sum(self.sizes) == 0:
@@ -137,6 +137,58 @@ class ActionAdapter:
             return int(row) if self.kind == "categorical" else row
         return self.batch_converter(len(actions))(actions)
 
+    def from_env(self, actions: Any, dtype: npt.DTypeLike) -> Array:
+        """Turn actions as the environment takes them into stored ones: the inverse of `to_env`.
+
+        Parameters
+        ----------
+        actions
+            A batch (N, *space.shape). Numbers of a Box may lie beyond its bounds: nothing is
+            clipped, because a stored action is not.
+        dtype
+            dtype of a Gaussian policy.
+
+        Returns
+        -------
+        ndarray
+            (N, A) of `stored_dtype`.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another one, or a discrete action lies outside the space.
+        TypeError
+            If discrete actions are no integers.
+        """
+        shape: tuple[int, ...] = self._plain.shape
+        try:
+            values = np.asarray(actions)
+        except ValueError as error:
+            raise ValueError(f"actions: expected a rectangular array ({error}).") from None
+        if values.ndim == 0 or values.shape[1:] != shape:
+            expected = ", ".join(["N", *map(str, shape)]) + ("" if shape else ",")
+            raise ValueError(
+                f"actions: expected shape ({expected}), got {values.shape}; is the action space "
+                f"{self.space}?"
+            )
+        rows = values.reshape(len(values), -1)
+        if not self.is_discrete:
+            if rows.dtype.kind not in "fiu":
+                raise TypeError(f"actions: expected numbers, got dtype {rows.dtype}.")
+            return np.ascontiguousarray(rows, dtype=dtype)
+        if rows.dtype.kind not in "iub":
+            raise TypeError(f"actions: expected integers, got dtype {rows.dtype}.")
+        counts = np.full(self.action_dim, 2) if self.kind == "bernoulli" else np.array(self.sizes)
+        counted = rows.astype(np.int64)
+        if self._start is not None:
+            counted = counted - self._start.ravel()
+        if ((counted < 0) | (counted >= counts)).any():
+            row = int(np.argmax(((counted < 0) | (counted >= counts)).any(axis=1)))
+            raise ValueError(
+                f"actions: expected elements of {self.space}, got {values[row]!r} in row {row}."
+            )
+        return counted.astype(np.int32)
+
     def batch_converter(
         self, n: int, dtype: npt.DTypeLike | None = None
     ) -> Callable[[Array], Array]:
@@ -154,11 +206,11 @@ class ActionAdapter:
         callable
             From stored actions (N, A) to a new array (N, *space.shape) of the space's dtype.
         """
-        space_dtype = np.dtype(self.space.dtype)
-        shape: tuple[int, ...] = (n, *self.space.shape)
+        space_dtype = np.dtype(self._plain.dtype)
+        shape: tuple[int, ...] = (n, *self._plain.shape)
         if self.is_discrete:
             return self._discrete_converter(space_dtype, shape)
-        low, high = self.space.low.ravel(), self.space.high.ravel()
+        low, high = self._plain.low.ravel(), self._plain.high.ravel()
         is_float = space_dtype in (np.float32, np.float64)
         if is_float and dtype is not None and np.promote_types(dtype, space_dtype) == space_dtype:
             from ..core import ActionClip
@@ -200,11 +252,11 @@ class ActionAdapter:
         """
         if self.kind != "categorical":
             convert = self.batch_converter(n, dtype)
-            if self.space.shape:
+            if self._plain.shape:
                 return convert  # type: ignore[return-value]
             # a Box without axes takes arrays without axes, where indexing would give NumPy scalars
             return lambda actions: list(map(np.squeeze, np.split(convert(actions), n)))
-        start = int(self.space.start)
+        start = int(self._plain.start)
         if start == 0:
             return lambda actions: actions.ravel().tolist()
         return lambda actions: (actions.ravel() + start).tolist()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ObservationError, unsupported_space
+from .plain_spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, plain_space
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -32,7 +33,7 @@ class ObservationEncoder:
     Parameters
     ----------
     space
-        The Gymnasium space of one observation.
+        The space of one observation: Gymnasium's, or one of :mod:`.plain_spaces`.
     dtype
         dtype of the rows: float32 or float64.
 
@@ -57,18 +58,17 @@ class ObservationEncoder:
     """
 
     def __init__(self, space: Any, dtype: npt.DTypeLike) -> None:
-        from gymnasium import spaces
-
         self.space = space
         self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self.dim = _flat_dim(space, space)
+        self._plain = plain = plain_space(space)
+        self.dim = _flat_dim(plain, space)
         if self.dim == 0:
             raise ValueError(
                 f"observation space: {space} has no entries; a policy needs at least one number"
             )
-        self.is_plain = isinstance(space, spaces.Box) and len(space.shape) == 1
-        self._write: _Write = _observation_writer(space, "observation")
-        self._write_batch: _Write = _batch_writer(space, "observation")
+        self.is_plain = isinstance(plain, Box) and len(plain.shape) == 1
+        self._write: _Write = _observation_writer(plain, "observation")
+        self._write_batch: _Write = _batch_writer(plain, "observation")
 
     @classmethod
     def from_space(cls, space: Any, dtype: npt.DTypeLike = "float32") -> ObservationEncoder:
@@ -141,16 +141,35 @@ class ObservationEncoder:
         Raises
         ------
         ObservationError
-            If the shape is neither that of one observation nor that of a batch.
+            If it is neither one observation nor a batch of at least one.
         """
-        leaf_space, leaf = _first_leaf(self.space, observation)
+        try:
+            return self._encode_any(observation)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            mistake = _tuple_of_the_interface(observation, self._plain)
+            if mistake is not None:
+                raise ObservationError(mistake) from None
+            if isinstance(error, ObservationError):
+                raise
+            raise ObservationError(
+                f"observation: expected an element of {self.space} or a batch of them, got "
+                f"{_got(observation)}, which does not become numbers ({error!s:.120})"
+            ) from error
+
+    def _encode_any(self, observation: Any) -> tuple[Array, bool]:
+        leaf_space, leaf = _first_leaf(self._plain, observation)
         extra = np.ndim(leaf) - len(leaf_space.shape)
+        if extra == 1 and len(leaf) == 0:
+            raise ObservationError(
+                "observation: expected one observation or a batch of at least one, got an empty "
+                f"batch: {_got(leaf)}"
+            )
         if extra == 1:
             return self.encode_batch(observation, len(leaf)), True
         if extra != 0:
             raise ObservationError(
                 f"observation: expected shape {leaf_space.shape} or a batch "
-                f"{_batch_shape(leaf_space.shape)}, got {np.shape(leaf)}"
+                f"{_batch_shape(leaf_space.shape)}, got {_got(leaf)}"
             )
         return self.encode(observation)[np.newaxis], False
 
@@ -163,19 +182,63 @@ class ObservationEncoder:
 
 
 def _flat_dim(space: Any, whole: Any) -> int:
-    from gymnasium import spaces
-
-    if isinstance(space, spaces.Box | spaces.MultiBinary):
+    if isinstance(space, Box | MultiBinary):
         return int(np.prod(space.shape, dtype=np.int64))
-    if isinstance(space, spaces.Discrete):
+    if isinstance(space, Discrete):
         return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete):
+    if isinstance(space, MultiDiscrete):
         return int(space.nvec.sum())
-    if isinstance(space, spaces.Dict):
+    if isinstance(space, Dict):
         return sum(_flat_dim(part, whole) for part in space.spaces.values())
-    if isinstance(space, spaces.Tuple):
+    if isinstance(space, Tuple):
         return sum(_flat_dim(part, whole) for part in space.spaces)
     raise unsupported_space("observation", whole, _SUPPORTED)
+
+
+def _got(value: Any) -> str:
+    """Describe what was given instead of an observation, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} of dtype {value.dtype}"
+    name = type(value).__name__
+    if isinstance(value, Mapping):
+        return f"a {name} with the keys {[*value]!r:.80}"
+    try:
+        shape = np.shape(value)
+    except (TypeError, ValueError):
+        return f"a ragged {name}"
+    return f"{shape} ({name})"
+
+
+def _tuple_of_the_interface(value: Any, space: Any) -> str | None:
+    """One sentence where the whole result of `reset` or `step` was given, else None."""
+    call = {2: "reset", 5: "step"}.get(len(value)) if isinstance(value, tuple) else None
+    if call is None or not isinstance(value[-1], dict):
+        return None
+    parts = space.spaces if isinstance(space, Tuple) else ()
+    if len(parts) == len(value) and isinstance(parts[-1], Dict):
+        return None  # it may have been meant as an observation
+    names = "observation, info" if call == "reset" else "observation, reward, ..., info"
+    return (
+        f"observation: expected an element of {space}, got the tuple ({names}) that env.{call}() "
+        "returns; pass its first entry"
+    )
+
+
+def _part(observation: Any, key: Any, where: str) -> Any:
+    """Return one part of a dictionary or tuple, by its key."""
+    try:
+        return observation[key]
+    except (LookupError, TypeError):
+        pass
+    if not isinstance(observation, Mapping):
+        raise ObservationError(
+            f"{where}: expected a part {key!r}, got {_got(observation)} without it"
+        )
+    # a space read from a file has text as keys
+    by_name = {str(name): value for name, value in observation.items()}
+    if key not in by_name:
+        raise ObservationError(f"{where}: key {key!r} is missing, got {sorted(by_name)}")
+    return by_name[key]
 
 
 def _batch_shape(shape: tuple[int, ...]) -> str:
@@ -197,15 +260,13 @@ def _wrong_shape(where: str, expected: object, value: Any) -> ObservationError:
 
 def _observation_writer(space: Any, where: str) -> _Write:
     """Return the function that writes one observation of `space` into a row of its length."""
-    from gymnasium import spaces
-
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+    if isinstance(space, Box) and len(space.shape) == 1:
         return _plain_writer(space.shape[0], where)
-    if isinstance(space, spaces.Box | spaces.MultiBinary):
+    if isinstance(space, Box | MultiBinary):
         return _array_writer(space.shape, where)
-    if isinstance(space, spaces.Discrete):
+    if isinstance(space, Discrete):
         return _one_hot_writer(int(space.n), int(space.start), where)
-    if isinstance(space, spaces.MultiDiscrete):
+    if isinstance(space, MultiDiscrete):
         write_rows = _multi_one_hot_batch_writer(space, where)
 
         def write_multi(observation: Any, row: Array) -> None:
@@ -259,12 +320,10 @@ def _one_hot_writer(n: int, start: int, where: str) -> _Write:
 
 def _batch_writer(space: Any, where: str) -> _Write:
     """Return the function that writes a batch, laid out as vector environments do, into rows."""
-    from gymnasium import spaces
-
-    if isinstance(space, spaces.Box | spaces.MultiBinary):
+    if isinstance(space, Box | MultiBinary):
         return _array_batch_writer(space.shape, where)
-    if isinstance(space, spaces.Discrete):
-        as_multi = spaces.MultiDiscrete([int(space.n)], start=[int(space.start)])
+    if isinstance(space, Discrete):
+        as_multi = MultiDiscrete(np.array([space.n]), np.array([space.start]))
         write_rows = _multi_one_hot_batch_writer(as_multi, where)
 
         def write_discrete(observations: Any, rows: Array) -> None:
@@ -274,7 +333,7 @@ def _batch_writer(space: Any, where: str) -> _Write:
             write_rows(values[:, np.newaxis], rows)
 
         return write_discrete
-    if isinstance(space, spaces.MultiDiscrete):
+    if isinstance(space, MultiDiscrete):
         return _multi_one_hot_batch_writer(space, where)
     return _parts_writer(space, where, _batch_writer, batched=True)
 
@@ -322,9 +381,7 @@ def _parts_writer(
     space: Any, where: str, writer: Callable[[Any, str], _Write], *, batched: bool
 ) -> _Write:
     """Return a writer of the parts of a Dict or Tuple space, in the order of `space.spaces`."""
-    from gymnasium import spaces
-
-    keyed = isinstance(space, spaces.Dict)
+    keyed = isinstance(space, Dict)
     items = list(space.spaces.items()) if keyed else list(enumerate(space.spaces))
     parts: list[tuple[Any, slice, _Write]] = []
     begin = 0
@@ -339,35 +396,23 @@ def _parts_writer(
                 f"{where}: expected a dictionary with the keys {[key for key, _ in items]}, "
                 f"got {type(observation).__name__}"
             )
+        if not keyed and isinstance(observation, Mapping):
+            raise ObservationError(f"{where}: expected a tuple, got {_got(observation)}")
         if not keyed and len(observation) != len(items):
             raise ObservationError(
                 f"{where}: expected a tuple of {len(items)} parts, got {len(observation)}"
             )
         for key, columns, write_part in parts:
-            try:
-                value = observation[key]
-            except KeyError:
-                raise ObservationError(
-                    f"{where}: key {key!r} is missing, got {sorted(map(str, observation))}"
-                ) from None
-            write_part(value, out[..., columns])
+            write_part(_part(observation, key, where), out[..., columns])
 
     return write
 
 
 def _first_leaf(space: Any, value: Any) -> tuple[Any, Any]:
     """Return the space and the value of the first part that is not a Dict or Tuple."""
-    from gymnasium import spaces
-
-    while isinstance(space, spaces.Dict | spaces.Tuple):
-        items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    while isinstance(space, Dict | Tuple):
+        items = space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces)
         key, part = next(iter(items))
-        try:
-            value = value[key]
-        except (KeyError, IndexError, TypeError):
-            raise ObservationError(
-                f"observation: expected the structure of {space}, got {type(value).__name__} "
-                f"without {key!r}"
-            ) from None
+        value = _part(value, key, "observation")
         space = part
     return space, value

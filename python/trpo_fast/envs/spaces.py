@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 def describe_spaces(observation_space: Any, action_space: Any) -> dict[str, Any]:
@@ -46,13 +47,26 @@ def spaces_mismatch(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str
         One sentence about the first difference, or None if they agree.
     """
     for part in ("observation", "action"):
-        if saved.get(part) != current.get(part):
+        if _comparable(saved.get(part)) != _comparable(current.get(part)):
             return (
                 f"{part} space: expected {_summarise(saved.get(part))}, "
                 f"got {_summarise(current.get(part))}; "
                 "the environment must be the one that the policy was trained on"
             )
     return None
+
+
+def _comparable(description: Any) -> Any:
+    """A description without the dtype of integers, which early checkpoints do not have."""
+    if not isinstance(description, Mapping):
+        return description
+    kept = {
+        key: [[name, _comparable(inner)] for name, inner in value] if key == "spaces" else value
+        for key, value in description.items()
+    }
+    if "n" in kept or "nvec" in kept or kept.get("type") == "MultiBinary":
+        kept.pop("dtype", None)
+    return kept
 
 
 def _describe(space: Any, *, with_bounds: bool) -> dict[str, Any]:
@@ -66,13 +80,16 @@ def _describe(space: Any, *, with_bounds: bool) -> dict[str, Any]:
             description["low"] = [_json_number(x) for x in space.low.ravel()]
             description["high"] = [_json_number(x) for x in space.high.ravel()]
     elif isinstance(space, spaces.Discrete):
+        description.update(_unusual_dtype(space, np.int64))
         description["n"] = int(space.n)
         description["start"] = int(space.start)
     elif isinstance(space, spaces.MultiDiscrete):
+        description.update(_unusual_dtype(space, np.int64))
         description["shape"] = [int(n) for n in space.shape]
         description["nvec"] = [int(n) for n in space.nvec.ravel()]
         description["start"] = [int(n) for n in space.start.ravel()]
     elif isinstance(space, spaces.MultiBinary):
+        description.update(_unusual_dtype(space, np.int8))
         description["shape"] = [int(n) for n in space.shape]
     elif isinstance(space, spaces.Dict):
         # a list of pairs, because the order of the parts is the order of the entries in a row
@@ -86,6 +103,12 @@ def _describe(space: Any, *, with_bounds: bool) -> dict[str, Any]:
             for k, part in enumerate(space.spaces)
         ]
     return description
+
+
+def _unusual_dtype(space: Any, usual: npt.DTypeLike) -> dict[str, str]:
+    """The dtype of integer actions, left out where it is Gymnasium's default."""
+    dtype = np.dtype(space.dtype)
+    return {} if dtype == usual else {"dtype": dtype.name}
 
 
 def _json_number(value: Any) -> float | str:
