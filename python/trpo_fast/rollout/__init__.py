@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ..envs.envpool import is_envpool_source
-from .data import Budget, Rollout, RolloutBuffers
+from .budget import Budget
+from .data import Rollout, Transitions
 from .envpool import EnvPoolSampler
+from .filling import RolloutBuffers
 from .in_process import InProcessSampler
 from .sampler import (
     ActingPolicy,
@@ -42,6 +44,7 @@ __all__ = [
     "RolloutBuffers",
     "Sampler",
     "SamplerBase",
+    "Transitions",
     "VectorEnvSampler",
     "WorkerSampler",
     "available_cores",

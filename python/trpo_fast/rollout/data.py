@@ -1,113 +1,131 @@
-"""The arrays of one rollout, and how they are laid out."""
+"""The arrays of one rollout, and how they are laid out.
+
+Letters of shapes, here and in the whole room:
+
+====  ==============================================================================
+T     time steps of a rollout: rows of each environment
+E     environments
+O     entries of an observation, once it is a flat row
+A     entries of an action: its dimensions, or the number of its discrete parts
+N     transitions: valid rows, all environments together
+M     final observations of a rollout
+J     episodes that ended in a rollout
+K     branches of a state (vine sampling only)
+D     parameters of a policy
+====  ==============================================================================
+
+"dtype" without a name is that of the policy, float32 or float64. Rows of environments that stopped
+before others, rows of dropped episodes and autoresets of vector environments are marked in
+`Rollout.valid`. Nobody outside this room needs to look at it: `Rollout.transitions` and
+`Rollout.select` hand out the rows that are transitions, and `Rollout.boundaries` tells a recursion
+over time where to stop.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from ..config import Sampling
-
 Array: TypeAlias = npt.NDArray[Any]
 
-# T time steps, E environments, O observation dim, K action dim; S the policy's dtype
+# the arrays (T, E, ...) of a rollout
+ROW_ARRAYS = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How much of each of E environments one rollout takes.
+@dataclass(frozen=True, eq=False)
+class Transitions:
+    """The N transitions of a rollout as flat arrays, ordered by time, then environment.
 
-    Environment e takes exactly `steps[e]` steps, or, by "episodes", whole episodes until it has
-    taken so many. That is settled before the first step and asks for no clock: the rollout is the
-    same however long a step of which environment takes, and whoever steps it. Nobody waits for
-    another environment between two steps; only at the end the rollout waits for the last one.
+    Only steps that an environment really took are here. Arrays may be views of the rollout's.
 
-    Vector environments step all their environments together. They take "total_steps" in rows, until
-    the transitions of all environments, without autoresets, are `total`, at most E - 1 too many;
-    they cannot take "episodes".
-
-    Raises:
-        ValueError: an environment is to take less than one step.
+    Attributes
+    ----------
+    observations
+        s, as the environment gave it (not normalised): (N, O), dtype.
+    actions
+        a, as it was sampled (not clipped): (N, A), dtype or int32.
+    rewards
+        r: (N,), float64, in the environment's unit.
+    terminated
+        Whether the episode ended in a terminal state: (N,), bool.
+    truncated
+        Whether the episode was cut off: (N,), bool.
     """
 
-    sampling: Sampling
-    steps: tuple[int, ...]  # (E,) at least 1
+    observations: Array
+    actions: Array
+    rewards: npt.NDArray[np.float64]
+    terminated: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
 
-    def __post_init__(self) -> None:
-        if not self.steps or min(self.steps) < 1:
-            raise ValueError(
-                f"budget: expected at least 1 step of each environment, got {self.steps}"
-            )
-
-    @classmethod
-    def share(cls, sampling: Sampling, batch_size: int, n_envs: int) -> Budget:
-        """Share out a batch: see `trpo_fast.config.TRPOConfig.sampling`.
-
-        By "steps", each environment takes ceil(batch_size / E) steps. Otherwise, the first
-        (batch_size mod E) environments take one step more than the others.
-
-        Raises:
-            ValueError: fewer steps than environments.
-        """
-        if sampling == "steps":
-            return cls(sampling, (-(-batch_size // n_envs),) * n_envs)
-        if batch_size < n_envs:
-            raise ValueError(
-                f"batch_size: expected at least one step for each of the {n_envs} environments, "
-                f"got {batch_size}; raise batch_size or lower n_envs"
-            )
-        each, rest = divmod(batch_size, n_envs)
-        return cls(sampling, tuple(each + (e < rest) for e in range(n_envs)))
-
-    def part(self, group: slice) -> Budget:
-        """The budget of some of the environments."""
-        return Budget(self.sampling, self.steps[group])
-
-    @property
-    def total(self) -> int:
-        """Steps of all environments together."""
-        return sum(self.steps)
-
-    @property
-    def whole_episodes(self) -> bool:
-        """Whether an environment goes on to the end of its episode."""
-        return self.sampling == "episodes"
+    def __len__(self) -> int:
+        return len(self.rewards)
 
 
 @dataclass
 class Rollout:
-    """T rows of each of E environments: `(time, environment, feature)`, all C-contiguous.
+    """T rows of each of E environments: ``(time, environment, feature)``, all C-contiguous.
 
-    Row `(t, e)` is the transition s_t, a_t, r_t of environment e. Its successor s_{t+1} is
-    `observations[t + 1, e]` (at t = T - 1: `last_observations[e]`), unless the episode ended there:
-    where it was truncated, the successor is in `final_observations`; where it terminated, none is
-    needed. An episode that is still running at the end goes on in the next rollout.
+    Row ``(t, e)`` is the transition s_t, a_t, r_t of environment e. Its successor s_{t+1} is
+    ``observations[t + 1, e]`` (at t = T - 1: ``last_observations[e]``), unless the episode ended
+    there: where it was truncated, the successor is in ``final_observations``; where it terminated,
+    none is needed. An episode that is still running at the end goes on in the next rollout.
 
     An environment that takes fewer steps than another is padded at the end: the rows that it does
     not take are not valid, and hold the observation that it goes on from, action 0 and reward 0.
 
     The arrays belong to the rollout: the sampler never writes to them again.
+
+    Attributes
+    ----------
+    observations
+        As the environment gave them (not normalised): (T, E, O), dtype.
+    actions
+        As they were sampled (not clipped): (T, E, A), dtype or int32.
+    rewards
+        In the environment's unit: (T, E), float64.
+    terminated
+        Whether the episode ended in a terminal state: (T, E), bool.
+    truncated
+        Whether the episode was cut off: (T, E), bool.
+    valid
+        False for an autoreset, a dropped episode or padding, which are no transitions: (T, E), bool.
+    last_observations
+        What the next action will be chosen for: (E, O), dtype.
+    final_observations
+        True successors of steps that are truncated and not terminated: (M, O), dtype.
+    final_indices
+        Their (t, e), ordered by t, then e: (M, 2), int64.
+    episode_returns
+        Undiscounted returns of the episodes that ended here: (J,), float64.
+    episode_lengths
+        Their steps: (J,), int64.
+    episode_indices
+        (t, e) of their last steps, ordered by t, then e: (J, 2), int64.
+    seconds
+        Wall-clock time of the collection.
+    crashes
+        One sentence for every environment that crashed and was replaced, by environment, then time.
+        The rows of its broken episode are not valid.
     """
 
-    observations: Array  # (T, E, O) S, as the environment gave them (not normalised)
-    actions: Array  # (T, E, K) S or int32, as sampled (not clipped)
-    rewards: npt.NDArray[np.float64]  # (T, E)
-    terminated: npt.NDArray[np.bool_]  # (T, E) the episode ended in a terminal state
-    truncated: npt.NDArray[np.bool_]  # (T, E) the episode was cut off
-    valid: npt.NDArray[np.bool_]  # (T, E) False: an autoreset or padding; never train on it
-    last_observations: Array  # (E, O) S, what the next action will be chosen for
-    final_observations: Array  # (M, O) S, true successors of truncated, not terminated, steps
-    final_indices: npt.NDArray[np.int64]  # (M, 2) their (t, e), ordered by t, then e
-    episode_returns: npt.NDArray[np.float64]  # (J,) undiscounted, of episodes that ended here
-    episode_lengths: npt.NDArray[np.int64]  # (J,) steps
-    episode_indices: npt.NDArray[np.int64]  # (J, 2) (t, e) of the last step, ordered by t, then e
-    seconds: float  # wall-clock time of the collection
-    # one sentence for every environment that crashed and was replaced; the steps of its episode are
-    # not valid
+    observations: Array
+    actions: Array
+    rewards: npt.NDArray[np.float64]
+    terminated: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
+    valid: npt.NDArray[np.bool_]
+    last_observations: Array
+    final_observations: Array
+    final_indices: npt.NDArray[np.int64]
+    episode_returns: npt.NDArray[np.float64]
+    episode_lengths: npt.NDArray[np.int64]
+    episode_indices: npt.NDArray[np.int64]
+    seconds: float
     crashes: tuple[str, ...] = ()
 
     @property
@@ -122,14 +140,112 @@ class Rollout:
 
     @property
     def n_transitions(self) -> int:
-        """Number of valid rows: steps that an environment took."""
+        """N, steps that environments took."""
         return int(np.count_nonzero(self.valid))
 
-    def padded(self, n_steps: int) -> Rollout:
-        """This rollout with T = `n_steps` rows, the new ones not valid.
+    # --- for those who learn from it ---
 
-        Raises:
-            ValueError: it has more rows already.
+    def transitions(self) -> Transitions:
+        """The N steps that environments took, as flat arrays."""
+        return Transitions(
+            observations=self.select(self.observations),
+            actions=self.select(self.actions),
+            rewards=self.select(self.rewards),
+            terminated=self.select(self.terminated),
+            truncated=self.select(self.truncated),
+        )
+
+    def select(self, values: Array) -> Array:
+        """The entries of an array that belong to transitions, in the order of `transitions`.
+
+        Parameters
+        ----------
+        values
+            (T, E, ...), any dtype.
+
+        Returns
+        -------
+        Array
+            (N, ...); a view where every row is a transition, a copy elsewhere.
+        """
+        flat = values.reshape(self.valid.size, *values.shape[2:])
+        return flat if self.valid.all() else flat[self.valid.ravel()]
+
+    @property
+    def boundaries(self) -> npt.NDArray[np.bool_]:
+        """Steps after which a recursion over time starts anew, though nothing terminated.
+
+        These are the truncated steps and the last real step before rows that are no transitions,
+        so that generalised advantages do not run into padding. (T, E), bool; a step that terminated
+        is marked only if it was truncated as well.
+        """
+        if self.valid.all():
+            return self.truncated
+        boundaries = self.truncated.copy()
+        boundaries[:-1] |= self.valid[:-1] & ~self.valid[1:] & ~self.terminated[:-1]
+        return boundaries
+
+    def next_values(
+        self,
+        values: npt.NDArray[np.float64],
+        last_values: npt.NDArray[np.float64],
+        final_values: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float64]:
+        """The value V(s_{t+1}) of every step's true successor.
+
+        That is the value of the next row, of the state that the environment goes on from after the
+        last row, and of the true final observation where an episode was cut off. At terminated
+        steps the entry means nothing, because nobody may use it.
+
+        Parameters
+        ----------
+        values
+            V of `observations`: (T, E), float64.
+        last_values
+            V of `last_observations`: (E,), float64.
+        final_values
+            V of `final_observations`: (M,), float64.
+
+        Returns
+        -------
+        numpy.ndarray
+            (T, E), float64.
+        """
+        successors = np.empty_like(values)
+        successors[:-1] = values[1:]
+        successors[-1] = last_values
+        t, e = self.final_indices.T
+        successors[t, e] = final_values
+        return successors
+
+    def steps_from_start(self) -> npt.NDArray[np.int64]:
+        """Steps since the path of each transition began in this rollout, from 0: (N,), int64."""
+        ends = self.terminated | self.truncated
+        rows = np.arange(self.n_steps)[:, np.newaxis]
+        begins = np.zeros(ends.shape, np.int64)
+        begins[1:] = np.where(ends[:-1], rows[1:], 0)
+        steps: npt.NDArray[np.int64] = self.select(rows - np.maximum.accumulate(begins))
+        return steps
+
+    # --- putting rollouts together ---
+
+    def padded(self, n_steps: int) -> Rollout:
+        """This rollout with T = ``n_steps`` rows, the new ones not valid.
+
+        Parameters
+        ----------
+        n_steps
+            At least the rows that it has.
+
+        Returns
+        -------
+        Rollout
+            Itself where it has so many rows already.
+
+        Raises
+        ------
+        ValueError
+            It has more rows already.
         """
         more = n_steps - self.n_steps
         if more < 0:
@@ -155,8 +271,20 @@ class Rollout:
     def join(parts: Sequence[Rollout]) -> Rollout:
         """Rollouts of the same environments one after the other, each going on from the last one.
 
-        Raises:
-            ValueError: no parts, or parts of different numbers of environments.
+        Parameters
+        ----------
+        parts
+            At least one, in the order of time, all of E environments.
+
+        Returns
+        -------
+        Rollout
+            Of as many rows as the parts together.
+
+        Raises
+        ------
+        ValueError
+            No parts, or parts of different numbers of environments.
         """
         if not parts or len({part.n_envs for part in parts}) != 1:
             raise ValueError(
@@ -176,7 +304,7 @@ class Rollout:
             return np.concatenate(indices)
 
         return Rollout(
-            **{name: in_turn(name) for name in _ROWS},
+            **{name: in_turn(name) for name in ROW_ARRAYS},
             last_observations=parts[-1].last_observations,
             final_observations=in_turn("final_observations"),
             final_indices=shifted("final_indices"),
@@ -193,10 +321,22 @@ class Rollout:
 
         Environment e of part p becomes environment e + (number of environments before p). Shorter
         parts are padded. The result equals, bit for bit, the rollout of one sampler over all these
-        environments. Its `seconds` is that of the slowest part.
+        environments. Its ``seconds`` is that of the slowest part.
 
-        Raises:
-            ValueError: no parts.
+        Parameters
+        ----------
+        parts
+            At least one.
+
+        Returns
+        -------
+        Rollout
+            Of as many environments as the parts together.
+
+        Raises
+        ------
+        ValueError
+            No parts.
         """
         if not parts:
             raise ValueError("parts: expected at least one rollout, got none")
@@ -218,7 +358,7 @@ class Rollout:
         finals = np.lexsort(final_indices.T[::-1])
         episodes = np.lexsort(episode_indices.T[::-1])
         return Rollout(
-            **{name: side_by_side(name) for name in _ROWS},
+            **{name: side_by_side(name) for name in ROW_ARRAYS},
             last_observations=np.concatenate([part.last_observations for part in parts]),
             final_observations=np.concatenate([part.final_observations for part in parts])[finals],
             final_indices=final_indices[finals],
@@ -228,62 +368,3 @@ class Rollout:
             seconds=max(part.seconds for part in parts),
             crashes=tuple(sentence for part in parts for sentence in part.crashes),
         )
-
-
-# of a rollout: (T, E, ...)
-_ROWS = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
-
-
-@dataclass
-class RolloutBuffers:
-    """The arrays that a sampler fills, before they become a `Rollout`.
-
-    `observations` has one row more than there are steps: row T holds the observations that the next
-    rollout starts from, so that the inner loop writes every successor in the same way. A caller
-    that owns the memory (shared memory, say) may build this from its own C-contiguous arrays.
-    """
-
-    observations: Array  # (T + 1, E, O) S
-    actions: Array  # (T, E, K)
-    rewards: npt.NDArray[np.float64]  # (T, E)
-    terminated: npt.NDArray[np.bool_]  # (T, E), False
-    truncated: npt.NDArray[np.bool_]  # (T, E), False
-    valid: npt.NDArray[np.bool_]  # (T, E), True
-
-    @classmethod
-    def allocate(
-        cls,
-        n_steps: int,
-        n_envs: int,
-        *,
-        obs_dim: int,
-        action_dim: int,
-        dtype: npt.DTypeLike,
-        action_dtype: npt.DTypeLike,
-    ) -> RolloutBuffers:
-        """Fresh arrays for T = `n_steps` and E = `n_envs`."""
-        shape = (n_steps, n_envs)
-        return cls(
-            observations=np.empty((n_steps + 1, n_envs, obs_dim), dtype),
-            actions=np.empty((*shape, action_dim), action_dtype),
-            rewards=np.zeros(shape),
-            terminated=np.zeros(shape, np.bool_),
-            truncated=np.zeros(shape, np.bool_),
-            valid=np.ones(shape, np.bool_),
-        )
-
-    def rows(self, n_steps: int) -> RolloutBuffers:
-        """The first `n_steps` rows."""
-        if n_steps == len(self.rewards):
-            return self
-        return RolloutBuffers(
-            observations=self.observations[: n_steps + 1],
-            **{name: getattr(self, name)[:n_steps] for name in _ROWS[1:]},
-        )
-
-    def copy_to(self, larger: RolloutBuffers) -> RolloutBuffers:
-        """Copy all rows to the beginning of larger arrays, and return these."""
-        for name in _ROWS:
-            values = getattr(self, name)
-            getattr(larger, name)[: len(values)] = values
-        return larger

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from .data import RolloutBuffers
+from .filling import RolloutBuffers
 from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
 
 Array: TypeAlias = npt.NDArray[Any]

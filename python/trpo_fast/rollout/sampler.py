@@ -28,7 +28,9 @@ from ..envs import (
     ObservationEncoder,
     ObservationError,
 )
-from .data import Budget, Rollout, RolloutBuffers
+from .budget import Budget
+from .data import Rollout
+from .filling import RolloutBuffers
 
 if TYPE_CHECKING:
     from typing_extensions import Self

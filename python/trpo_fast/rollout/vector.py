@@ -11,7 +11,9 @@ import numpy.typing as npt
 from ..core import RowWriter
 from ..envs import EnvironmentFailure, ObservationError
 from ..envs.envpool import is_envpool, read_spaces, step_of
-from .data import Budget, Rollout, RolloutBuffers
+from .budget import Budget
+from .data import Rollout
+from .filling import RolloutBuffers
 from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
 
 if TYPE_CHECKING:

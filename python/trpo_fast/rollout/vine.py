@@ -35,7 +35,8 @@ from ..core import Distribution
 from ..core.vine import Estimator, action_space_name, all_actions, n_actions
 from ..envs import EnvironmentFailure, ObservationError
 from ..snapshots import Snapshot, SnapshotError, Snapshotter
-from .data import Budget, Rollout
+from .budget import Budget
+from .data import Rollout
 from .in_process import InProcessSampler
 from .workers import WorkerSampler
 

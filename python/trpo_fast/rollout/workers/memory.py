@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..data import RolloutBuffers
+from ..filling import RolloutBuffers
 
 Array: TypeAlias = npt.NDArray[Any]
 

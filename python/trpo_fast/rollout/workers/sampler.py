@@ -29,7 +29,8 @@ import numpy.typing as npt
 
 from ... import runtime
 from ...envs import EnvironmentFailure
-from ..data import Budget, Rollout
+from ..budget import Budget
+from ..data import Rollout
 from ..in_process import MOST_CRASHES
 from ..sampler import ActingPolicy, SamplerBase, first_rows
 from .memory import BlockShape, SharedBlock

@@ -183,7 +183,8 @@ class _Worker:
         Returns:
             The number of rows, of final observations, of episodes that ended; sentences of crashes.
         """
-        from ..data import Budget, RolloutBuffers
+        from ..budget import Budget
+        from ..filling import RolloutBuffers
 
         block, sampler = self._block, self._sampler
         block.follow()
