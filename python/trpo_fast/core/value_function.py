@@ -97,6 +97,51 @@ class ValueFunction(Network):
         )
         return FitSummary(**summary)
 
+    def rescale_outputs(self, scale: float, shift: float) -> None:
+        """Replace V by ``scale V + shift``, in place, through the last layer alone.
+
+        ::
+
+            W <- scale W,   b <- scale b + shift                    (van Hasselt et al. 2016, PopArt)
+
+        For targets that change their unit in the same way: ``(targets - V)`` becomes ``scale`` times
+        what it was, so the gradient of the loss is multiplied by ``scale`` in the last layer and by
+        ``scale**2`` in the layers before it, which see it through W. Adam's moments follow:
+        the first by that factor, the second by its square.
+
+        Parameters
+        ----------
+        scale
+            Positive and finite.
+        shift
+            Finite, in the new unit of V.
+
+        Raises
+        ------
+        ValueError
+            A number outside its range; the parameters are those before.
+        """
+        scale = finite("scale", scale, 5e-324, math.inf, "a positive number")
+        shift = finite("shift", shift, -math.inf, math.inf, "a finite number")
+        if scale == 1.0 and shift == 0.0:
+            return
+        layout, last = self.parameter_layout, len(self.hidden_sizes)
+        weight, bias = layout[f"{last}.weight"][0], layout[f"{last}.bias"][0]
+        parameters = self.parameters.astype(np.float64)
+        parameters[weight] *= scale
+        parameters[bias] = scale * parameters[bias] + shift
+        self.parameters = parameters.astype(self.dtype)
+
+        factor = np.full(self.n_parameters, scale * scale)
+        factor[weight] = factor[bias] = scale
+        state = self.optimizer_state()
+        with np.errstate(over="ignore", under="ignore"):
+            moments = {
+                name: np.nan_to_num((state[name] * factor**power).astype(self.dtype))
+                for name, power in (("first_moment", 1), ("second_moment", 2))
+            }
+        self.load_optimizer_state({**state, **moments})
+
     def optimizer_state(self) -> dict[str, NDArray[Any]]:
         """Adam's moments (D,) dtype S and step count (1,) int64."""
         first, second, steps = self._impl.get_adam()

@@ -1,0 +1,85 @@
+"""The unit in which the value function works: returns of mean 0 and deviation 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import core
+
+Float64 = NDArray[np.float64]
+
+__all__ = ["ValueUnits"]
+
+
+class ValueUnits:
+    """Running mean mu and deviation sigma of all returns so far, between which V is translated.
+
+    ::
+
+        V(s) = mu + sigma network(s)                         reward units
+        target_n = (return_n - mu) / sigma                   what the network is fitted to
+
+    Whenever mu and sigma change, the network's last layer changes with them, so that V(s) stays what
+    it was (PopArt: van Hasselt et al. 2016, "Learning values across many orders of magnitude"). Were
+    it not for that, V would be multiplied by the growth of sigma, the targets, which contain V, would
+    grow in turn, and V would run away.
+
+    The first batch is an exception: before it there is no unit to keep, and V is whatever the initial
+    weights make of it.
+
+    Parameters
+    ----------
+    enabled
+        False keeps mu = 0 and sigma = 1 for ever.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self.statistics = core.RunningStatistics(1)
+        self.mean = 0.0  # mu, reward units
+        self.scale = 1.0  # sigma, reward units per unit of the network's output
+
+    def to_rewards(self, outputs: NDArray[Any]) -> Float64:
+        """V in reward units, float64, of outputs of the network."""
+        return outputs.astype(np.float64) * self.scale + self.mean
+
+    def to_targets(self, returns: Float64) -> Float64:
+        """What the network is fitted to, of returns in reward units."""
+        return (returns - self.mean) / self.scale
+
+    def absorb(self, returns: Float64, value_function: core.ValueFunction) -> None:
+        """Merge the returns (N,) of a batch, and keep V as it was.
+
+        Parameters
+        ----------
+        returns
+            (N,) float64, reward units, finite.
+        value_function
+            Its last layer is changed where the unit changes.
+        """
+        if not self.enabled:
+            return
+        is_first = self.statistics.count == 0
+        self.statistics.update(returns[:, np.newaxis])
+        mean = float(self.statistics.mean[0])
+        deviation = float(np.sqrt(self.statistics.variance[0]))
+        # returns that only rounding tells apart have no deviation that could be a unit
+        rounding = 64.0 * np.finfo(np.float64).eps * float(np.abs(returns).max(initial=0.0))
+        scale = deviation if deviation > rounding else (1.0 if is_first else self.scale)
+        if not is_first:
+            # sigma' o' + mu' = sigma o + mu
+            value_function.rescale_outputs(self.scale / scale, (self.mean - mean) / scale)
+        self.mean, self.scale = mean, scale
+
+    def state_tensors(self) -> dict[str, Float64]:
+        """The statistics, exact."""
+        return self.statistics.state_dict()
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]], *, mean: float, scale: float) -> None:
+        """Go on from stored statistics and the unit that the stored network works in."""
+        self.statistics.load_state_dict(dict(tensors))
+        self.mean, self.scale = mean, scale
