@@ -14,6 +14,11 @@ using ArrayMap = Eigen::Map<Eigen::Array<Scalar, Eigen::Dynamic, 1>, Eigen::Alig
 // tanh' = 1 - tanh^2 needs only the output; the other derivatives are stored beside it.
 constexpr bool stores_derivative(Activation a) { return a != Activation::kTanh; }
 
+// How a product is multiplied by phi'(z) of the layer it ends in.
+constexpr Epilogue derivative_epilogue(Activation a) {
+  return stores_derivative(a) ? Epilogue::kTimes : Epilogue::kTimesOneMinusSquare;
+}
+
 // Eigen's float tanh is a vectorised rational approximation, good to a few units in the last place.
 inline void tanh_in_place(Index n, float* z) {
   ArrayMap<float> h(z, n);

@@ -1,9 +1,14 @@
 // The one boundary between instruction-set levels: a table of function pointers on raw memory.
 //
-// A "tile" is at most kTileRows samples, rows of features. Feature rows that the kernels write are
-// padded with zeros to a multiple of `lanes`; observations and discrete data are never padded.
-// All `packed`, `gradient`, `activations` and `scratch` memory is owned by the caller, sized by the
-// functions here and aligned to kAlignment bytes.
+// A "tile" is at most kTileRows samples, one a row. Rows that the kernels write are padded with zeros
+// to a multiple of `lanes`; observations are never padded. A pass is one run through the network:
+// forward, tangent (J v), adjoint (J^T u), with J the Jacobian of the outputs in the parameters.
+//
+// All `packed`, `gradient`, `activations`, `factors` and `scratch` memory is owned by the caller, sized
+// by the functions here and aligned to kAlignment bytes. layout.h describes what lies in it. Outputs
+// never overlap inputs unless it is said.
+//
+// P network outputs, A action width, D parameters; layer l maps sizes[l] inputs to sizes[l + 1] units
 #pragma once
 
 #include "trpo_fast/network.h"
@@ -13,8 +18,8 @@ namespace trpo_fast {
 inline constexpr Index kTileRows = 96;
 inline constexpr std::size_t kAlignment = 64;
 
-// Memory that will be read soon: the products of a pass ask for it, cache line by cache line, while
-// they compute.
+// Memory that will be read soon: while a pass computes, it asks for these bytes, cache line by cache
+// line, and moves `at` along.
 struct ReadAhead {
   const char* at = nullptr;
   const char* end = nullptr;
@@ -48,14 +53,15 @@ struct KernelTable {
   void (*pack)(const NetworkShape&, const Scalar* flat, bool backward, Scalar* packed);
   void (*pack_double)(const NetworkShape&, const double* flat, bool backward, Scalar* packed);
 
-  // outputs (rows x output_stride) = f(x); x has row stride `x_stride`.
-  // Caches activations when keep is true, otherwise uses `activations` as scratch of the same size.
+  // outputs (rows x output_stride) = f(x), where the rows of x lie `x_stride` apart. `activations`
+  // (activation_size scalars) receives what the other passes need.
   void (*forward)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,
                   Index rows, Scalar* activations, Scalar* outputs);
 
-  // d out_p / d z for every row and hidden layer but the last: with it tangent and adjoint skip the
-  // products between hidden layers. It is for few outputs and many products of one batch. Scalars
-  // needed for one tile: 0 where there is at most one hidden layer.
+  // The Jacobian d out_p / d z for every row, output p and hidden layer but the last. With it tangent
+  // and adjoint skip the products between hidden layers, which saves time where a network has few
+  // outputs and one batch is used for many passes. jacobian_size: scalars needed for one tile, 0 where
+  // there is at most one hidden layer.
   Index (*jacobian_size)(const NetworkShape&, Index rows);
   void (*jacobian)(const NetworkShape&, const Scalar* packed, const Tile<Scalar>&, Scalar* scratch,
                    Scalar* jacobian);
@@ -72,28 +78,32 @@ struct KernelTable {
 
   // factors += sums of outer products over the rows, layer by layer, with h the layer's inputs and
   // delta its backpropagated cotangents: [h; 1] h^T and delta delta^T (Martens & Grosse 2015).
-  // factors_size scalars; scratch of factor_scratch_size. Layers without has_factors are left out.
+  // factors_size scalars in all; scratch of factor_scratch_size. A layer for which has_factors is false
+  // is left out.
   bool (*has_factors)(const NetworkShape&, int layer);
   Index (*factors_size)(const NetworkShape&);
   Index (*factor_scratch_size)(const NetworkShape&);
   void (*add_factors)(const NetworkShape&, const Scalar* packed, const Tile<Scalar>&,
                       const Scalar* cotangent, Scalar* scratch, Scalar* factors);
-  // One layer of them, times scale: a = [h; 1] [h; 1]^T, whose last entry is scale * count, and
-  // g = delta delta^T, rows `stride` apart.
+  // One layer's factors times scale: a = sum [h; 1] [h; 1]^T, whose last entry is scale * count, and
+  // g = sum delta delta^T. Rows of a lie a_stride apart, those of g g_stride.
   void (*unpack_factors)(const NetworkShape&, int layer, const Scalar* factors, double scale,
                          double count, double* a, Index a_stride, double* g, Index g_stride);
 
-  // Doubles only. a . b, of any alignment.
+  // The three that follow exist for doubles only; they are null in the table of floats.
+  // a . b, of any alignment.
   Scalar (*dot)(Index n, const Scalar* a, const Scalar* b);
-  // Doubles only. Dense matrices, rows `stride` apart, a multiple of the lanes; padding is zero and stays so.
-  // c = a b, with a m x k and b k x n; c overlaps neither.
+  // c = a b, with a (m x k) and b (k x n). Rows lie strides apart that are multiples of the lanes;
+  // padding is zero and stays so.
   void (*product)(Index m, Index n, Index k, const Scalar* a, Index a_stride, const Scalar* b,
                   Index b_stride, Scalar* c, Index c_stride);
-  // a <- a^{-1} for a symmetric, positive definite n x n matrix; false where it is not that.
+  // a <- a^{-1} for a symmetric, positive definite n x n matrix, by Cholesky factorisation. Returns
+  // false, with a unchanged, where a is not positive definite.
   bool (*invert)(Index n, Scalar* a, Index stride);
 
-  // partials[0] = sum of `count` packed gradients in a fixed binary tree; `begin`..`end` is the range
-  // of scalars to sum, so that threads can share the work without changing a bit.
+  // partials[0] = sum of `count` packed gradients, `stride` scalars apart, in a fixed binary tree. Only
+  // the scalars begin <= i < end of each are summed, so that threads can share the work without
+  // changing a bit; the other partials are overwritten.
   void (*tree_sum)(Scalar* partials, Index count, Index stride, Index begin, Index end);
   // flat = scale * gradient.
   void (*unpack_gradient)(const NetworkShape&, const Scalar* gradient, double scale, double* flat);

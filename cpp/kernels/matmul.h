@@ -4,10 +4,11 @@
 //
 // Rows of C are samples (or features, for gradients) whose entries of A are broadcast; columns of C
 // lie in the lanes of vector registers. B is read row by row: nothing is packed here, because
-// kernels.cpp lays the weights out right once. The sum over k runs in order for each entry, so the bits
+// packing.h lays the weights out for it once. The sum over k runs in order for each entry, so the bits
 // of a row never depend on the row's place in a tile.
 //
-// Every name here has internal linkage: see DESIGN "instruction-set levels".
+// Every name here has internal linkage, because this header is compiled once per instruction-set level
+// and the linker must never merge two of them.
 #pragma once
 
 #include <Eigen/Core>
@@ -33,7 +34,7 @@ using PacketOf = typename ei::packet_traits<Scalar>::type;
 template <class Scalar>
 inline constexpr Index kLanes = ei::packet_traits<Scalar>::size;
 
-// 32 vector registers (AVX-512, NEON) hold 24 accumulators; 16 hold 12.
+// The blocks below keep 24 sums in the 32 vector registers of AVX-512 and NEON, 12 where there are 16.
 #if defined(EIGEN_VECTORIZE_AVX512) || defined(EIGEN_VECTORIZE_NEON)
 inline constexpr int kWideVectors = 4;
 inline constexpr int kRowsAtTwoVectors = 12;
@@ -49,7 +50,7 @@ constexpr Index padded(Index n) {
 
 inline constexpr Index kCacheLine = 64;
 
-// Asks for a cache line in the second-level cache; any address will do.
+// Asks for a cache line in the second-level cache. An address that cannot be read does no harm.
 EIGEN_ALWAYS_INLINE void read_ahead([[maybe_unused]] const char* line) {
 #if defined(__GNUC__)
   __builtin_prefetch(line, /*write=*/0, /*locality=*/2);
@@ -84,13 +85,14 @@ struct MatmulTask {
   Index factor_stride = 0;
   Scalar* c;
   Index c_stride;
-  ReadAhead* ahead = nullptr;
+  ReadAhead* ahead = nullptr;  // memory that the caller will read next; may be null
 };
 
+// The entries of C in kRows rows from `row` on and kVectors vector registers from `column` on.
 template <class Scalar, Order kOrder, int kRows, int kVectors>
 EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index row, Index column) {
   using Packet = PacketOf<Scalar>;
-  constexpr Index W = kLanes<Scalar>;
+  constexpr Index lanes = kLanes<Scalar>;
   Packet sum[kRows][kVectors];
   Scalar* c = task.c + row * task.c_stride + column;
 
@@ -100,12 +102,12 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
     for (int m = 0; m < kRows; ++m) {
       TRPO_FAST_UNROLL
       for (int v = 0; v < kVectors; ++v)
-        sum[m][v] = ei::pload<Packet>(c + m * task.c_stride + v * W);
+        sum[m][v] = ei::pload<Packet>(c + m * task.c_stride + v * lanes);
     }
   } else if (task.initial == Initial::kRow) {
     TRPO_FAST_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      const Packet start = ei::pload<Packet>(task.initial_row + column + v * W);
+      const Packet start = ei::pload<Packet>(task.initial_row + column + v * lanes);
       TRPO_FAST_UNROLL
       for (int m = 0; m < kRows; ++m) sum[m][v] = start;
     }
@@ -117,7 +119,9 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
     }
   }
 
-  // with each row of B, bytes to read ahead in proportion to the multiplications, or the same again
+  // With each row of B ask for kAheadStep bytes that the caller will read next, in proportion to the
+  // multiplications. Where there is nothing to ask for, the same line of C is named over and over,
+  // which costs less than a branch.
   constexpr Index kAheadStep = kRows * kVectors * Index{sizeof(Packet)} / 12;
   const bool reads_ahead = task.ahead && task.ahead->at < task.ahead->end;
   const char* ahead = reads_ahead ? task.ahead->at : reinterpret_cast<const char*>(c);
@@ -136,7 +140,7 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
       ahead += ahead_step;
       Packet b_row[kVectors];
       TRPO_FAST_UNROLL
-      for (int v = 0; v < kVectors; ++v) b_row[v] = ei::pload<Packet>(b + v * W);
+      for (int v = 0; v < kVectors; ++v) b_row[v] = ei::pload<Packet>(b + v * lanes);
       TRPO_FAST_UNROLL
       for (int m = 0; m < kRows; ++m) {
         const Packet a_entry = ei::pset1<Packet>(kOrder == Order::kRows ? a[m * a_stride] : a[m]);
@@ -157,7 +161,7 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
     for (int m = 0; m < kRows; ++m) {
       TRPO_FAST_UNROLL
       for (int v = 0; v < kVectors; ++v) {
-        const Packet factor = ei::pload<Packet>(d + m * task.factor_stride + v * W);
+        const Packet factor = ei::pload<Packet>(d + m * task.factor_stride + v * lanes);
         if (task.epilogue == Epilogue::kTimes) {
           sum[m][v] = ei::pmul(sum[m][v], factor);
         } else {  // tanh'(z) = 1 - tanh(z)^2
@@ -170,11 +174,12 @@ EIGEN_ALWAYS_INLINE void multiply_block(const MatmulTask<Scalar>& task, Index ro
   TRPO_FAST_UNROLL
   for (int m = 0; m < kRows; ++m) {
     TRPO_FAST_UNROLL
-    for (int v = 0; v < kVectors; ++v) ei::pstore(c + m * task.c_stride + v * W, sum[m][v]);
+    for (int v = 0; v < kVectors; ++v) ei::pstore(c + m * task.c_stride + v * lanes, sum[m][v]);
   }
 }
 
-// All rows of one stripe of kVectors * lanes columns: blocks of kRows, then of half as many, ... , 1.
+// All rows from `row` on of one stripe of kVectors vector registers: blocks of kRows rows, then of half
+// as many, ..., 1.
 template <class Scalar, Order kOrder, int kRows, int kVectors>
 EIGEN_DONT_INLINE void multiply_stripe(const MatmulTask<Scalar>& task, Index row, Index column) {
   for (; row + kRows <= task.rows; row += kRows)
@@ -187,13 +192,13 @@ EIGEN_DONT_INLINE void multiply_stripe(const MatmulTask<Scalar>& task, Index row
 
 template <class Scalar, Order kOrder>
 void multiply(const MatmulTask<Scalar>& task) {
-  constexpr Index W = kLanes<Scalar>;
+  constexpr Index lanes = kLanes<Scalar>;
   Index column = 0;
   if constexpr (kWideVectors == 4) {
-    for (; column + 4 * W <= task.columns; column += 4 * W)
+    for (; column + 4 * lanes <= task.columns; column += 4 * lanes)
       multiply_stripe<Scalar, kOrder, 6, 4>(task, 0, column);
   }
-  for (; column + 2 * W <= task.columns; column += 2 * W)
+  for (; column + 2 * lanes <= task.columns; column += 2 * lanes)
     multiply_stripe<Scalar, kOrder, kRowsAtTwoVectors, 2>(task, 0, column);
   if (column < task.columns) multiply_stripe<Scalar, kOrder, 12, 1>(task, 0, column);
 }
