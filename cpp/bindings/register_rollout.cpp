@@ -7,26 +7,40 @@
 namespace trpo_fast::bindings {
 namespace {
 
-// Clipped actions (E x K), always in a new array: an environment may keep the one it was given.
+// Actions (E x A) within bounds, always in a new array: an environment may keep the one it was given.
+// With center and half, [-1, 1] is mapped to [center - half, center + half] first.
 template <class Stored, class Bound>
 class ActionClip {
  public:
-  ActionClip(Array<Bound> low, Array<Bound> high) : low_(std::move(low)), high_(std::move(high)) {
+  ActionClip(Array<Bound> low, Array<Bound> high, std::optional<Array<Bound>> center,
+             std::optional<Array<Bound>> half)
+      : low_(std::move(low)),
+        high_(std::move(high)),
+        center_(std::move(center)),
+        half_(std::move(half)) {
     check_shape("low", low_, {-1});
     check_shape("high", high_, {low_.shape(0)});
+    if (center_.has_value() != half_.has_value())
+      throw py::value_error("center, half: expected both of them or neither, got one.");
+    if (center_) check_shape("center", *center_, {low_.shape(0)});
+    if (half_) check_shape("half", *half_, {low_.shape(0)});
   }
 
   Array<Bound> clip(const Array<Stored>& actions) const {
-    const py::ssize_t K = low_.shape(0);
-    check_shape("actions", actions, {-1, K});
+    const py::ssize_t A = low_.shape(0);
+    check_shape("actions", actions, {-1, A});
     const py::ssize_t E = actions.shape(0);
-    Array<Bound> clipped({E, K});
-    clip_actions(actions.data(), E, K, low_.data(), high_.data(), clipped.mutable_data());
+    Array<Bound> clipped({E, A});
+    if (center_ && half_)
+      scale_and_clip_actions(actions.data(), E, A, low_.data(), high_.data(), center_->data(),
+                             half_->data(), clipped.mutable_data());
+    else clip_actions(actions.data(), E, A, low_.data(), high_.data(), clipped.mutable_data());
     return clipped;
   }
 
  private:
   Array<Bound> low_, high_;
+  std::optional<Array<Bound>> center_, half_;
 };
 
 // Row t of a rollout's arrays as a vector environment gives it: r_t, its flags, and s_{t+1}.
@@ -91,7 +105,10 @@ void register_clip(py::module_& m, const char* name) {
   using namespace py::literals;
   using C = ActionClip<Stored, Bound>;
   py::class_<C>(m, name)
-      .def(py::init<Array<Bound>, Array<Bound>>(), "low"_a.noconvert(), "high"_a.noconvert())
+      .def(py::init<Array<Bound>, Array<Bound>, std::optional<Array<Bound>>,
+                    std::optional<Array<Bound>>>(),
+           "low"_a.noconvert(), "high"_a.noconvert(), "center"_a.noconvert() = py::none(),
+           "half"_a.noconvert() = py::none())
       .def("clip", &C::clip, "actions"_a.noconvert());
 }
 

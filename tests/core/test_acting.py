@@ -27,7 +27,27 @@ def test_clipped_actions_are_those_of_numpy(stored: str, bound: str) -> None:
     assert not np.shares_memory(clipped, actions)
 
 
+@pytest.mark.parametrize(
+    ("stored", "bound"), [("float32", "float32"), ("float32", "float64"), ("float64", "float64")]
+)
+def test_scaled_actions_are_those_of_numpy(stored: str, bound: str) -> None:
+    low, high = np.array([0.0, 20.0, -1.0], bound), np.array([1000.0, 24.0, 1.0], bound)
+    center, half = (high + low) / 2, (high - low) / 2
+    actions = np.random.default_rng(0).normal(size=(50, 3)).astype(stored)
+    scaled = core.ActionClip(low, high, stored, center=center, half=half).clip(actions)
+    expected = np.clip(center + half * actions, low, high)
+    assert scaled.dtype == expected.dtype == bound
+    np.testing.assert_allclose(scaled, expected, rtol=4 * np.finfo(bound).eps)
+    # a center of 0 and a half of 1 change no bit
+    np.testing.assert_array_equal(scaled[:, 2], np.clip(actions[:, 2], -1.0, 1.0))
+
+
 def test_bounds_must_hold_the_actions() -> None:
+    one = np.ones(2)
+    with pytest.raises(ValueError, match="center, half: expected both of them or neither"):
+        core.ActionClip(-one, one, "float32", center=one)
+    with pytest.raises(ValueError, match=r"half: expected shape \(2,\), got \(3,\)"):
+        core.ActionClip(-one, one, "float32", center=one, half=np.ones(3))
     with pytest.raises(TypeError, match="low, high: expected float bounds at least as wide"):
         core.ActionClip(np.zeros(2, np.float32), np.ones(2, np.float32), "float64")
     with pytest.raises(TypeError, match="got int64 and int64"):

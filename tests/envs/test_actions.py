@@ -114,3 +114,79 @@ def test_wrong_actions_get_a_sentence() -> None:
 def test_unsupported_action_spaces_get_a_sentence(unsupported: Any) -> None:
     with pytest.raises(TypeError, match=r"^action space: .* is not supported; expected Box"):
         ActionAdapter.from_space(unsupported)
+
+
+# --- action scaling ---
+
+
+@pytest.mark.parametrize("stored", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (0.0, 1000.0, np.float32),
+        (20.0, 24.0, np.float32),
+        (-0.001, 0.001, np.float64),
+        (-3e5, 7e5, np.float32),
+        (0, 255, np.uint8),
+        (-3, 7, np.int64),
+    ],
+)
+def test_actions_are_scaled_to_finite_bounds(
+    low: float, high: float, dtype: Any, stored: str
+) -> None:
+    space = spaces.Box(low, high, (2,), dtype)
+    adapter = ActionAdapter.from_space(space, scaling=True)
+    actions = np.array([[-1, 1], [0, 0.5], [-7, 9]], stored)
+    middle, half = (high + low) / 2, (high - low) / 2
+    expected = np.array([[low, high], [middle, middle + half / 2], [low, high]])
+    if np.dtype(dtype).kind != "f":
+        expected = np.rint(expected)
+    for converted in (
+        adapter.to_env(actions),
+        np.stack([adapter.to_env(row) for row in actions]),
+        adapter.batch_converter(3, stored)(actions),
+        np.stack(list(adapter.step_converter(3, stored)(actions))),
+    ):
+        assert converted.dtype == space.dtype
+        np.testing.assert_allclose(converted, expected.astype(dtype), rtol=1e-6)
+        assert all(space.contains(row) for row in converted)
+    assert "mapped from [-1, 1]" in adapter.notice
+    # and back again, where nothing was clipped or rounded
+    if np.dtype(dtype).kind == "f":
+        back = adapter.from_env(adapter.to_env(actions[:2]), stored)
+        np.testing.assert_allclose(back, actions[:2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (3,)),
+        spaces.Box(-np.inf, np.inf, (3,)),
+        spaces.Box(np.float32([-1, 0, -np.inf]), np.float32([1, np.inf, 5])),
+        spaces.Box(np.finfo(np.float32).min, np.finfo(np.float32).max, (3,)),
+    ],
+)
+def test_scaling_changes_no_bit_of_bounds_of_one_and_of_no_bounds(space: spaces.Box) -> None:
+    actions = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    actions[0, 0] = -0.0
+    scaled = ActionAdapter.from_space(space, scaling=True)
+    plain = ActionAdapter.from_space(space)
+    assert scaled.to_env(actions).tobytes() == plain.to_env(actions).tobytes()
+    assert scaled.notice == ""
+
+
+def test_bounded_dimensions_are_scaled_beside_unbounded_ones() -> None:
+    space = spaces.Box(np.float32([0, -np.inf, 0]), np.float32([10, np.inf, np.inf]))
+    adapter = ActionAdapter.from_space(space, scaling=True)
+    np.testing.assert_array_equal(adapter.to_env(np.float32([0.5, 7.25, -3])), [7.5, 7.25, 0])
+
+
+@pytest.mark.parametrize("name", [n for n in ACTION_SPACES if not n.startswith("box")])
+def test_discrete_actions_are_not_scaled(name: str) -> None:
+    space, _, _ = ACTION_SPACES[name]
+    adapter = ActionAdapter.from_space(space, scaling=True)
+    stored = stored_actions(adapter, 9)
+    np.testing.assert_array_equal(
+        adapter.to_env(stored), ActionAdapter.from_space(space).to_env(stored)
+    )
+    assert adapter.notice == ""

@@ -19,4 +19,18 @@ void clip_actions(const Stored* actions, Index rows, Index A, const Bound* low, 
   }
 }
 
+// As clip_actions, of center + half * a: [-1, 1] becomes [center - half, center + half].
+template <class Stored, class Bound>
+void scale_and_clip_actions(const Stored* actions, Index rows, Index A, const Bound* low,
+                            const Bound* high, const Bound* center, const Bound* half,
+                            Bound* clipped) {
+  for (Index n = 0; n < rows; ++n, actions += A, clipped += A) {
+    for (Index i = 0; i < A; ++i) {
+      const Bound a = center[i] + half[i] * static_cast<Bound>(actions[i]);
+      const Bound raised = a < low[i] ? low[i] : a;
+      clipped[i] = raised > high[i] ? high[i] : raised;
+    }
+  }
+}
+
 }  // namespace trpo_fast

@@ -20,16 +20,35 @@ class Actor:
 
 
 class ActionClip:
-    """Clips the stored actions of a group of environments, one native call a step."""
+    """Brings the stored actions of a group of environments within bounds, one native call a step.
 
-    def __init__(self, low: NDArray[Any], high: NDArray[Any], dtype: DTypeLike) -> None:
-        """Bind the bounds.
+    Parameters
+    ----------
+    low, high
+        (A,), float32 or float64: what comes out has their dtype.
+    dtype
+        dtype of stored actions: float32, or that of the bounds.
+    center, half
+        (A,), of the dtype of the bounds, or None for both. With them, ``center + half a`` is clipped
+        instead of ``a``.
 
-        low, high
-            (K,), float32 or float64: what comes out has their dtype.
-        dtype
-            Of stored actions: float32, or what the bounds have.
-        """
+    Raises
+    ------
+    TypeError
+        If the dtypes do not agree.
+    ValueError
+        If the shapes do not.
+    """
+
+    def __init__(
+        self,
+        low: NDArray[Any],
+        high: NDArray[Any],
+        dtype: DTypeLike,
+        *,
+        center: NDArray[Any] | None = None,
+        half: NDArray[Any] | None = None,
+    ) -> None:
         names = {np.dtype(np.float32): "F32", np.dtype(np.float64): "F64"}
         stored, bound = names.get(np.dtype(dtype)), names.get(low.dtype)
         kind = f"ActionClip{stored}To{bound}"
@@ -38,8 +57,9 @@ class ActionClip:
                 f"low, high: expected float bounds at least as wide as actions of "
                 f"{np.dtype(dtype)}, got {low.dtype} and {high.dtype}."
             )
-        impl = getattr(_core, kind)(np.ascontiguousarray(low), np.ascontiguousarray(high))
-        #: ``clip(actions)``: min(max(a, low), high) of C-contiguous (E, K), a new array.
+        arrays = (None if a is None else np.ascontiguousarray(a) for a in (low, high, center, half))
+        impl = getattr(_core, kind)(*arrays)
+        #: ``clip(actions)``: min(max(a, low), high) of C-contiguous (E, A), a new array.
         self.clip: Callable[[NDArray[Any]], NDArray[Any]] = impl.clip
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 
 _SUPPORTED = "Box, Discrete, MultiDiscrete or MultiBinary"
+_NO_BOUND = 1e30  # the size of a bound that is taken for infinity
 
 
 class ActionAdapter:
@@ -26,8 +27,9 @@ class ActionAdapter:
     int32 rows, counted from 0, for discrete distributions. They are clipped and shifted here, on a
     copy, because the log-probability belongs to the action that was sampled.
 
-    * Box: clipped to `[low, high]`, reshaped, in the dtype of the space (integer dtypes: rounded to
-      the nearest integer);
+    * Box: with `scaling`, [-1, 1] is mapped to [low, high] in every dimension where both are finite:
+      `(low + high) / 2 + (high - low) / 2 a`; then clipped to `[low, high]`, reshaped, in the dtype
+      of the space (integer dtypes: rounded to the nearest integer);
     * Discrete: `int(action) + start`; MultiDiscrete: `action + start`, reshaped; MultiBinary:
       reshaped; all in the dtype of the space.
 
@@ -37,6 +39,9 @@ class ActionAdapter:
         The action space of one environment: Gymnasium's, or one of :mod:`.plain_spaces`.
     state_dependent_std
         The deviation of a Gaussian is an output of the network, not a free vector.
+    scaling
+        Map [-1, 1] to the finite bounds of a Box, where these are others. A bound of 1e30 and more
+        stands for none, as users write the largest float where they mean infinity.
 
     Attributes
     ----------
@@ -51,6 +56,8 @@ class ActionAdapter:
         A, the length of a stored row.
     is_discrete : bool
         Stored actions are integers.
+    notice : str
+        One sentence about bounds that actions are mapped to; empty where none are.
 
     Raises
     ------
@@ -60,7 +67,9 @@ class ActionAdapter:
         If the space has no entries.
     """
 
-    def __init__(self, space: Any, state_dependent_std: bool = False) -> None:
+    def __init__(
+        self, space: Any, state_dependent_std: bool = False, scaling: bool = False
+    ) -> None:
         self.space = space
         self._plain = plain = plain_space(space)
         self.state_dependent_std = bool(state_dependent_std)
@@ -89,11 +98,19 @@ class ActionAdapter:
             self.kind, self.sizes[0]
         )
         self.is_discrete = "gaussian" not in self.kind
+        self.scaling = bool(scaling)
+        # (center, half) of the bounds of a Box; None where no action is scaled
+        self._range: tuple[Array, Array] | None = None
+        if scaling and not self.is_discrete:
+            self._range = _range_of(plain.low.ravel(), plain.high.ravel())
+        self.notice = "" if self._range is None else _scaling_notice(plain)
 
     @classmethod
-    def from_space(cls, space: Any, *, state_dependent_std: bool = False) -> ActionAdapter:
-        """Return `ActionAdapter(space, state_dependent_std)`."""
-        return cls(space, state_dependent_std)
+    def from_space(
+        cls, space: Any, *, state_dependent_std: bool = False, scaling: bool = False
+    ) -> ActionAdapter:
+        """Return `ActionAdapter(space, state_dependent_std, scaling)`."""
+        return cls(space, state_dependent_std, scaling)
 
     @property
     def distribution(self) -> Distribution:
@@ -132,10 +149,12 @@ class ActionAdapter:
                 f"actions: expected shape ({self.action_dim},) or (N, {self.action_dim}), "
                 f"got {actions.shape}; is the action space {self.space}?"
             )
+        rows = np.ascontiguousarray(actions[np.newaxis] if actions.ndim == 1 else actions)
+        converted = self.batch_converter(len(rows), rows.dtype)(rows)
         if actions.ndim == 1:
-            row = self.batch_converter(1)(actions[np.newaxis])[0, ...]
+            row = converted[0, ...]
             return int(row) if self.kind == "categorical" else row
-        return self.batch_converter(len(actions))(actions)
+        return converted
 
     def from_env(self, actions: Any, dtype: npt.DTypeLike) -> Array:
         """Turn actions as the environment takes them into stored ones: the inverse of `to_env`.
@@ -175,6 +194,10 @@ class ActionAdapter:
         if not self.is_discrete:
             if rows.dtype.kind not in "fiu":
                 raise TypeError(f"actions: expected numbers, got dtype {rows.dtype}.")
+            if self._range is not None:
+                center, half = self._range
+                # a dimension that has one value only is the image of every stored number: 0 is one
+                rows = (rows - center) / np.where(half == 0.0, 1.0, half)
             return np.ascontiguousarray(rows, dtype=dtype)
         if rows.dtype.kind not in "iub":
             raise TypeError(f"actions: expected integers, got dtype {rows.dtype}.")
@@ -215,10 +238,14 @@ class ActionAdapter:
         if is_float and dtype is not None and np.promote_types(dtype, space_dtype) == space_dtype:
             from ..core import ActionClip
 
-            native = ActionClip(low, high, dtype).clip
+            center, half = self._range or (None, None)
+            native = ActionClip(low, high, dtype, center=center, half=half).clip
             return native if len(shape) == 2 else lambda actions: native(actions).reshape(shape)
 
         def clip(actions: Array) -> Array:
+            if self._range is not None:
+                center, half = self._range
+                actions = center + half * actions
             clipped: Array = np.minimum(np.maximum(actions, low), high)
             return clipped
 
@@ -263,3 +290,28 @@ class ActionAdapter:
 
     def __repr__(self) -> str:
         return f"ActionAdapter({self.space}, kind={self.kind!r}, sizes={self.sizes})"
+
+
+def _range_of(low: Array, high: Array) -> tuple[Array, Array] | None:
+    """Return center and half width of each dimension; None where every one is [-1, 1] or unbounded.
+
+    A dimension without two finite bounds gets center 0 and half width 1, which changes nothing.
+    """
+    dtype = low.dtype if low.dtype.kind == "f" else np.dtype(np.float64)
+    # halves first: the difference of two large bounds may overflow
+    below, above = low.astype(np.float64) / 2.0, high.astype(np.float64) / 2.0
+    bounded = (np.abs(below) < _NO_BOUND / 2.0) & (np.abs(above) < _NO_BOUND / 2.0)
+    below, above = np.where(bounded, below, -0.5), np.where(bounded, above, 0.5)
+    center, half = above + below, above - below
+    if not center.any() and (half == 1.0).all():
+        return None
+    return center.astype(dtype), half.astype(dtype)
+
+
+def _scaling_notice(space: Any) -> str:
+    low, high = np.unique(space.low), np.unique(space.high)
+    bounds = f"Box({low[0]:g}, {high[0]:g})" if len(low) == len(high) == 1 else str(space)
+    return (
+        f"actions of the policy are mapped from [-1, 1] to the bounds of {bounds}; "
+        "action_scaling=False passes them on unchanged"
+    )
