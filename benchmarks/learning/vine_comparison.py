@@ -123,7 +123,10 @@ def gradient_estimates(
             batch = agent._advantages(rollout)
             gradients.append(
                 agent.policy.surrogate_gradient(
-                    batch.observations, batch.actions, batch.advantages - batch.advantages.mean()
+                    batch.observations,
+                    batch.actions,
+                    batch.advantages - batch.advantages.mean(),
+                    normalized=True,
                 )
             )
     agent.close()

@@ -46,7 +46,7 @@ def batch_of(env: str, timesteps: int, batch_size: int) -> tuple[core.Policy, An
     batch = agent._advantages(rollout)
     a = batch.advantages
     gradient = agent.policy.surrogate_gradient(
-        batch.observations, batch.actions, (a - a.mean()) / a.std()
+        batch.observations, batch.actions, (a - a.mean()) / a.std(), normalized=True
     )
     damping = agent._update_settings()["cg_damping"]
     agent.close()
@@ -126,7 +126,7 @@ def main() -> None:
     rows = []
     for env in arguments.envs.split(","):
         policy, x, g, damping = batch_of(env, arguments.timesteps, arguments.batch_size)
-        F = policy.fisher_operator(x, damping=damping)
+        F = policy.fisher_operator(x, normalized=True, damping=damping)
         diagonal = diagonal_of(F, len(g))
         ways: dict[str, Callable[[Vector], Vector] | None] = {
             "plain": None,

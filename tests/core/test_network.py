@@ -200,9 +200,10 @@ def test_normalizer(dtype: str) -> None:
     assert_close(normalised, expected, TOLERANCE[dtype])
     assert np.abs(normalised).max() <= 3.0
 
-    # act takes raw observations, outputs takes normalised ones
+    # raw observations everywhere, unless normalized=True says otherwise
     action = policy.act(obs, deterministic=True)
-    assert np.array_equal(action, policy.outputs(normalised))
+    assert np.array_equal(action, policy.outputs(normalised, normalized=True))
+    assert np.array_equal(action, policy.outputs(obs))
 
     policy.clear_normalizer()
     assert np.array_equal(policy.normalize(obs), obs)

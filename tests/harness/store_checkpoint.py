@@ -36,7 +36,7 @@ def main() -> int:
     expected = {
         "timesteps": agent.timesteps,
         "observations": observations.tolist(),
-        "outputs": agent.policy.outputs(normalized).tolist(),
+        "outputs": agent.policy.outputs(observations).tolist(),
         "values": agent.value_function.predict(normalized).tolist(),
     }
     file.with_suffix(".json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")

@@ -92,6 +92,7 @@ class KLPenalty(_Relative):
             batch.observations,
             batch.actions,
             batch.advantages,
+            normalized=True,
             learning_rate=config.policy_learning_rate,
             epochs=config.policy_epochs,
             minibatch_size=config.policy_minibatch_size,

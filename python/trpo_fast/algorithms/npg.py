@@ -48,6 +48,7 @@ class NPG(_Relative):
             batch.observations,
             batch.actions,
             batch.advantages,
+            normalized=True,
             **self._update_settings(),
             constraint=self.config.kl_constraint,
             step="boundary" if step_size is None else "fixed",

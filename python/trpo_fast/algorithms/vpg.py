@@ -51,10 +51,16 @@ class VPG(_Relative):
         rows = (batch.observations, batch.actions, batch.advantages)
         rate, standardize = config.policy_learning_rate, config.standardize_advantages
         if config.ascent == "adam":
-            return self.policy.ascend(*rows, learning_rate=rate, standardize_advantages=standardize)
+            return self.policy.ascend(
+                *rows,
+                normalized=True,
+                learning_rate=rate,
+                standardize_advantages=standardize,
+            )
         if config.ascent == "gradient":
             return self.policy.update(
                 *rows,
+                normalized=True,
                 fisher="identity",
                 step="fixed",
                 step_size=rate,
@@ -63,6 +69,7 @@ class VPG(_Relative):
         # ||s||^2 / 2 <= delta is ||s|| <= rate
         return self.policy.update(
             *rows,
+            normalized=True,
             fisher="identity",
             step="boundary",
             max_kl=0.5 * rate * rate,

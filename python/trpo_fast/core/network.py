@@ -25,6 +25,8 @@ from .checks import (
     shaped,
 )
 
+_COMPILED = ("_impl", "_updater")  # attributes that hold objects of the compiled core
+
 ACTIVATIONS = ("tanh", "relu", "elu", "silu", "gelu", "identity")
 
 
@@ -62,6 +64,22 @@ class Network:
         self.activation = _activation(activation)
         self.dtype = float_dtype(dtype)
         self._sizes = (self.obs_dim, *self.hidden_sizes, n_outputs)
+
+    def _make_native(self) -> Any:
+        """A compiled network of these sizes, with zeros as parameters."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What ``copy`` and ``pickle`` keep: compiled objects are made anew from it."""
+        state = {name: vars(self)[name] for name in vars(self) if name not in _COMPILED}
+        return {**state, "parameters": self.parameters}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        parameters = state.pop("parameters")
+        vars(self).update(state)
+        self._impl = self._make_native()
+        self.parameters = parameters
 
     @property
     def _suffix(self) -> str:

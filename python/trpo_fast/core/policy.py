@@ -56,6 +56,12 @@ class Normalizer:
 class Policy(Network):
     """A stochastic policy: network, action distribution, optional frozen observation normaliser.
 
+    Every method takes raw observations and normalises them first, as :meth:`set_normalizer` says.
+    Whoever has normalised rows at hand, from :meth:`normalize`, says so with ``normalized=True``, where
+    a method has that argument. Without a normaliser both are the same.
+
+    Copies and pickles hold parameters, normaliser and Adam's moments, and compute the same bits.
+
     Parameters start orthogonal (gain ``hidden_gain``, last layer ``output_gain``), biases zero,
     log_std at ``initial_log_std``; deterministic in ``seed``.
     """
@@ -80,13 +86,7 @@ class Policy(Network):
             )
         super().__init__(obs_dim, distribution.n_outputs, hidden_sizes, activation, dtype)
         self.distribution = distribution
-        self._impl = getattr(_core, f"Policy{self._suffix}")(
-            self.obs_dim,
-            list(self.hidden_sizes),
-            self.activation,
-            distribution.kind,
-            list(distribution.sizes),
-        )
+        self._impl = self._make_native()
         self._updater: Any = None
         self._normalizer: Normalizer | None = None
         log_std = finite("initial_log_std", initial_log_std, -20.0, 20.0, "a number in [-20, 20]")
@@ -100,6 +100,30 @@ class Policy(Network):
             A = distribution.sizes[0]
             flat[-A:] = log_std  # the bias of the log_std outputs
         self.parameters = flat
+
+    def _make_native(self) -> Any:
+        return getattr(_core, f"Policy{self._suffix}")(
+            self.obs_dim,
+            list(self.hidden_sizes),
+            self.activation,
+            self.distribution.kind,
+            list(self.distribution.sizes),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As for every network, and Adam's moments where :meth:`ascend` has made some."""
+        optimizer = None if self._updater is None else self.optimizer_state()
+        return {**super().__getstate__(), "optimizer": optimizer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        optimizer = state.pop("optimizer")
+        super().__setstate__(state)
+        self._updater = None
+        if optimizer is not None:
+            self.load_optimizer_state(optimizer)
+        if self._normalizer is not None:
+            self.set_normalizer(**vars(self._normalizer))
 
     @property
     def action_dtype(self) -> np.dtype[Any]:
@@ -233,7 +257,15 @@ class Policy(Network):
             )
         )
 
-    # -- normalised observations --------------------------------------------------------------------
+    # -- raw observations, or normalised ones where normalized=True ----------------------------------
+
+    def _inputs(self, observations: ArrayLike, normalized: bool) -> NDArray[Any]:
+        """(N, O) as the network sees them: ``normalize`` is applied unless it has been already."""
+        x = self._observations(observations)
+        if self._normalizer is None or boolean("normalized", normalized):
+            return x
+        inputs: NDArray[Any] = self._impl.normalize(x)
+        return inputs
 
     def _actions(self, actions: ArrayLike, n: int) -> NDArray[Any]:
         shape = (n, self.distribution.action_dim)
@@ -253,36 +285,36 @@ class Policy(Network):
                 raise ValueError(f"actions: expected integers counted from 0, got {low} to {high}.")
         return numeric_array("actions", array, self.action_dtype)
 
-    def outputs(self, observations: ArrayLike) -> Float:
+    def outputs(self, observations: ArrayLike, *, normalized: bool = False) -> Float:
         """Network outputs (N, P), dtype S."""
-        outputs: Float = self._impl.outputs(self._observations(observations))
+        outputs: Float = self._impl.outputs(self._inputs(observations, normalized))
         return outputs
 
-    def log_prob(self, observations: ArrayLike, actions: ArrayLike) -> Float64:
+    def log_prob(
+        self, observations: ArrayLike, actions: ArrayLike, *, normalized: bool = False
+    ) -> Float64:
         """log pi(a_n|s_n), (N,) float64, summed over action components."""
-        x = self._observations(observations)
+        x = self._inputs(observations, normalized)
         result: Float64 = self._impl.log_prob(x, self._actions(actions, x.shape[0]))
         return result
 
-    def entropy(self, observations: ArrayLike) -> Float64:
+    def entropy(self, observations: ArrayLike, *, normalized: bool = False) -> Float64:
         """Entropy of pi(.|s_n) in nats, (N,) float64."""
-        result: Float64 = self._impl.entropy(self._observations(observations))
+        result: Float64 = self._impl.entropy(self._inputs(observations, normalized))
         return result
 
     def _at(self, parameters: ArrayLike) -> Any:
-        other = type(self._impl)(
-            self.obs_dim,
-            list(self.hidden_sizes),
-            self.activation,
-            self.distribution.kind,
-            list(self.distribution.sizes),
-        )
+        other = self._make_native()
         other.set_parameters(shaped("old_parameters", parameters, self.dtype, (self.n_parameters,)))
         return other
 
-    def kl(self, observations: ArrayLike, old_parameters: ArrayLike) -> Float64:
+    def kl(
+        self, observations: ArrayLike, old_parameters: ArrayLike, *, normalized: bool = False
+    ) -> Float64:
         """KL(pi_old(.|s_n) || pi(.|s_n)) in nats, (N,) float64, summed over action components."""
-        result: Float64 = self._impl.kl(self._observations(observations), self._at(old_parameters))
+        result: Float64 = self._impl.kl(
+            self._inputs(observations, normalized), self._at(old_parameters)
+        )
         return result
 
     def _batch(self, x: NDArray[Any], actions: NDArray[Any] | None) -> Any:
@@ -294,13 +326,14 @@ class Policy(Network):
         actions: ArrayLike,
         advantages: ArrayLike,
         *,
+        normalized: bool = False,
         old_parameters: ArrayLike | None = None,
     ) -> float:
         """L(theta) = mean_n pi_theta(a_n|s_n) / pi_old(a_n|s_n) A_n (equation 14 of the TRPO paper).
 
         Without ``old_parameters`` the ratio is exactly 1. Advantages (N,) are used as they are.
         """
-        x = self._observations(observations)
+        x = self._inputs(observations, normalized)
         a = self._actions(actions, x.shape[0])
         weights = shaped("advantages", advantages, np.float64, (x.shape[0],))
         old = self._impl if old_parameters is None else self._at(old_parameters)
@@ -313,10 +346,11 @@ class Policy(Network):
         actions: ArrayLike,
         advantages: ArrayLike,
         *,
+        normalized: bool = False,
         old_parameters: ArrayLike | None = None,
     ) -> Float64:
         """Gradient of :meth:`surrogate`, (D,) float64; at ``old_parameters=None`` the policy gradient."""
-        x = self._observations(observations)
+        x = self._inputs(observations, normalized)
         a = self._actions(actions, x.shape[0])
         weights = shaped("advantages", advantages, np.float64, (x.shape[0],))
         old = None if old_parameters is None else self._at(old_parameters).log_prob(x, a)
@@ -329,6 +363,7 @@ class Policy(Network):
         actions: ArrayLike,
         advantages: ArrayLike,
         *,
+        normalized: bool = False,
         old_parameters: ArrayLike,
         kl_coefficient: float,
     ) -> Float64:
@@ -337,7 +372,7 @@ class Policy(Network):
         L is :meth:`surrogate`, with advantages (N,) used as they are. At ``old_parameters`` the KL
         is flat and this is the policy gradient. Schulman et al. 2017 (PPO), equation 8.
         """
-        x = self._observations(observations)
+        x = self._inputs(observations, normalized)
         a = self._actions(actions, x.shape[0])
         weights = shaped("advantages", advantages, np.float64, (x.shape[0],))
         coefficient = finite(
@@ -351,13 +386,14 @@ class Policy(Network):
         self,
         observations: ArrayLike,
         *,
+        normalized: bool = False,
         actions: ArrayLike | None = None,
         fisher: Fisher = "gauss_newton",
         damping: float = 0.0,
         activation_budget: int = DEFAULT_ACTIVATION_BUDGET,
         expected_products: int = 10,
     ) -> FisherOperator:
-        """The Fisher matrix on a batch of normalised observations (N, O), as a callable.
+        """The Fisher matrix on a batch of observations (N, O), as a callable.
 
         ``fisher="empirical"`` is the covariance of the scores of ``actions`` (N, A): it needs them.
         ``activation_budget`` bytes of activations are kept; beyond it they are recomputed in every
@@ -366,7 +402,7 @@ class Policy(Network):
         products at 64-64 and six outputs) and the later ones skip two of their largest matrix
         products.
         """
-        x = self._observations(observations)
+        x = self._inputs(observations, normalized)
         choice("fisher", fisher, ("gauss_newton", "empirical"))
         a = None if actions is None else self._actions(actions, x.shape[0])
         if fisher == "empirical" and a is None:
@@ -389,10 +425,17 @@ class Policy(Network):
         )
 
     def fisher_vector_product(
-        self, observations: ArrayLike, vector: ArrayLike, *, damping: float = 0.0
+        self,
+        observations: ArrayLike,
+        vector: ArrayLike,
+        *,
+        normalized: bool = False,
+        damping: float = 0.0,
     ) -> Float64:
         """(F + damping I) v once; make a :meth:`fisher_operator` for several products."""
-        return self.fisher_operator(observations, damping=damping, expected_products=1)(vector)
+        return self.fisher_operator(
+            observations, normalized=normalized, damping=damping, expected_products=1
+        )(vector)
 
     def update(
         self,
@@ -400,6 +443,7 @@ class Policy(Network):
         actions: ArrayLike,
         advantages: ArrayLike,
         *,
+        normalized: bool = False,
         max_kl: float = 0.01,
         cg_iterations: int = 10,
         cg_tolerance: float = 1e-10,
@@ -424,7 +468,7 @@ class Policy(Network):
             beta = sqrt(2 max_kl / x^T (F + damping I) x)
             theta = theta_k + backtrack_ratio^j beta x,  smallest j with KL <= max_kl and L improved
 
-        observations (N, O) normalised, actions (N, A) as sampled (unclipped), advantages (N,).
+        observations (N, O), actions (N, A) as sampled (unclipped), advantages (N,).
         ``max_kl`` is in nats, over samples as ``constraint`` says, summed over action components;
         ``fisher_fraction`` of the samples, drawn once with ``seed``, estimate F.
 
@@ -442,7 +486,7 @@ class Policy(Network):
             ``"none"``; ``"kronecker"``, which reaches the same residual with fewer products, a third
             for one of 0.1 (see :meth:`FisherOperator.kronecker_preconditioner`).
         """
-        x = self._observations(observations)
+        x = self._inputs(observations, normalized)
         positive = 5e-324
         choice("constraint", constraint, CONSTRAINTS)
         choice("fisher", fisher, FISHER_FORMS)
@@ -484,6 +528,7 @@ class Policy(Network):
         actions: ArrayLike,
         advantages: ArrayLike,
         *,
+        normalized: bool = False,
         learning_rate: float = 3e-4,
         epochs: int = 1,
         minibatch_size: int | None = None,
@@ -501,7 +546,7 @@ class Policy(Network):
         over to the next call, see :meth:`optimizer_state`; a NaN on the way restores them and the
         parameters.
         """
-        x = self._observations(observations)
+        x = self._inputs(observations, normalized)
         at_least_0 = "a finite number of at least 0"
         summary = self._native_updater().ascend(
             self._impl,

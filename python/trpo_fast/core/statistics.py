@@ -20,6 +20,14 @@ class RunningStatistics:
     def __init__(self, dim: int) -> None:
         self._stats = _core.RunningStats(integer("dim", dim, 1, 2**31 - 1))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What ``copy`` and ``pickle`` keep."""
+        return dict(self.state_dict())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._stats = _core.RunningStats(len(state["mean"]))
+        self.load_state_dict(state)
+
     @property
     def dim(self) -> int:
         return self._stats.dim

@@ -28,7 +28,12 @@ class FitSummary:
 
 
 class ValueFunction(Network):
-    """V(s): a network with one output, fitted by least squares. Observations are normalised ones."""
+    """V(s): a network with one output, fitted by least squares.
+
+    Observations are those that the network sees: a value function has no normaliser of its own, so
+    rows go through :meth:`Policy.normalize` first. Values are in the unit of the targets.
+    Copies and pickles hold parameters and Adam's moments.
+    """
 
     def __init__(
         self,
@@ -42,10 +47,23 @@ class ValueFunction(Network):
         seed: int = 0,
     ) -> None:
         super().__init__(obs_dim, 1, hidden_sizes, activation, dtype)
-        self._impl = getattr(_core, f"ValueFunction{self._suffix}")(
+        self._impl = self._make_native()
+        self.parameters = self._initial(hidden_gain, output_gain, seed)
+
+    def _make_native(self) -> Any:
+        return getattr(_core, f"ValueFunction{self._suffix}")(
             self.obs_dim, list(self.hidden_sizes), self.activation
         )
-        self.parameters = self._initial(hidden_gain, output_gain, seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As for every network, and Adam's moments."""
+        return {**super().__getstate__(), "optimizer": self.optimizer_state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        optimizer = state.pop("optimizer")
+        super().__setstate__(state)
+        self.load_optimizer_state(optimizer)
 
     def predict(self, observations: ArrayLike) -> Float:
         """V(s_n), (N,) dtype S."""

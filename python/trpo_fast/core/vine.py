@@ -148,7 +148,7 @@ class VineObjective:
         self.advantages = Q - self.baseline[:, np.newaxis]
 
     def _log_prob(self) -> Float64:
-        return self.policy.log_prob(self._rows, self._actions).reshape(self._shape)
+        return self.policy.log_prob(self._rows, self._actions, normalized=True).reshape(self._shape)
 
     def value(self) -> float:
         """L at the policy's parameters of this moment."""
@@ -175,7 +175,9 @@ class VineObjective:
         """
         B = self._shape[1]
         weights = self.old_weights * self.advantages * B  # the core takes the mean over N B rows
-        return self.policy.surrogate_gradient(self._rows, self._actions, weights.ravel())
+        return self.policy.surrogate_gradient(
+            self._rows, self._actions, weights.ravel(), normalized=True
+        )
 
     def deviation(self) -> float:
         """Standard deviation of the advantages under the old policy; 0 where they are all alike."""
@@ -221,7 +223,7 @@ def vine_update(
     clock = _Clock()
     old = policy.parameters
     x = objective.observations
-    entropy = float(policy.entropy(x).mean())
+    entropy = float(policy.entropy(x, normalized=True).mean())
     report: dict[str, Any] = dict.fromkeys((field.name for field in fields(UpdateSummary)), 0.0)
     report |= {"max_kl": max_kl, "entropy": entropy, "entropy_before": entropy}
     report |= {"cg_iterations": 0, "cg_status": "", "backtracks": 0}
@@ -251,7 +253,9 @@ def vine_update(
         return finish("non_finite", "the gradient is not finite, so no update was made")
 
     # x = (F + lambda I)^{-1} g
-    F = policy.fisher_operator(x, damping=cg_damping, expected_products=cg_iterations)
+    F = policy.fisher_operator(
+        x, normalized=True, damping=cg_damping, expected_products=cg_iterations
+    )
     kronecker = cg_preconditioner == "kronecker"
     cg = conjugate_gradient(
         F,
@@ -289,7 +293,7 @@ def vine_update(
             if not np.isfinite(candidate).all():
                 continue
             policy.parameters = candidate
-            divergence = policy.kl(x, old)
+            divergence = policy.kl(x, old, normalized=True)
             kl, gain = float(divergence.mean()), objective.gain() / scale
             if kl <= max_kl and gain > 0.0 and math.isfinite(gain):  # false for NaN
                 accepted = True
@@ -305,7 +309,7 @@ def vine_update(
             f"of {max_kl:.4g} and gain {gain:.4g}; the parameters are those before",
         )
     report |= {"kl": kl, "kl_max": float(divergence.max()), "surrogate_gain": gain}
-    report["entropy"] = float(policy.entropy(x).mean())
+    report["entropy"] = float(policy.entropy(x, normalized=True).mean())
     return finish(
         "accepted",
         f"accepted after {report['backtracks']} backtracks: KL {kl:.4g} of {max_kl:.4g}, "

@@ -300,6 +300,7 @@ class TRPO:
             batch.observations,
             batch.actions,
             batch.advantages,
+            normalized=True,
             **self._update_settings(),
             **self._line_search_settings(),
         )
