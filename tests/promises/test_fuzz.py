@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import fuzz_checkpoint, fuzz_core
+from harness import fuzz_checkpoint, fuzz_core, fuzz_inputs
 from trpo_fast import TRPO, TRPOConfig
 from trpo_fast.checkpoint import CheckpointError, load_checkpoint
 from trpo_fast.cli.arguments import Train, parse
@@ -139,7 +139,7 @@ def disturb(rng: np.random.Generator, state: dict[str, Any]) -> str:
         elif isinstance(place, dict) and rng.random() < 0.2:
             del place[key]
         else:
-            odd = fuzz_core.ODD_OPTIONS[: len(fuzz_core.ODD_OPTIONS) - 8]
+            odd = fuzz_inputs.ODD_OPTIONS[: len(fuzz_inputs.ODD_OPTIONS) - 8]
             plain = [
                 value
                 for value in odd
