@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -304,19 +307,35 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert load_checkpoint(path)[1] == {"seed": 0}
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0),
-    reason="needs folder permissions, which do not bind the superuser",
-)
-def test_read_only_folder_is_one_sentence(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path / "c", make_tensors(0), {"seed": 0})
-    tmp_path.chmod(0o500)
+@contextlib.contextmanager
+def bound_by_permissions(folder: Path) -> Iterator[None]:
+    """Be a user whom permissions bind: the superuser gives the folder away and becomes nobody."""
+    nobody = 65534
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, nobody, nobody)
+    os.seteuid(nobody)
     try:
-        with pytest.raises(CheckpointError, match="Permission denied"):
-            save_checkpoint(path, make_tensors(1), {"seed": 1})
-        assert load_checkpoint(path)[1] == {"seed": 0}
+        yield
     finally:
-        tmp_path.chmod(0o700)
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs folder permissions")
+def test_read_only_folder_is_one_sentence() -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folder is closed to other users
+        folder = Path(place)
+        path = save_checkpoint(folder / "c", make_tensors(0), {"seed": 0})
+        with bound_by_permissions(folder):
+            folder.chmod(0o500)
+            try:
+                with pytest.raises(CheckpointError, match="Permission denied"):
+                    save_checkpoint(path, make_tensors(1), {"seed": 1})
+                assert load_checkpoint(path)[1] == {"seed": 0}
+            finally:
+                folder.chmod(0o700)
 
 
 def test_path_that_is_a_folder_is_one_sentence(tmp_path: Path) -> None:
