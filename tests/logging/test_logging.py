@@ -106,18 +106,6 @@ def test_table_on_a_terminal() -> None:
     assert ConsoleLogger(Terminal()).style == "table"
 
 
-def test_plain_lines_where_rich_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trpo_fast.logging.console._has_rich", lambda: False)
-    stream, clock = Terminal(), Clock()
-    assert ConsoleLogger(stream).style == "plain"
-    with ProgressBar(1000, stream=stream, clock=clock) as bar:
-        clock.seconds = 20.0
-        bar.update(500)
-    assert stream.getvalue().splitlines()[0] == (
-        "500 of 1,000 steps (50%), 25 steps/s, 0:00:20 left"
-    )
-
-
 def test_interval_limits_what_is_shown_but_not_evaluations_nor_the_last_record() -> None:
     stream, clock = io.StringIO(), Clock()
     logger = ConsoleLogger(stream, style="plain", interval_seconds=5.0, clock=clock)

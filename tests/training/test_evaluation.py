@@ -14,8 +14,8 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers.vector import NormalizeObservation
 
 from trpo_fast import TRPO
-from trpo_fast.training import evaluation
 from trpo_fast.evaluation import EvaluationResult, evaluate_policy, record_video
+from trpo_fast.training import evaluation
 
 
 class Countdown(gymnasium.Env[np.ndarray, int]):

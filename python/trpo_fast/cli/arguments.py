@@ -28,6 +28,7 @@ STORED = (
     "tensorboard",
     "evaluate_every",
     "evaluation_episodes",
+    "evaluation_max_steps",
     "checkpoint_every",
 )
 
@@ -63,6 +64,9 @@ class Train:
     evaluation_episodes: int = 10
     """Episodes per evaluation, with the policy's most likely actions."""
 
+    evaluation_max_steps: int | None = None
+    """Cut an evaluation's episode after so many steps; None: 10,000, or the time limit if longer."""
+
     checkpoint_every: int = 50_000
     """Environment steps between saves of the latest checkpoint; it is saved at the end anyway."""
 
@@ -78,6 +82,9 @@ class Evaluate:
 
     episodes: int = 100
     """Episodes to play."""
+
+    max_steps: int | None = None
+    """Cut an episode after so many steps; None: 10,000, or the time limit if that is longer."""
 
     checkpoint: Literal["best", "latest"] | None = None
     """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""
@@ -181,8 +188,10 @@ def parse(arguments: list[str]) -> Command:
     record = RunFolder.open(command.resume).read_record()
     stored = {name: record[name] for name in STORED if name in record}
     for name, value in stored.items():
-        expected = type(getattr(command, name))
-        if name != "env" and type(value) is not expected:
+        expected = int if name == "evaluation_max_steps" else type(getattr(command, name))
+        if name == "env" or (name == "evaluation_max_steps" and value is None):
+            continue
+        if type(value) is not expected:
             raise RunFolderError(
                 f"run folder: expected {name} of type {expected.__name__} in the config.json of "
                 f"{command.resume}, got {value!r:.80}; restore the file from a copy"

@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 def evaluate(command: Evaluate) -> int:
     """Play episodes with a run's policy and print mean and deviation."""
     at_least("--episodes", command.episodes, 1)
+    if command.max_steps is not None:
+        at_least("--max-steps", command.max_steps, 1)
     file, agent = _loaded(command.run, command.checkpoint)
+    from ..training.evaluation import evaluate_policy
+
     with closing(agent):
-        result = agent.evaluate(
-            episodes=command.episodes, deterministic=not command.stochastic, seed=command.seed
+        result = evaluate_policy(
+            agent,
+            episodes=command.episodes,
+            deterministic=not command.stochastic,
+            seed=command.seed,
+            max_steps=command.max_steps,
         )
     say(
         f"{agent.env_name}: return {result.mean_return:.2f} ± {result.std_return:.2f}, "
         f"length {result.mean_length:.1f}, {command.episodes} episodes, "
+        f"{result.cut_sentence}{', ' if result.n_cut else ''}"
         f"{file.name} at {agent.timesteps} steps"
     )
     return DONE

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
+
+from ..training.interruption import Interruption
 
 if TYPE_CHECKING:
     from ..training.agent import TRPO
@@ -15,12 +18,17 @@ if TYPE_CHECKING:
 class StopOnSignal:
     """While entered, SIGINT and SIGTERM end training after the current iteration.
 
-    The checkpoint saved then is that of a whole iteration, so that the run continues exactly. A
-    second signal interrupts at once.
+    The checkpoint saved then is that of a whole iteration, so that the run continues exactly. An
+    evaluation, which changes nothing, is left at once. A second signal interrupts anything at once.
+
+    Attributes
+    ----------
+    interruption
+        For the evaluations that a signal is to end.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.interruption = Interruption()
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopOnSignal:
@@ -43,9 +51,17 @@ class StopOnSignal:
         """Stop training (return False) once a signal has come; a callback of learn()."""
         return False if self.requested else None
 
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.interruption.requested
+
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
         # not print: the signal may have come inside of print, which cannot be entered twice
-        os.write(2, b"trpo-fast: stopping after this iteration; a second signal stops at once\n")
+        with suppress(OSError):  # standard error may be closed
+            os.write(
+                2, b"trpo-fast: stopping after this iteration; a second signal stops at once\n"
+            )
+        self.interruption.request()

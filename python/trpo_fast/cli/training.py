@@ -121,7 +121,16 @@ def _learn(agent: TRPO, run: RunFolder, command: Train, stop: StopOnSignal) -> N
     callbacks: list[CallbackLike] = []
     if command.evaluate_every > 0:
         every, episodes = command.evaluate_every, command.evaluation_episodes
-        callbacks.append(EvaluateEvery(every, episodes, run.best, csv_path=run.evaluations_file))
+        callbacks.append(
+            EvaluateEvery(
+                every,
+                episodes,
+                run.best,
+                csv_path=run.evaluations_file,
+                max_steps=command.evaluation_max_steps,
+                interruption=stop.interruption,
+            )
+        )
     # CheckpointEvery saves at the end too, however training ends
     callbacks.append(CheckpointEvery(command.checkpoint_every, run.latest))
     callbacks.append(stop.on_iteration)
@@ -172,6 +181,8 @@ def _check_counts(command: Train) -> None:
     at_least("--total-timesteps", command.total_timesteps, 1)
     at_least("--evaluate-every", command.evaluate_every, 0)
     at_least("--evaluation-episodes", command.evaluation_episodes, 1)
+    if command.evaluation_max_steps is not None:
+        at_least("--evaluation-max-steps", command.evaluation_max_steps, 1)
     at_least("--checkpoint-every", command.checkpoint_every, 1)
 
 

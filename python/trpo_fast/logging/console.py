@@ -305,6 +305,21 @@ def _refusal(record: Record, refused: int, updates: int) -> str:
     return reason
 
 
+def _remarks(record: Record, refused: int, updates: int) -> list[str]:
+    """Return what a user should not miss: cut evaluations, a refused update, a notice."""
+    remarks = []
+    cut = record.get("eval/cut", 0)
+    if cut:
+        limit = _number(record.get("eval/max_steps", math.nan), 9)
+        remarks.append(f"evaluation: {_number(cut, 9)} episodes cut after {limit} steps")
+    refusal = _refusal(record, refused, updates)
+    if refusal:
+        remarks.append(f"refused: {refusal}")
+    if record.get("run/notice"):
+        remarks.append(f"notice: {record['run/notice']}")
+    return remarks
+
+
 def _table(record: Record, refused: int, updates: int) -> Any:
     from rich import box
     from rich.console import Group
@@ -320,8 +335,8 @@ def _table(record: Record, refused: int, updates: int) -> Any:
     for name, cells in _rows(record):
         # Text, not str: values are never read as rich's markup
         grid.add_row(Text(name), *(Text(text) for cell in cells for text in cell))
-    refusal = _refusal(record, refused, updates)
-    body = Group(grid, Text(f"refused: {refusal}", style="yellow")) if refusal else grid
+    remarks = [Text(remark, style="yellow") for remark in _remarks(record, refused, updates)]
+    body = Group(grid, *remarks) if remarks else grid
     return Panel(
         body,
         title=Text(_headline(record), style="bold"),
@@ -354,9 +369,7 @@ def _plain_line(record: Record, refused: int, updates: int) -> str:
     ]
     if "eval/return" in record:
         parts.insert(1, f"evaluation {number('eval/return', 5)} ± {number('eval/return_std')}")
-    refusal = _refusal(record, refused, updates)
-    if refusal:
-        parts.append(f"refused: {refusal}")
+    parts += _remarks(record, refused, updates)
     return "; ".join(parts)
 
 

@@ -29,7 +29,7 @@ from .callbacks import Callback, CallbackList
 if TYPE_CHECKING:
     from ..envs import EnvSource
     from ..logging import Logger
-    from .evaluation import EvaluationResult
+    from .episodes import EvaluationResult
 
 __all__ = ["TRPO"]
 

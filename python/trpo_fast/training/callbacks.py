@@ -4,9 +4,8 @@ A callback is a :class:`Callback`, or a plain function ``(agent, record) -> bool
 called in its turn after every iteration; any of them ends training by returning False. Callbacks
 have a state that goes into JSON, so that a run that is resumed goes on where it was.
 
-Of the agent, those below use ``timesteps`` (environment steps taken so far), ``config.seed``, its
-environment (:func:`.evaluation.own_environment`), ``predict`` and ``save(path)``, and the workers that
-share its evaluations, where it has some (:func:`.evaluation.workers_of`); nothing else.
+Of the agent, those below use ``timesteps`` (environment steps taken so far), ``config.seed``,
+``save(path)``, and what `evaluate_policy` uses; nothing else.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..envs import make_environment
-from .evaluation import EvaluationResult, evaluate_policy, own_environment, workers_of
 from ..logging import CsvLogger, read_rows
+from .episodes import EvaluationResult
+from .evaluation import evaluate_policy, own_environment, workers_of
+from .interruption import EvaluationInterrupted, Interruption
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -43,10 +44,10 @@ class Callback:
         """All environments were stepped once. Called only if it is overridden: it costs time."""
 
     def on_iteration(self, agent: Any, record: Record) -> bool | None:
-        """Act on one iteration of sampling and update.
+        """Act on one iteration of sampling and update; False ends training after all callbacks.
 
         ``record`` holds the numbers of the iteration and goes to the loggers afterwards; entries
-        may be added. Returning False ends training after all callbacks were called.
+        may be added.
         """
         return None
 
@@ -89,7 +90,7 @@ class CallbackList(Callback):
 
     Parameters
     ----------
-    callbacks:
+    callbacks
         None, one callback or function, or several of them.
 
     Raises
@@ -107,28 +108,28 @@ class CallbackList(Callback):
         self._steppers = [callback for callback in self.callbacks if callback.wants_steps]
 
     def on_start(self, agent: Any, total_timesteps: int) -> None:
-        """Tell all."""
+        """Forward to every callback."""
         for callback in self.callbacks:
             callback.on_start(agent, total_timesteps)
 
     def on_step(self, agent: Any) -> None:
-        """Tell those that want to know."""
+        """Forward to those that override it."""
         for callback in self._steppers:
             callback.on_step(agent)
 
     def on_iteration(self, agent: Any, record: Record) -> bool | None:
-        """Tell all; False if any of them says so."""
+        """Forward to every callback; False if any of them returns False."""
         # a list, not a generator: everyone is asked, also after one has said no
         answers = [callback.on_iteration(agent, record) for callback in self.callbacks]
         return all(answer is None or bool(answer) for answer in answers)
 
     def on_logged(self, agent: Any) -> None:
-        """Tell all."""
+        """Forward to every callback."""
         for callback in self.callbacks:
             callback.on_logged(agent)
 
     def on_end(self, agent: Any) -> None:
-        """Tell all."""
+        """Forward to every callback."""
         for callback in self.callbacks:
             callback.on_end(agent)
 
@@ -152,7 +153,7 @@ class CallbackList(Callback):
 
     @property
     def wants_steps(self) -> bool:
-        """Whether any of them wants steps."""
+        """Whether any of them overrides `on_step`."""
         return bool(self._steppers)
 
 
@@ -160,28 +161,34 @@ class EvaluateEvery(Callback):
     """Evaluate every so many environment steps, in an environment of its own.
 
     Neither the training environments nor their random streams are touched: training goes on as if
-    nothing had happened. The record gets ``eval/return``, ``eval/return_std`` and ``eval/length``;
-    the file gets a row per episode: timesteps, episode, return, length.
+    nothing had happened. The record gets ``eval/return``, ``eval/return_std``, ``eval/length``,
+    ``eval/cut`` (episodes that were cut) and ``eval/max_steps`` (steps after which they are); the file
+    gets a row per episode: timesteps, episode, return, length.
 
     Parameters
     ----------
-    timesteps:
+    timesteps
         Environment steps between evaluations: one takes place after the iteration that reaches
         the next multiple.
-    episodes:
+    episodes
         Episodes of each evaluation.
-    best_path:
+    best_path
         Where to save the agent whenever its mean return is the best so far; None for nowhere.
-    csv_path:
-        The file of the rows; None is ``evaluations.csv`` beside ``best_path``, if that is given.
-        If the run is resumed, rows beyond the agent's timesteps are dropped.
-    env:
+    csv_path
+        The file of the rows; None is ``evaluations.csv`` beside ``best_path``, if that is given. A
+        resumed run drops the rows beyond its timesteps.
+    env
         A Gymnasium id, an environment, or a function that makes one; None is the agent's.
-    deterministic:
+    deterministic
         True: the mode of the policy. False: a sample.
-    seed:
+    seed
         Every evaluation draws its starts from this seed and the timesteps, so that a resumed run
         sees the same; None takes the seed of the agent's configuration.
+    max_steps
+        An episode is cut after so many steps; None is the default of `evaluate_policy`.
+    interruption
+        Its ``request`` ends an evaluation at once, and then training; the run that is resumed makes
+        the evaluation after its next iteration.
 
     Raises
     ------
@@ -201,9 +208,12 @@ class EvaluateEvery(Callback):
         env: Environment | None = None,
         deterministic: bool = True,
         seed: int | None = None,
+        max_steps: int | None = None,
+        interruption: Interruption | None = None,
     ) -> None:
         _check("timesteps", timesteps)
         _check("episodes", episodes)
+        _check("max_steps", 1 if max_steps is None else max_steps)
         self.timesteps = timesteps
         self.episodes = episodes
         self.best_path = None if best_path is None else Path(best_path)
@@ -213,6 +223,9 @@ class EvaluateEvery(Callback):
         self.env = env
         self.deterministic = deterministic
         self.seed = seed
+        self.max_steps = max_steps
+        self._interruption = interruption or Interruption()
+        self._is_due = False  # True after an evaluation was interrupted
         self.best_return: float | None = None
         """Best mean return so far; None before the first evaluation."""
         self.last_result: EvaluationResult | None = None
@@ -223,7 +236,8 @@ class EvaluateEvery(Callback):
 
     def on_start(self, agent: Any, total_timesteps: int) -> None:
         """Open the file and find where a resumed run stood."""
-        self._next = _next_multiple(agent.timesteps, self.timesteps)
+        reached = agent.timesteps
+        self._next = reached if self._is_due else _next_multiple(reached, self.timesteps)
         if self.csv_path is None:
             return
         resume = agent.timesteps if agent.timesteps > 0 else None
@@ -236,16 +250,23 @@ class EvaluateEvery(Callback):
         if agent.timesteps < self._next:
             return None
         self._next = _next_multiple(agent.timesteps, self.timesteps)
-        result = self._evaluate(agent)
+        self._is_due = True
+        try:
+            result = self._evaluate(agent)
+        except EvaluationInterrupted:
+            return False
+        self._is_due = False
         record["eval/return"] = result.mean_return
         record["eval/return_std"] = result.std_return
         record["eval/length"] = result.mean_length
+        record["eval/cut"] = result.n_cut
+        record["eval/max_steps"] = result.max_steps
         if self.best_return is None or result.mean_return > self.best_return:
             before, self.best_return = self.best_return, result.mean_return
             if self.best_path is not None:
                 try:
                     agent.save(self.best_path)
-                except BaseException:  # interrupted: there is no such file, so it must come again
+                except BaseException:  # not saved: the next one as good must be saved again
                     self.best_return = before
                     raise
         return None
@@ -259,12 +280,13 @@ class EvaluateEvery(Callback):
         self._environment = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best return."""
-        return {"best_return": self.best_return}
+        """Return the best return, and whether an evaluation is due."""
+        return {"best_return": self.best_return, "is_due": self._is_due}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the best return."""
+        """Take over what `state_dict` returned."""
         self.best_return = state["best_return"]
+        self._is_due = bool(state.get("is_due", False))  # files of earlier versions have none
 
     def _evaluate(self, agent: Any) -> EvaluationResult:
         shared = self.env is None and workers_of(agent, self.deterministic) is not None
@@ -280,6 +302,8 @@ class EvaluateEvery(Callback):
             self.episodes,
             deterministic=self.deterministic,
             seed=_derived_seed(seed, agent.timesteps),
+            max_steps=self.max_steps,
+            interruption=self._interruption,
         )
         self.last_result = result
         if self._rows is not None:
@@ -302,10 +326,10 @@ class CheckpointEvery(Callback):
 
     Parameters
     ----------
-    timesteps:
+    timesteps
         Environment steps between checkpoints: one is saved after the iteration that reaches the
         next multiple.
-    path:
+    path
         The file, replaced each time. With ``{timesteps}`` in it, such as
         ``checkpoints/{timesteps:09d}.safetensors``, every checkpoint is kept.
 
@@ -363,9 +387,9 @@ class StopAtReturn(Callback):
 
     Parameters
     ----------
-    value:
+    value
         The return to be reached.
-    key:
+    key
         Which entry of the record is compared: ``rollout/episode_return`` is that of the latest
         training episodes; ``eval/return`` that of :class:`EvaluateEvery`, which then has to stand
         before this callback. Where the record has no such entry, training goes on.

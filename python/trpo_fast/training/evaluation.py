@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count, islice
-from pathlib import Path
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from .episodes import (
+    EvaluationResult,
+    Policy,
+    act_function,
+    empty_result,
+    episode_seeds,
+    run_episodes,
+    step_limit,
+)
+from .interruption import EvaluationInterrupted, Interruption
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -21,64 +33,8 @@ if TYPE_CHECKING:
 
     Environment: TypeAlias = str | Env[Any, Any] | Callable[[], Env[Any, Any]]
 
-Frame: TypeAlias = npt.NDArray[np.uint8]  # (height, width, 3), red green blue
-_Encoder: TypeAlias = Callable[[Path, Iterator[Frame], float], None]
-
-_LARGEST_RESET_SEED = 2**31  # every environment accepts seeds below it
-_MOST_GIF_FPS = 50.0  # viewers slow down a GIF with shorter delays
-
-
-class Predictor(Protocol):
-    """Whatever acts: an agent, or anything with the ``predict`` of Stable-Baselines3."""
-
-    def predict(self, observation: Any, *, deterministic: bool = ...) -> tuple[Any, Any]:
-        """Return the environment's action for one observation, and None.
-
-        Parameters
-        ----------
-        observation
-            As the environment gives it.
-        deterministic
-            True: the mode of the policy. False: a sample.
-        """
-
-
-Policy: TypeAlias = Predictor | Callable[[Any], Any]
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationResult:
-    """Returns and lengths of n episodes.
-
-    The return of an episode is the plain sum of its rewards, neither discounted nor scaled.
-    """
-
-    returns: npt.NDArray[np.float64]
-    """(n,) sum of the rewards of each episode."""
-
-    lengths: npt.NDArray[np.int64]
-    """(n,) steps of each episode."""
-
-    @property
-    def mean_return(self) -> float:
-        """Mean of the returns."""
-        return float(self.returns.mean())
-
-    @property
-    def std_return(self) -> float:
-        """Standard deviation of the returns over episodes (divided by n, not n - 1)."""
-        return float(self.returns.std())
-
-    @property
-    def mean_length(self) -> float:
-        """Mean of the lengths, in steps."""
-        return float(self.lengths.mean())
-
-    def __str__(self) -> str:
-        return (
-            f"return {self.mean_return:,.2f} ± {self.std_return:,.2f} over {len(self.returns)} "
-            f"episodes of {self.mean_length:,.1f} steps"
-        )
+_END_SIGNAL = signal.SIGURG  # ends an evaluation in a worker; ignored by whoever does not expect it
+_WATCH_SECONDS = 0.05  # between two looks whether an end was requested
 
 
 def evaluate_policy(
@@ -89,6 +45,7 @@ def evaluate_policy(
     deterministic: bool = True,
     seed: int | None = None,
     max_steps: int | None = None,
+    interruption: Interruption | None = None,
 ) -> EvaluationResult:
     """Run whole episodes, and return what they returned.
 
@@ -115,12 +72,17 @@ def evaluate_policy(
         Episode i is reset with a seed of its own drawn from ``seed`` and i, so that it starts
         alike whatever ran before. None: the environment's own choice.
     max_steps
-        An episode is cut after so many steps; None leaves that to the environment.
+        An episode is cut after so many steps, at least 1; what it returned until then counts, and
+        the result tells how many were cut. None takes the largest of 10,000, the environment's own
+        time limit (``spec.max_episode_steps``), and the policy's ``longest_episode`` of training,
+        where it has one: an evaluation ends even if the policy walks into a wall for ever.
+    interruption
+        By whose ``request`` a signal handler can end the evaluation at once.
 
     Returns
     -------
     EvaluationResult
-        ``returns`` (n,) float64, ``lengths`` (n,) int64.
+        ``returns`` (n,) float64, ``lengths`` (n,) int64, ``cut`` (n,) bool.
 
     Raises
     ------
@@ -129,115 +91,24 @@ def evaluate_policy(
     TypeError
         if ``policy`` or ``env`` is none of the above.
     EnvironmentFailure
-        if a worker ended, or hangs.
+        If the environment breaks Gymnasium's interface, or a worker ended or hangs.
+    EvaluationInterrupted
+        (a ``KeyboardInterrupt``) if ``interruption`` was requested.
     """
     result = empty_result(episodes, seed, max_steps)
     seeds = dict(enumerate(episode_seeds(seed, episodes)))
+    interruption = interruption or Interruption()
     sharing = None if env is not None else workers_of(policy, deterministic)
     if sharing is not None:
-        _run_in_workers(sharing, policy, seeds, max_steps, result)
-        return result
+        return _run_in_workers(sharing, policy, seeds, max_steps, result, interruption)
     act = act_function(policy, deterministic)
-    with opened(own_environment(policy) if env is None else env) as environment:
-        _run_episodes(act, environment, seeds, max_steps, result)
+    with (
+        interruption.at_once(),
+        opened(own_environment(policy) if env is None else env) as environment,
+    ):
+        result = replace(result, max_steps=step_limit(max_steps, environment, policy))
+        run_episodes(act, environment, seeds, result)
     return result
-
-
-# ---- episodes
-
-
-def _run_episodes(
-    act: Callable[[Any], Any],
-    env: Env[Any, Any],
-    seeds: dict[int, int | None],
-    max_steps: int | None,
-    result: EvaluationResult,
-) -> None:
-    """Run these episodes, by their numbers, and write what they returned into the result."""
-    for episode, seed in seeds.items():
-        observation, _ = env.reset(seed=seed)
-        for reward in islice(episode_rewards(act, env, observation, episode), max_steps):
-            result.returns[episode] += reward
-            result.lengths[episode] += 1
-
-
-def episode_rewards(
-    act: Callable[[Any], Any], env: Env[Any, Any], observation: Any, episode: int
-) -> Iterator[float]:
-    """Step an environment to the end of an episode, yielding the reward of each step.
-
-    Parameters
-    ----------
-    act
-        From an observation to an action.
-    env
-        The environment, just reset.
-    observation
-        What the reset returned.
-    episode
-        Number of the episode from 0, for the sentence about a bad reward.
-
-    Raises
-    ------
-    ValueError
-        If a reward is NaN or infinite.
-    """
-    for step in count():
-        observation, reward, terminated, truncated, _ = env.step(act(observation))
-        if not math.isfinite(reward):
-            raise ValueError(
-                f"reward: expected a finite number, got {reward} at step {step} of evaluation "
-                f"episode {episode}; does the environment fail for some action?"
-            )
-        yield float(reward)
-        if terminated or truncated:
-            return
-
-
-def episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
-    """Return the seed of each episode's reset, in [0, 2**31), drawn from ``seed``; or None for all."""
-    if seed is None:
-        return [None] * episodes
-    stream = np.random.Generator(np.random.Philox(seed))
-    return [int(s) for s in stream.integers(_LARGEST_RESET_SEED, size=episodes)]
-
-
-def act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
-    """Return a function from one observation to the environment's action.
-
-    Raises
-    ------
-    TypeError
-        If ``policy`` has no ``predict`` and cannot be called.
-    """
-    predict = getattr(policy, "predict", None)
-    if predict is not None:
-        return lambda observation: predict(observation, deterministic=deterministic)[0]
-    if callable(policy):
-        return policy
-    raise TypeError(
-        "policy: expected an agent with predict(), or a function from an observation to an "
-        f"action, got {type(policy).__name__}"
-    )
-
-
-def empty_result(episodes: int, seed: int | None, max_steps: int | None) -> EvaluationResult:
-    """Return a result of zeros for so many episodes; ValueError if a number is out of range."""
-    _check("episodes", episodes, 1)
-    if seed is not None:
-        _check("seed", seed, 0)
-    if max_steps is not None:
-        _check("max_steps", max_steps, 1)
-    return EvaluationResult(np.zeros(episodes, np.float64), np.zeros(episodes, np.int64))
-
-
-def _check(name: str, value: int, least: int) -> None:
-    try:
-        wrong = isinstance(value, bool) or operator.index(value) < least
-    except TypeError:
-        wrong = True
-    if wrong:
-        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
 
 
 # ---- in worker processes
@@ -247,6 +118,10 @@ class _Workers(Protocol):
     """A sampler with worker processes."""
 
     n_workers: int
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers."""
 
     def map_groups(self, function: Any, arguments: Any = None, *, name: str = ...) -> list[Any]:
         """Call the function in every worker."""
@@ -262,6 +137,7 @@ class _Share:
     seeds: dict[int, int | None]
     episodes: int  # of all workers
     max_steps: int | None
+    longest_episode: int  # of training
 
 
 def workers_of(agent: Any, deterministic: bool) -> _Workers | None:
@@ -280,7 +156,8 @@ def _run_in_workers(
     seeds: dict[int, int | None],
     max_steps: int | None,
     result: EvaluationResult,
-) -> None:
+    interruption: Interruption,
+) -> EvaluationResult:
     """Deal the episodes out to the workers, and put their results together."""
     n, policy, source = workers.n_workers, agent.policy, own_environment(agent)
     shares = [
@@ -291,19 +168,67 @@ def _run_in_workers(
             seeds=dict(islice(seeds.items(), w, None, n)),
             episodes=len(seeds),
             max_steps=max_steps,
+            longest_episode=int(getattr(agent, "longest_episode", 0)),
         )
         for w in range(n)
     ]
-    for share, found in zip(
-        shares, workers.map_groups(_run_share, shares, name="evaluation"), strict=True
-    ):
+    with _passed_on(interruption, workers.worker_pids):
+        parts = workers.map_groups(_run_share, shares, name="evaluation")
+    if None in parts:
+        raise EvaluationInterrupted("the evaluation was interrupted")
+    for share, found in zip(shares, parts, strict=True):
         which = list(share.seeds)
-        result.returns[which] = found.returns[which]
-        result.lengths[which] = found.lengths[which]
+        for name in ("returns", "lengths", "cut"):
+            getattr(result, name)[which] = getattr(found, name)[which]
+    return replace(result, max_steps=max(found.max_steps for found in parts))
 
 
-def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
-    """Run a worker's episodes, inside it, in an environment beside those that it trains in."""
+@contextmanager
+def _passed_on(interruption: Interruption, pids: Sequence[int]) -> Iterator[None]:
+    """While entered, send the signal that ends an evaluation to the workers once it is requested.
+
+    It is sent again and again until the workers have answered, because a worker ignores it before
+    and after its episodes.
+    """
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(_WATCH_SECONDS):
+            if interruption.requested:
+                for pid in pids:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, _END_SIGNAL)
+
+    watcher = threading.Thread(target=watch, name="trpo_fast evaluation watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watcher.join()
+
+
+def _end_evaluation(number: int, frame: FrameType | None) -> None:
+    signal.signal(_END_SIGNAL, signal.SIG_IGN)  # once is enough: the environment is being closed
+    raise EvaluationInterrupted
+
+
+def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult | None:
+    """Run a worker's episodes, inside it, in an environment beside those that it trains in.
+
+    Returns None if the parent has asked for an end.
+    """
+    try:
+        before = signal.signal(_END_SIGNAL, _end_evaluation)
+        try:
+            return _play_share(sampler, share)
+        finally:
+            signal.signal(_END_SIGNAL, before)
+    except EvaluationInterrupted:
+        return None
+
+
+def _play_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
     result = empty_result(share.episodes, None, share.max_steps)
     if not share.seeds:
         return result
@@ -327,7 +252,9 @@ def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
         return to_env(action)[0]
 
     with sampler.spare_environment(share.make) as environment:
-        _run_episodes(act, environment, share.seeds, share.max_steps, result)
+        limit = max(share.longest_episode, step_limit(share.max_steps, environment))
+        result = replace(result, max_steps=share.max_steps or limit)
+        run_episodes(act, environment, share.seeds, result)
     return result
 
 

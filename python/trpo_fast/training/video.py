@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..extras import import_extra
-from .evaluation import (
+from .episodes import (
     EvaluationResult,
     Policy,
     act_function,
     empty_result,
-    episode_rewards,
     episode_seeds,
-    opened,
-    own_environment,
+    play,
+    step_limit,
 )
+from .evaluation import opened, own_environment
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -89,12 +90,7 @@ def record_video(
 
     def frames(environment: Env[Any, Any]) -> Iterator[Frame]:
         for episode, episode_seed in enumerate(episode_seeds(seed, episodes)):
-            observation, _ = environment.reset(seed=episode_seed)
-            yield _frame(environment)
-            rewards = episode_rewards(act, environment, observation, episode)
-            for reward in islice(rewards, max_steps):
-                result.returns[episode] += reward
-                result.lengths[episode] += 1
+            for _ in play(act, environment, episode, episode_seed, result):
                 yield _frame(environment)
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +98,7 @@ def record_video(
     try:
         source = own_environment(policy, render_mode="rgb_array") if env is None else env
         with opened(source, render_mode="rgb_array") as environment:
+            result = replace(result, max_steps=step_limit(max_steps, environment, policy))
             rate = fps or float(environment.metadata.get("render_fps") or 30.0)
             encode(unfinished, frames(environment), rate)
         os.replace(unfinished, path)

@@ -1,0 +1,245 @@
+"""Whole episodes of a policy: how one is played, and what several of them returned."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..envs import EnvironmentFailure
+from ..envs.interface import one_number, reset_error_problem, reset_problem, step_problem
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+
+LEAST_MAX_STEPS = 10_000  # steps after which an episode without a time limit is cut
+_LARGEST_RESET_SEED = 2**31  # every environment accepts seeds below it
+
+
+class Predictor(Protocol):
+    """Whatever acts: an agent, or anything with the ``predict`` of Stable-Baselines3."""
+
+    def predict(self, observation: Any, *, deterministic: bool = ...) -> tuple[Any, Any]:
+        """Return the environment's action for one observation, and None.
+
+        Parameters
+        ----------
+        observation
+            As the environment gives it.
+        deterministic
+            True: the mode of the policy. False: a sample.
+        """
+
+
+Policy: TypeAlias = Predictor | Callable[[Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """Returns and lengths of n episodes.
+
+    The return of an episode is the plain sum of its rewards, neither discounted nor scaled.
+    """
+
+    returns: npt.NDArray[np.float64]
+    """(n,) sum of the rewards of each episode."""
+
+    lengths: npt.NDArray[np.int64]
+    """(n,) steps of each episode."""
+
+    cut: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(n,) whether each episode was cut before it had ended; none if left out."""
+
+    max_steps: int = 0
+    """Steps after which an episode was cut; 0 where there was no such number."""
+
+    def __post_init__(self) -> None:
+        if len(self.cut) != len(self.returns):
+            object.__setattr__(self, "cut", np.zeros(len(self.returns), np.bool_))
+
+    @property
+    def n_cut(self) -> int:
+        """Number of episodes that were cut before they had ended."""
+        return int(self.cut.sum())
+
+    @property
+    def cut_sentence(self) -> str:
+        """How many episodes were cut, and after how many steps; empty where none was."""
+        if self.n_cut == 0:
+            return ""
+        return f"{self.n_cut} of {len(self.returns)} cut after {self.max_steps:,} steps"
+
+    @property
+    def mean_return(self) -> float:
+        """Mean of the returns."""
+        return float(self.returns.mean())
+
+    @property
+    def std_return(self) -> float:
+        """Standard deviation of the returns over episodes (divided by n, not n - 1)."""
+        return float(self.returns.std())
+
+    @property
+    def mean_length(self) -> float:
+        """Mean of the lengths, in steps."""
+        return float(self.lengths.mean())
+
+    def __str__(self) -> str:
+        return (
+            f"return {self.mean_return:,.2f} ± {self.std_return:,.2f} over {len(self.returns)} "
+            f"episodes of {self.mean_length:,.1f} steps"
+            f"{', ' if self.n_cut else ''}{self.cut_sentence}"
+        )
+
+
+def step_limit(max_steps: int | None, env: Env[Any, Any], policy: object = None) -> int:
+    """Return the steps after which an episode is cut.
+
+    Parameters
+    ----------
+    max_steps
+        What the user asked for; None takes the largest of the following and 10,000.
+    env
+        Its ``spec.max_episode_steps`` is its own time limit, if it has one.
+    policy
+        Its ``longest_episode``, if it has one, is that of training, in steps.
+    """
+    if max_steps is not None:
+        return max_steps
+    own = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+    trained = getattr(policy, "longest_episode", 0)
+    return max(LEAST_MAX_STEPS, own or 0, int(trained))
+
+
+def run_episodes(
+    act: Callable[[Any], Any],
+    env: Env[Any, Any],
+    seeds: dict[int, int | None],
+    result: EvaluationResult,
+) -> None:
+    """Run these episodes, by their numbers, and write what they returned into the result."""
+    for episode, seed in seeds.items():
+        for _ in play(act, env, episode, seed, result):
+            pass
+
+
+def play(
+    act: Callable[[Any], Any],
+    env: Env[Any, Any],
+    episode: int,
+    seed: int | None,
+    result: EvaluationResult,
+) -> Iterator[None]:
+    """Play an episode, and write what it returned into the result; yields after reset and steps.
+
+    Parameters
+    ----------
+    act
+        From an observation to an action.
+    env
+        The environment.
+    episode
+        Number of the episode, from 0.
+    seed
+        Of the reset; None for the environment's own choice.
+    result
+        Written to at this episode. Its ``max_steps`` is where the episode is cut.
+
+    Raises
+    ------
+    ValueError
+        If a reward is NaN or infinite.
+    EnvironmentFailure
+        If the environment breaks Gymnasium's interface.
+    """
+    returned: Any = None
+    try:
+        returned = env.reset(seed=seed)
+    except TypeError as error:
+        problem = reset_error_problem(error)
+        if problem is None:
+            raise
+        raise EnvironmentFailure(f"evaluation episode {episode}: {problem}") from error
+    problem = reset_problem(returned)
+    if problem is not None:
+        raise EnvironmentFailure(f"evaluation episode {episode}: {problem}")
+    observation = returned[0]
+    yield
+    for step in range(result.max_steps):
+        returned = env.step(act(observation))
+        try:
+            observation, reward, terminated, truncated, _ = returned
+            number = reward if type(reward) is float else one_number(reward)
+            ended = bool(terminated or truncated)
+        except (TypeError, ValueError) as error:
+            problem = step_problem(returned) or str(error)
+            raise EnvironmentFailure(
+                f"step {step} of evaluation episode {episode}: {problem}"
+            ) from error
+        if not math.isfinite(number):
+            raise ValueError(
+                f"reward: expected a finite number, got {number} at step {step} of evaluation "
+                f"episode {episode}; does the environment fail for some action?"
+            )
+        result.returns[episode] += number
+        result.lengths[episode] += 1
+        yield
+        if ended:
+            return
+    result.cut[episode] = True
+
+
+def episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
+    """Return the seed of each episode's reset, in [0, 2**31), drawn from ``seed``; or None for all."""
+    if seed is None:
+        return [None] * episodes
+    stream = np.random.Generator(np.random.Philox(seed))
+    return [int(s) for s in stream.integers(_LARGEST_RESET_SEED, size=episodes)]
+
+
+def act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
+    """Return a function from one observation to the environment's action.
+
+    Raises
+    ------
+    TypeError
+        If ``policy`` has no ``predict`` and cannot be called.
+    """
+    predict = getattr(policy, "predict", None)
+    if predict is not None:
+        return lambda observation: predict(observation, deterministic=deterministic)[0]
+    if callable(policy):
+        return policy
+    raise TypeError(
+        "policy: expected an agent with predict(), or a function from an observation to an "
+        f"action, got {type(policy).__name__}"
+    )
+
+
+def empty_result(episodes: int, seed: int | None, max_steps: int | None) -> EvaluationResult:
+    """Return a result of zeros for so many episodes; ValueError if a number is out of range."""
+    _check("episodes", episodes, 1)
+    if seed is not None:
+        _check("seed", seed, 0)
+    if max_steps is not None:
+        _check("max_steps", max_steps, 1)
+    return EvaluationResult(
+        np.zeros(episodes, np.float64),
+        np.zeros(episodes, np.int64),
+        np.zeros(episodes, np.bool_),
+        max_steps or 0,
+    )
+
+
+def _check(name: str, value: int, least: int) -> None:
+    try:
+        wrong = isinstance(value, bool) or operator.index(value) < least
+    except TypeError:
+        wrong = True
+    if wrong:
+        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
