@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import trpo_fast
+
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(ROOT))  # for `import benchmarks`
@@ -180,6 +182,23 @@ def test_family_counts_children() -> None:
         assert (peak_memory(os.getpid()) or 0.0) > (peak_memory(child.pid) or 0.0) > 1e6
         child.communicate(b"\n")
     assert children_cpu_seconds(os.getpid()) - before >= 0.25  # waited for
+
+
+# ---- versions.py
+
+
+def test_a_version_beside_itself(tmp_path: Path) -> None:
+    package = Path(trpo_fast.__file__).parents[1]
+    out = run(
+        "speed/versions.py", "--before", str(package), "--rounds", "1", "--parts",
+        "product,update,CartPole-v1", folder=tmp_path,
+    )  # fmt: skip
+    figures = [line.split()[:-4] for line in out.splitlines()[1:] if " to " in line]
+    assert [" ".join(figure) for figure in figures] == [
+        "product", "update", "CartPole-v1 rollout", "CartPole-v1 training",
+    ]  # fmt: skip
+    wrong = run("speed/versions.py", "--before", str(tmp_path), folder=tmp_path, code=2)
+    assert "--before: expected a folder that holds trpo_fast" in wrong
 
 
 # ---- acting.py
