@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from trpo_fast.envs import (
+    EnvironmentFailure,
     ObservationEncoder,
     copy_environment,
     environment_name,
@@ -119,7 +120,7 @@ def test_a_warning_about_a_model_is_said_once(monkeypatch: pytest.MonkeyPatch) -
     assert len(opened.environments) == 3
     assert mujoco.said == ["an attribute is deprecated"]
     copy_environment(mujoco.make)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(EnvironmentFailure, match="ZeroDivisionError"):
         copy_environment(lambda: 1 // 0)
     assert mujoco.handler == handler
     assert len(mujoco.said) == 1

@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from observation_spaces import OBSERVATION_SPACES
 
+from observation_spaces import OBSERVATION_SPACES
 from trpo_fast.envs import ObservationEncoder
 
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 from gymnasium import spaces
-from observation_spaces import OBSERVATION_SPACES
 
+from observation_spaces import OBSERVATION_SPACES
 from trpo_fast.envs import describe_spaces, spaces_mismatch
 
 

@@ -1,6 +1,15 @@
-"""What can be wrong with an environment, as exceptions that name it."""
+"""What can be wrong with an environment: exceptions that name it, and where it went wrong."""
 
 from __future__ import annotations
+
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class EnvironmentFailure(RuntimeError):
@@ -11,8 +20,60 @@ class ObservationError(ValueError):
     """An observation that does not belong to the observation space."""
 
 
-def unsupported_space(kind: str, space: object, supported: str) -> TypeError:
-    """The error about a space that no policy can read or act in.
+def is_of_old_gym(value: object) -> bool:
+    """Return whether an object's class, or one of its bases, is of `gym`, Gymnasium's forerunner."""
+    return any(base.__module__.partition(".")[0] == "gym" for base in type(value).__mro__)
+
+
+def error_sentence(error: BaseException) -> str:
+    """Say what an environment's code raised, and where in it.
+
+    Parameters
+    ----------
+    error
+        The exception, with its traceback.
+
+    Returns
+    -------
+    str
+        Such as ``KeyError: 'goal' (plant.py, line 12, in step)``.
+    """
+    text = " ".join(str(error).split())
+    place = place_of(error)
+    return f"{type(error).__name__}{f': {text}' if text else ''}{f' ({place})' if place else ''}"
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an exception came up: the last line of a user's file, or else of a library.
+
+    Parameters
+    ----------
+    error
+        The exception, with its traceback.
+
+    Returns
+    -------
+    str
+        Such as ``plant.py, line 12, in step``; empty if only this package is on the way.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
+    if not frames:
+        return ""
+    own = [frame for frame in frames if not _is_of_a_library(frame.filename)]
+    frame = (own or frames)[-1]
+    return f"{_short(frame.filename)}, line {frame.lineno}, in {frame.name}"
+
+
+def is_of_users_code(error: BaseException) -> bool:
+    """Return whether an exception passed through code that is neither ours nor a library's."""
+    return any(
+        not _is_ours(f.filename) and not _is_of_a_library(f.filename)
+        for f in traceback.extract_tb(error.__traceback__)
+    )
+
+
+def unsupported_space(kind: str, space: Any, supported: str) -> TypeError:
+    """Return the error about a space that no policy can read or act in.
 
     Parameters
     ----------
@@ -23,8 +84,54 @@ def unsupported_space(kind: str, space: object, supported: str) -> TypeError:
     supported
         The spaces that are supported, as words.
     """
-    return TypeError(
-        f"{kind} space: {space} is not supported; expected {supported}. "
-        f"Wrap the environment (gymnasium.{kind.capitalize()}Wrapper) so that its {kind} space is "
-        "one of these"
-    )
+    wrapper = f"gymnasium.{kind.capitalize()}Wrapper"
+    remedy = f"Wrap the environment ({wrapper}) so that its {kind} space is one of these"
+    leaves = list(_leaves(space, ""))
+    old = next((leaf for _, leaf in leaves if is_of_old_gym(leaf)), None)
+    texts = [name for name, leaf in leaves if type(leaf).__name__ == "Text"]
+    if old is not None:
+        remedy = (
+            f"it is a space of the old gym: make it of gymnasium.spaces.{type(old).__name__}, or "
+            "wrap the environment with shimmy"
+        )
+    elif kind == "observation" and texts:
+        what = f"its part {texts[0]} is a text" if texts[0] else "it is a text"
+        remedy = (
+            f"{what}: wrap the environment so that it is left out or encoded "
+            "(gymnasium.wrappers.FilterObservation; of MiniGrid, minigrid.wrappers.FlatObsWrapper "
+            "or ImgObsWrapper)"
+        )
+    return TypeError(f"{kind} space: {space} is not supported; expected {supported}. {remedy}")
+
+
+def _leaves(space: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a space that have none themselves, with the way to them."""
+    parts = getattr(space, "spaces", None)
+    if isinstance(parts, Mapping):
+        for key, part in parts.items():
+            yield from _leaves(part, f"{name}[{key!r}]")
+    elif isinstance(parts, (tuple, list)):
+        for k, part in enumerate(parts):
+            yield from _leaves(part, f"{name}[{k}]")
+    else:
+        yield name, space
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).is_absolute() and _PACKAGE in Path(file).resolve().parents
+
+
+def _is_of_a_library(file: str) -> bool:
+    if file.startswith("<frozen"):
+        return True
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return "site-packages" in file or any(file.startswith(f + os.sep) for f in folders)
+
+
+def _short(file: str) -> str:
+    """Return a path relative to the working folder where it lies in it."""
+    try:
+        return str(Path(file).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return file

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .errors import EnvironmentFailure, error_sentence, is_of_old_gym
+
 if TYPE_CHECKING:
     import gymnasium
     from gymnasium.vector import VectorEnv
@@ -61,6 +63,8 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
         If the module of the id, or a package that the environment needs, is missing.
     TypeError
         If `source`, or what the callable returns, is no environment.
+    EnvironmentFailure
+        If the construction raised anything else; what it raised, and where, is named.
     """
     import gymnasium
     from gymnasium.vector import VectorEnv
@@ -87,15 +91,51 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
     if not callable(source):
         raise TypeError(
             f"env: expected a Gymnasium id, an Env, a VectorEnv or a callable that returns an Env, "
-            f"got {type(source).__name__}"
+            f"got {type(source).__name__}{_foreign_remedy(source)}"
         )
-    made = source()
+    made = _called(source)
     if not isinstance(made, gymnasium.Env):
+        remedy = _foreign_remedy(made) or "; does the function end with `return env`?"
         raise TypeError(
-            f"env: the factory must return a gymnasium.Env, got {type(made).__name__}; "
-            "does the function end with `return env`?"
+            f"env: the factory must return a gymnasium.Env, got {type(made).__name__}{remedy}"
         )
     return made
+
+
+def _called(factory: Callable[[], Any]) -> Any:
+    """Call a user's factory; what it raises names the factory and the place."""
+    try:
+        return factory()
+    except Exception as error:
+        raise _construction_error(environment_name(factory), error) from error
+
+
+def _construction_error(name: str, error: Exception) -> Exception:
+    """Return the exception about an environment whose construction raised; its kind is kept."""
+    sentence = f"environment {name!r} cannot be made: {error_sentence(error)}"
+    for kind in (ImportError, ValueError, TypeError, MemoryError):
+        if isinstance(error, kind):
+            return kind(sentence)
+    return EnvironmentFailure(sentence)
+
+
+def _foreign_remedy(made: object) -> str:
+    """Return how to convert an environment of another interface, if it is one; or nothing."""
+    if is_of_old_gym(made):
+        return (
+            ": it is an environment of the old gym, not of gymnasium; convert it with "
+            'gymnasium.make("GymV26Environment-v0", env=...) or "GymV21Environment-v0" of the '
+            "package shimmy, or derive its class from gymnasium.Env"
+        )
+    homes = {base.__module__.partition(".")[0] for base in type(made).__mro__}
+    if "pettingzoo" in homes:
+        return (
+            ": it is an environment of PettingZoo; supersuit.pettingzoo_env_to_vec_env_v1 and "
+            "supersuit.concat_vec_envs_v1 make a vector environment of a parallel one"
+        )
+    if "dm_env" in homes or "dm_control" in homes:
+        return ": it is an environment of dm_env; shimmy makes a gymnasium.Env of it"
+    return ""
 
 
 def copy_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any]:
@@ -230,7 +270,7 @@ def open_environments(
         return OpenedEnvironments(name, (make_environment(source, **kwargs),))
     if callable(source) and not kwargs:
         # a factory may make a whole vector environment
-        first = source()
+        first = _called(source)
         if isinstance(first, VectorEnv):
             return OpenedEnvironments(environment_name(first), vector_env=first)
         made = [make_environment(lambda: first)]
@@ -280,6 +320,8 @@ def _make_from_id(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any
         ) from error
     except gymnasium.error.Error as error:
         raise ValueError(f"environment {env_id!r} cannot be made: {error}") from error
+    except Exception as error:
+        raise _construction_error(env_id, error) from error
 
 
 def _register_atari(env_id: str) -> None:
