@@ -85,10 +85,11 @@ def shared_names(root: Path) -> Iterator[str]:
     """Files of tests/ that have the name of another one."""
     first: dict[str, Path] = {}
     for path in sorted((root / "tests").rglob("*.py")):
-        if path.name not in ("__init__.py", "conftest.py") and "support" not in path.relative_to(root).parts:
-            other = first.setdefault(path.name, path.relative_to(root))
-            if other != path.relative_to(root):
-                yield f"{path.relative_to(root)}: {other} has the same name"
+        place = path.relative_to(root)
+        if path.name in ("__init__.py", "conftest.py") or "support" in place.parts:
+            continue
+        if (other := first.setdefault(path.name, place)) != place:
+            yield f"{place}: {other} has the same name"
 
 
 def check(root: Path = ROOT) -> list[str]:

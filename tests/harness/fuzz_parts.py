@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import reference
 
+import reference
 from harness.fuzz_inputs import Array, Rng, extreme, usual
 from harness.fuzz_policy import (
     Drawn,

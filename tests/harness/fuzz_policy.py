@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import reference
 
+import reference
 from harness.fuzz_inputs import Array, Rng, usual
 from trpo_fast import core
 

@@ -5,7 +5,7 @@
 
 Builds the package with the CMake preset of that name into a temporary environment, which takes
 everything else from the present one, and runs the tests in it. What follows is for pytest:
-`sanitize.py thread -x tests/test_core_gae.py`. The variable CXX names another compiler, for example
+`sanitize.py thread -x tests/core/test_gae.py`. The variable CXX names another compiler, for example
 CXX=clang++-19.
 
 GCC's OpenMP runtime synchronises threads in ways that no sanitizer sees, so each of its regions
@@ -26,16 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = [
-    *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").glob("test_core_*.py")),
-    *(f"tests/test_{name}.py" for name in ("golden", "threads", "levels", "relatives", "vine")),
-]
+TESTS = (
+    "tests/core",
+    "tests/algorithms",
+    *(f"tests/promises/test_{name}.py" for name in ("golden", "threads", "levels")),
+)
 LEFT_OUT = (
     # memory, of which a sanitizer needs its own
-    "tests/test_threads.py::test_an_update_allocates_nothing_once_its_size_was_seen",
-    "tests/test_threads.py::test_memory_of_a_large_update_stays_within_the_budget",
+    "tests/promises/test_threads.py::test_an_update_allocates_nothing_once_its_size_was_seen",
+    "tests/promises/test_threads.py::test_memory_of_a_large_update_stays_within_the_budget",
     # how well one seed learns hangs on the last digits, which another compiler rounds in its way
-    "tests/test_vine.py::test_cartpole_learns_by_vine",
+    "tests/algorithms/test_vine.py::test_cartpole_learns_by_vine",
 )
 
 

@@ -6,8 +6,8 @@ import functools
 from typing import Any
 
 import numpy as np
-import reference
 
+import reference
 from trpo_fast import core
 
 Array = np.ndarray[Any, np.dtype[Any]]
