@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from trpo_fast import cli
+from definitions import defines, resolve
 from trpo_fast.algorithms import ALGORITHMS, PAGES, algorithm_class, page
+from trpo_fast.cli.arguments import Train, parse
 from trpo_fast.config import TRPOConfig
 
 ROOT = Path(__file__).parents[2]
@@ -51,27 +50,6 @@ def test_a_page_has_its_parts_and_fits_two_screens(name: str) -> None:
     assert "\\" not in text
 
 
-def resolve(reference: str) -> Any:
-    """The object behind a dotted name: a module, then attributes; fields of dataclasses count."""
-    names = reference.split(".")
-    for cut in range(len(names), 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(names[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for name in names[cut:]:
-            found = getattr(found, name)
-        return found
-    raise AssertionError(reference)
-
-
-def defines(source: str, name: str) -> bool:
-    """Whether a file of C++ or Python has a definition of a function or class of this name."""
-    cpp = rf"^(?!\s*(//|return\b))[\w:<>*&,\s]*[\w>*&]\s+(?:[\w<>:]+::)?{name}\s*\([^;]*?\{{"
-    python = rf"^\s*(?:def|class)\s+{name}\b"
-    return bool(re.search(f"{cpp}|{python}", source, flags=re.MULTILINE))
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_every_reference_to_code_resolves(name: str) -> None:
     references = 0
@@ -99,7 +77,7 @@ def test_every_reference_to_code_resolves(name: str) -> None:
 
 
 def test_the_finder_of_definitions_is_no_rubber_stamp() -> None:
-    source = (ROOT / "cpp/src/policy_update.cpp").read_text(encoding="utf-8")
+    source = (ROOT / "cpp/src/trust_region_update.cpp").read_text(encoding="utf-8")
     assert defines(source, "solve")
     assert defines(source, "ascend")
     assert not defines(source, "backtracking_line_search")  # called there, defined elsewhere
@@ -116,8 +94,8 @@ def test_every_command_parses(name: str) -> None:
     for line in "".join(blocks).splitlines():
         program, *arguments = shlex.split(line)
         if program == "trpo-fast":
-            command = cli._parse(arguments)
-            assert isinstance(command, cli.Train)
+            command = parse(arguments)
+            assert isinstance(command, Train)
             algorithm_class(command.algorithm).config_type.from_dict(command.config.to_dict())
             if name in ALGORITHMS:
                 assert command.algorithm == name
