@@ -36,11 +36,11 @@ gymnasium.register("Sized-v0", Sized)
 @pytest.fixture
 def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A user's module of environments that cannot be made; returns its name."""
-    (tmp_path / "plant_of_a_user.py").write_text(PLANT)
+    name = f"plant_of_{tmp_path.name}"  # a module of its own for every test
+    (tmp_path / f"{name}.py").write_text(PLANT)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "plant_of_a_user", raising=False)
-    return "plant_of_a_user"
+    return name
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
@@ -54,7 +54,7 @@ def test_a_constructor_that_raises_is_named_with_its_place(plant: str, n_workers
 
 
 def test_the_kind_of_a_constructor_error_is_kept(plant: str) -> None:
-    with pytest.raises(ValueError, match=r"ValueError: no plant of size 3 \(plant_of_a_user.py"):
+    with pytest.raises(ValueError, match=rf"ValueError: no plant of size 3 \({plant}\.py"):
         make_environment(f"{plant}:Sized-v0", size=3)
     with pytest.raises(TypeError, match="cannot be made: TypeError"):
         make_environment(f"{plant}:Sized-v0", colour="red")
