@@ -28,8 +28,9 @@ class Sized(gymnasium.Env):
     def __init__(self, size):
         raise ValueError(f"no plant of size {size}")
 
-gymnasium.register("Plant-v0", Plant)
-gymnasium.register("Sized-v0", Sized)
+for name, made in {"Plant-v0": Plant, "Sized-v0": Sized}.items():
+    gymnasium.registry.pop(name, None)
+    gymnasium.register(name, made)
 """
 
 
