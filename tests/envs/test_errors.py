@@ -28,9 +28,8 @@ class Sized(gymnasium.Env):
     def __init__(self, size):
         raise ValueError(f"no plant of size {size}")
 
-for name, made in {"Plant-v0": Plant, "Sized-v0": Sized}.items():
-    gymnasium.registry.pop(name, None)
-    gymnasium.register(name, made)
+gymnasium.register("Plant-v0", Plant)
+gymnasium.register("Sized-v0", Sized)
 """
 
 
@@ -41,6 +40,8 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / f"{name}.py").write_text(PLANT)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    for registered in ("Plant-v0", "Sized-v0"):
+        gymnasium.registry.pop(registered, None)
     return name
 
 
