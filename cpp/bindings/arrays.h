@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "trpo_fast/distribution.h"
 #include "trpo_fast/network.h"
@@ -88,10 +89,11 @@ Actions<Scalar> actions_of(const DistributionSpec& spec, const py::array& array,
         "actions: expected a C-contiguous int32 array for a discrete distribution.");
   actions.discrete = static_cast<const std::int32_t*>(array.data());
   const int dim = spec.action_dim();
+  std::vector<int> choices_of;
+  for (int i = 0; i < dim; ++i) choices_of.push_back(spec.choices(i));
   for (Index n = 0; n < rows; ++n) {
     for (int i = 0; i < dim; ++i) {
-      const int choices =
-          spec.kind == DistributionKind::kBernoulli ? 2 : spec.sizes[static_cast<std::size_t>(i)];
+      const int choices = choices_of[static_cast<std::size_t>(i)];
       const std::int32_t a = actions.discrete[n * dim + i];
       if (a < 0 || a >= choices)
         throw py::value_error("actions: expected integers in [0, " + std::to_string(choices) +

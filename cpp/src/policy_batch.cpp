@@ -180,8 +180,7 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
   const Index tile_bytes = std::max<Index>(1, w_->tile_size() * Index{sizeof(Scalar)});
   w_->cached_tiles = std::min(w_->tiling.tiles, std::max<Index>(0, activation_budget) / tile_bytes);
   w_->form = form;
-  w_->has_metric =
-      form != FisherForm::kIdentity && policy.spec().kind != DistributionKind::kGaussian;
+  w_->has_metric = form != FisherForm::kIdentity && !policy.spec().constant_metric();
   const bool has_scores = form == FisherForm::kEmpirical;
   w_->thread_size = w_->tile_size() + 2 * kTileRows * w_->stride + k.scratch_size(shape);
   w_->cache.reserve(w_->cached_tiles * w_->tile_size());
