@@ -31,8 +31,8 @@ states from files that you trust.
 
 from __future__ import annotations
 
-from ._nodes import SnapshotError
-from ._snapshot import (
+from .nodes import SnapshotError
+from .snapshot import (
     Snapshot,
     Snapshotter,
     check_replay,

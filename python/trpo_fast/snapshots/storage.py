@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._nodes import (
+from .nodes import (
     CONTAINERS,
     MAPPINGS,
     MISSING,

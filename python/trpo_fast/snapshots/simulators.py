@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._nodes import (
+from .nodes import (
     ALENode,
     Array,
     SnapshotError,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._nodes import (
+from .nodes import (
     BIT_GENERATORS,
     CONTAINER_NAMES,
     CONTAINERS,
@@ -40,7 +40,7 @@ from ._nodes import (
     is_python_object,
     slot_names,
 )
-from ._simulators import Simulators
+from .simulators import Simulators
 
 
 class Recorder:

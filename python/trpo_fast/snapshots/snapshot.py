@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from ._graph import Recorder, Restorer
-from ._nodes import (
+from .graph import Recorder, Restorer
+from .nodes import (
     Array,
     Node,
     SnapshotError,
     attributes_of,
 )
-from ._simulators import Simulators
-from ._storage import Reader, Writer
+from .simulators import Simulators
+from .storage import Reader, Writer
 
 if TYPE_CHECKING:
     import gymnasium
