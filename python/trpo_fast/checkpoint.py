@@ -54,8 +54,8 @@ def save_checkpoint(
     Parameters
     ----------
     path
-        The file; missing folders are created. A good checkpoint already there is kept as
-        ``<name>.previous``.
+        The file; missing folders are created, and of a symbolic link its target is meant. A good
+        checkpoint already there is kept as ``<name>.previous``.
     tensors
         Arrays by name; floating point, integer or boolean, any shape.
     metadata
@@ -64,10 +64,10 @@ def save_checkpoint(
     Raises
     ------
     CheckpointError
-        if something cannot be stored, the disk is full or the folder cannot be written; whatever
-        stood at ``path`` is intact then.
+        if something cannot be stored, the disk is full, the folder cannot be written, or a folder,
+        a pipe or a device stands there; whatever stood at ``path`` is intact then.
     """
-    target = Path(path)
+    target = _regular_target(Path(path))
     data = _encode(tensors, metadata)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -268,6 +268,30 @@ def _remedy(source: Path) -> str:
 
 
 # ---- files
+
+
+def _regular_target(path: Path) -> Path:
+    """The file to write, behind links; refused where something else than a file stands there."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    for file in (target, _previous(target)):
+        try:
+            mode = file.lstat().st_mode
+        except OSError:  # not there, or not to be seen: writing will tell
+            continue
+        if not stat.S_ISREG(mode):
+            raise CheckpointError(
+                f"checkpoint: expected {file} to be a file or not to be there, got "
+                f"{_kind(mode)}; choose another path"
+            )
+    return target
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    return "a pipe, a socket or a device"
 
 
 def _previous(target: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,12 @@ def deterministic_mdp(n_states: int = 5, n_actions: int = 3, seed: int = 0) -> t
 def sampler_of(
     env: Any, options: VineOptions, policy: core.Policy, gamma: float = 0.9, n_envs: int = 1
 ) -> VineSampler:
-    environments = [env() if callable(env) else env for _ in range(n_envs)]
-    return growing(InProcessSampler(environments, dtype=policy.dtype), options, policy, gamma)
+    def make() -> Any:
+        return env() if callable(env) else copy.deepcopy(env)
+
+    environments = [make() for _ in range(n_envs)]
+    trunk = InProcessSampler(environments, dtype=policy.dtype, make_copy=make)
+    return growing(trunk, options, policy, gamma)
 
 
 def growing(
@@ -656,7 +661,15 @@ def test_environment_without_restorable_state() -> None:
             SnapshotError, match="vine sampling goes back to saved states, but"
         ) as e:
             VineTRPO(Stateless, n_workers=n_workers, n_envs=2)
-        assert r"env.stream is a builtins.generator" in sentence(e)
+        assert "Stateless.stream (type generator) cannot be stored" in sentence(e)
+
+
+def test_an_object_is_not_tried_out() -> None:
+    """Promise: nothing but training steps a training environment."""
+    with pytest.raises(SnapshotError, match="only tried on a separate copy") as e:
+        VineTRPO(Noise(), batch_size=64)
+    sentence(e)
+    VineTRPO(gym.make("CartPole-v1"), batch_size=64).close()  # Gymnasium makes another one
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ from trpo_fast.snapshots import (
     restore,
     save_environments,
     take,
-    why_not_storable,
 )
 
 ale_py = pytest.importorskip("ale_py")
@@ -318,7 +317,6 @@ def test_deepcopy_is_the_second_way() -> None:
     env.extra = Count(3)  # type: ignore[attr-defined]
     snapshotter = Snapshotter.for_environment(env)
     assert snapshotter.method == "deepcopy"
-    assert snapshotter.why_not_storable is not None
     env.reset(seed=0)
     snapshot = snapshotter.take()
     original = play(env, [0] * 9)
@@ -326,7 +324,7 @@ def test_deepcopy_is_the_second_way() -> None:
         snapshotter.restore(snapshot)
         assert play(env, [0] * 9) == original
     assert not snapshot.is_storable
-    with pytest.raises(SnapshotError, match=r"snapshot: .* only pickle could store"):
+    with pytest.raises(SnapshotError, match=r"can only be copied as a whole, which no file holds"):
         snapshot.to_arrays()
     with pytest.raises(SnapshotError, match="goes back only into the environment"):
         restore(Opaque(Ladder()), snapshot)
@@ -334,9 +332,9 @@ def test_deepcopy_is_the_second_way() -> None:
 
 def test_what_cannot_be_saved_is_refused_in_one_sentence() -> None:
     env = Opaque(float(i) for i in range(10**6))
-    with pytest.raises(SnapshotError, match=r"env\.part is a builtins\.generator") as caught:
+    with pytest.raises(SnapshotError, match=r"Opaque\.part \(type generator\) cannot") as caught:
         Snapshotter.for_environment(env)
-    assert "environment Opaque: its state cannot be saved and restored" in str(caught.value)
+    assert "the state of Opaque cannot be saved and restored" in str(caught.value)
     assert "copy.deepcopy fails with TypeError" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -347,12 +345,6 @@ class GlobalNoise(Opaque):
 
     def step(self, action: Any) -> Any:
         return np.array([np.random.random()]), 0.0, False, False, {}  # noqa: NPY002
-
-
-def test_why_not_storable() -> None:
-    assert why_not_storable(gym.make("Acrobot-v1")) is None
-    assert "only pickle" in str(why_not_storable(Opaque(Ladder())))
-    assert "does not replay" in str(why_not_storable(GlobalNoise()))
 
 
 def test_ale_py_that_cannot_write_states(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +364,9 @@ def test_ale_py_that_cannot_write_states(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_state_outside_the_environment_is_noticed() -> None:
-    with pytest.raises(SnapshotError, match=r"step 0 after a restored state does not replay.*np\."):
+    with pytest.raises(
+        SnapshotError, match=r"step 0 after a restored state of Gl.* does not replay.*np\."
+    ):
         check_replay(GlobalNoise())
 
 
@@ -399,7 +393,6 @@ def test_the_check_leaves_the_environment_as_it_was() -> None:
     play(alone, actions[:10])
     snapshotter = check_replay(env, 30)
     assert snapshotter.method == "attributes"
-    assert snapshotter.why_not_storable is None
     assert play(env, actions[10:]) == play(alone, actions[10:])
 
 
@@ -472,7 +465,9 @@ def test_another_environment_is_refused() -> None:
     heavier.reset(seed=0)
     with pytest.raises(SnapshotError, match="another MuJoCo model"):
         restore(heavier, snapshot)
-    with pytest.raises(SnapshotError, match=r"environment Opaque: env\.part is a builtins"):
+    with pytest.raises(
+        SnapshotError, match=r"Opaque\.part \(type Ladder_iterator\)|list_iterator|range_iterator"
+    ):
         save_environments([Opaque(iter(range(3)))])
     with pytest.raises(SnapshotError, match="expected 1, one an environment, got 0"):
         load_environments([cartpole], {})
@@ -509,8 +504,8 @@ def test_damaged_files_are_refused() -> None:
             outcomes["read"] += 1  # a number for another number
     assert not outcomes["several lines"]
     assert outcomes["refused"] > 500
-    with pytest.raises(SnapshotError, match="expected format 1, got 2"):
-        Snapshot.from_arrays(arrays, {**metadata, "format": 2})
+    with pytest.raises(SnapshotError, match="expected format 2, got 3"):
+        Snapshot.from_arrays(arrays, {**metadata, "format": 3})
     deep: Any = []
     for _ in range(100_000):
         deep = ["container", 0, "list", [deep], None]

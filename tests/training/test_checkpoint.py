@@ -338,8 +338,33 @@ def test_read_only_folder_is_one_sentence() -> None:
                 folder.chmod(0o700)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes and links")
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    pipe, real, link = tmp_path / "pipe", tmp_path / "folder" / "real", tmp_path / "link"
+    os.mkfifo(pipe)
+    with pytest.raises(CheckpointError, match="got a pipe, a socket or a device"):
+        save_checkpoint(pipe, make_tensors(), {})
+    assert pipe.is_fifo()
+    if os.geteuid() == 0:  # who may write /dev could replace what is there
+        with pytest.raises(CheckpointError, match="got a pipe, a socket or a device"):
+            save_checkpoint("/dev/null", make_tensors(), {})
+        assert Path("/dev/null").is_char_device()
+    # nor what stands where the one before is kept
+    os.mkfifo(tmp_path / "c.previous")
+    with pytest.raises(CheckpointError, match=r"c\.previous to be a file or not to be there"):
+        save_checkpoint(tmp_path / "c", make_tensors(), {})
+    assert not (tmp_path / "c").exists()
+    # a link stays one
+    save_checkpoint(real, make_tensors(0), {"seed": 0})
+    link.symlink_to(real)
+    save_checkpoint(link, make_tensors(1), {"seed": 1})
+    assert link.is_symlink()
+    assert load_checkpoint(real)[1] == {"seed": 1}
+    assert load_checkpoint(real.with_name("real.previous"))[1] == {"seed": 0}
+
+
 def test_path_that_is_a_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="choose another folder"):
+    with pytest.raises(CheckpointError, match="got a folder; choose another path"):
         save_checkpoint(tmp_path, make_tensors(), {})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -92,7 +93,7 @@ def make_sampler(
     import gymnasium
     from gymnasium.vector import VectorEnv
 
-    from ..envs import copy_environment, open_environments
+    from ..envs import copy_environment, maker_of, open_environments
 
     if n_workers is not None and operator.index(n_workers) < 0:
         raise ValueError(f"n_workers: expected at least 0, or None, got {n_workers}")
@@ -143,13 +144,14 @@ def make_sampler(
     opened = open_environments(env, n_envs=n_envs, env_kwargs=env_kwargs)
     if opened.vector_env is not None:
         return VectorEnvSampler(opened.vector_env, name=opened.name, **common)
-    remake = (
-        (lambda _: copy_environment(env, **dict(env_kwargs or {})))
-        if restart_crashed_environments
-        else None
+    make_copy = (
+        maker_of(env) if exists else partial(copy_environment, env, **dict(env_kwargs or {}))
     )
+    remake = (lambda _: make_copy()) if restart_crashed_environments and make_copy else None
     try:
-        return InProcessSampler(opened.environments, name=opened.name, remake=remake, **common)
+        return InProcessSampler(
+            opened.environments, name=opened.name, remake=remake, make_copy=make_copy, **common
+        )
     except BaseException:
         for environment in opened.environments:
             # an environment that the caller made is the caller's to close

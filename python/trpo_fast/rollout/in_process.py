@@ -41,6 +41,9 @@ class InProcessSampler(SamplerBase):
         remake: makes environment number e of the run anew. If given, an environment that raises or
             returns something wrong is replaced: the steps of its episode are dropped
             (`valid = False`), and `Rollout.crashes` says why.
+        make_copy: makes one more environment, the way these were made: whether their state can be
+            stored and restored is only tried on copies. None: nothing is tried, and their state
+            is not saved.
 
     Raises:
         ValueError: no environments, or different spaces.
@@ -56,7 +59,10 @@ class InProcessSampler(SamplerBase):
         dtype: npt.DTypeLike = "float32",
         state_dependent_std: bool = False,
         remake: Callable[[int], Any] | None = None,
+        make_copy: Callable[[], Any] | None = None,
     ) -> None:
+        from ..snapshots import StateKeeper
+
         if not environments:
             raise ValueError("environments: expected at least one, got none")
         first = environments[0]
@@ -78,6 +84,8 @@ class InProcessSampler(SamplerBase):
             state_dependent_std=state_dependent_std,
         )
         self.environments = list(environments)
+        self.make_copy = make_copy
+        self.keeper = StateKeeper(self.environments, make_copy)
         self.observer: Callable[[], object] | None = None  # called after every time step
         self._spare: Any = None
         self._remake = remake
@@ -85,11 +93,6 @@ class InProcessSampler(SamplerBase):
         self._to_env = self.action_adapter.step_converter(
             self.n_envs, self.observation_encoder.dtype
         )
-
-    @property
-    def groups(self) -> list[slice]:
-        """Which environments are stepped together: all of them."""
-        return [slice(0, self.n_envs)]
 
     def map_groups(
         self,
@@ -173,6 +176,7 @@ class InProcessSampler(SamplerBase):
         with contextlib.suppress(Exception):  # it is broken: what it says now tells nothing new
             self.environments[e].close()
         self.environments[e] = self._remake(self.first_index + e)
+        self.keeper.renewed(e)
         self._reset(e)
 
     def _step(

@@ -122,18 +122,15 @@ def environment_seed(seed: int, env: int, counter: int = 0) -> int:
     return int(np.random.SeedSequence([seed, env, counter]).generate_state(1)[0])
 
 
-def _save_environment(environment: Any) -> dict[str, Array]:
-    from ..snapshots import save_environments
+def save_states(sampler: Any) -> list[dict[str, Array]]:
+    """The states of the environments of an `InProcessSampler`; called where they are."""
+    states: list[dict[str, Array]] = sampler.keeper.save()
+    return states
 
-    return save_environments([environment])
 
-
-def _load_environment(environment: Any, given: tuple[int, dict[str, Array]]) -> None:
-    from ..snapshots import load_environments
-
-    seed, state = given
-    environment.reset(seed=seed)
-    load_environments([environment], state)
+def load_states(sampler: Any, given: Sequence[tuple[int, Mapping[str, Array]]]) -> None:
+    """Put the environments of an `InProcessSampler` into states; called where they are."""
+    sampler.keeper.load(given)
 
 
 def first_rows(budget: Budget) -> int:
@@ -224,7 +221,6 @@ class SamplerBase:
         self._started = False  # False: the environments must be reset before the next step
         self._first_steps = np.zeros(n_envs, np.int64)  # counters at the start of the rollout
         self._closed = False
-        self._replay_checked = False
         self._recovers = False  # crashed environments are replaced
         # what goes on from one rollout to the next
         self._counters = np.zeros(n_envs, np.uint64)  # actions drawn so far
@@ -242,6 +238,11 @@ class SamplerBase:
     def n_workers(self) -> int:
         """Worker processes that step the environments; 0: none."""
         return 0
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return []
 
     @property
     def policy(self) -> ActingPolicy | None:
@@ -372,28 +373,34 @@ class SamplerBase:
     def environment_state(self) -> dict[str, Array]:
         """What an exact resume needs beside `state_dict`: the state of every environment.
 
-        `observations` (E, O), what the next action will be chosen for, and
-        `environments.{e}.{name}`, see `trpo_fast.snapshots.save_environments`. Empty before the
-        first rollout and after a failed one, when the environments start anew anyway.
+        The environments are read, and nothing else, see `trpo_fast.snapshots.StateKeeper`.
 
-        Raises:
-            SnapshotError: the state of an environment cannot be saved; one sentence.
+        Returns
+        -------
+        dict
+            `observations` (E, O), what the next action will be chosen for, and
+            `environments.{e}.{name}`, what the keeper of environment e returns. Empty before the
+            first rollout, when the environments start anew anyway.
+
+        Raises
+        ------
+        SnapshotError
+            The state of an environment cannot be saved; a clause behind "because".
         """
-        if not self._started:
-            return {}
-        from ..snapshots import SnapshotError, why_not_storable
+        from ..snapshots import SnapshotError
 
+        if self._closed:
+            raise SnapshotError("the environments are closed")
+        if not self._started:
+            if self._counters.any():
+                raise SnapshotError("a rollout is under way or was broken off")
+            return {}
         state = {"observations": self._observations.copy()}
         try:
-            # once: does an environment go on from its stored state as it would have?
-            if not self._replay_checked:
-                reasons = [reason for reason in self.map_environments(why_not_storable) if reason]
-                if reasons:
-                    raise SnapshotError(reasons[0])
-                self._replay_checked = True
-            saved = self.map_environments(_save_environment)
+            groups = self.map_groups(save_states, name="saving the environments")
         except NotImplementedError as error:
             raise SnapshotError(str(error)) from None
+        saved = [arrays for group in groups for arrays in group]
         for e, arrays in enumerate(saved):
             state.update({f"environments.{e}.{name}": array for name, array in arrays.items()})
         return state
@@ -417,11 +424,46 @@ class SamplerBase:
             arrays = {k.removeprefix(prefix): a for k, a in state.items() if k.startswith(prefix)}
             seed = environment_seed(self._seed, self.first_index + e, int(self._counters[e]))
             given.append((seed, arrays))
-        self.map_environments(_load_environment, given)
+        try:
+            self.map_groups(
+                load_states, [given[group] for group in self.groups], name="loading environments"
+            )
+        except NotImplementedError as error:
+            from ..snapshots import SnapshotError
+
+            raise SnapshotError(str(error)) from None
         self._observations[:] = state["observations"]
         self._returns[:] = state["episode_returns"]
         self._lengths[:] = state["episode_lengths"]
         self._started = True
+
+    @property
+    def groups(self) -> list[slice]:
+        """Which environments are stepped together, one group a process."""
+        return [slice(0, self.n_envs)]
+
+    def map_groups(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any] | None = None,
+        *,
+        name: str = "map_groups",
+    ) -> list[Any]:
+        """Call a function on the sampler of each group, see `WorkerSampler.map_groups`.
+
+        Raises
+        ------
+        NotImplementedError
+            A vector environment, whose parts cannot be reached.
+        """
+        raise NotImplementedError(self._unreachable)
+
+    @property
+    def _unreachable(self) -> str:
+        return (
+            f"{self.name}: the environments inside a vector environment cannot be reached; pass an "
+            "id or a function that makes one environment"
+        )
 
     def map_environments(
         self, function: Callable[..., Any], arguments: Sequence[Any] | None = None
@@ -434,10 +476,7 @@ class SamplerBase:
         Raises:
             NotImplementedError: a vector environment, whose parts cannot be reached.
         """
-        raise NotImplementedError(
-            f"{self.name}: the environments inside a vector environment cannot be reached; pass an "
-            "id or a function that makes one environment"
-        )
+        raise NotImplementedError(self._unreachable)
 
     # --- for subclasses ---
 

@@ -20,6 +20,7 @@ this process or workers, saves the states and grows the branches; the result has
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -297,6 +298,11 @@ class VineSampler:
         """Processes that step the environments; 0: this one."""
         return self.trunk.n_workers
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return self.trunk.worker_pids
+
     def map_groups(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Call a function where the environments are, see `WorkerSampler.map_groups`."""
         return self.trunk.map_groups(*args, **kwargs)
@@ -371,6 +377,7 @@ class _Grower:
 
     def __init__(self, sampler: InProcessSampler) -> None:
         self._sampler = sampler
+        self._tried: Snapshotter | None = None
         self._snapshotters: dict[int, Snapshotter] = {}
         self._time_steps: Iterator[int] = iter(())  # of the trunk
         self._plan: dict[int, list[int]] = {}  # environments to save after each of them
@@ -431,14 +438,27 @@ class _Grower:
             self._snapshots.append((e, self._snapshotter(e).take()))
 
     def _snapshotter(self, e: int) -> Snapshotter:
-        """What saves environment e; environment 0 shows that it works, the others are alike."""
+        """What saves environment e, in a way that was seen to work on a copy of environment 0."""
         if e not in self._snapshotters:
-            env = self._sampler.environments[e]
-            first = self._snapshotters.get(0)
-            self._snapshotters[e] = (
-                Snapshotter.for_environment(env) if first is None else first.for_alike(env)
-            )
+            if self._tried is None:
+                self._tried = _tried_on_a_copy(self._sampler)
+            self._snapshotters[e] = self._tried.for_alike(self._sampler.environments[e])
         return self._snapshotters[e]
+
+
+def _tried_on_a_copy(sampler: InProcessSampler) -> Snapshotter:
+    """Find out on a separate copy how the environments of a sampler go back to a state."""
+    if sampler.make_copy is None:
+        raise SnapshotError(
+            "whether the environment goes back is only tried on a separate copy, and it was given "
+            "as an object that cannot be made again; pass a function that makes it"
+        )
+    separate = sampler.make_copy()
+    try:
+        return Snapshotter.for_environment(separate)
+    finally:
+        with contextlib.suppress(Exception):  # the copy has served
+            separate.close()
 
 
 class _BranchStepper:

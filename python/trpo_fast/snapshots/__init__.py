@@ -8,49 +8,55 @@ a checkpoint.
 How it works
 ------------
 An environment is a graph of Python objects: wrappers, the environment itself, what it holds.
-`take` walks it and copies every value that can change: numbers, strings, arrays, containers, the
-attributes of Python objects, NumPy and Python random generators. Simulators written in another
-language have a state of their own and a handler each:
+`take` walks it and copies every value that can change: numbers, texts, arrays, containers, the
+attributes of Python objects, NumPy and Python random generators. No method or property of them is
+called. Simulators written in another language have a state of their own and a handler each:
 
 * MuJoCo: the integration state (`mj_getState`), and the computed float arrays of `mjData`, because
   environments read body positions that were computed one substep before the state;
 * the Arcade Learning Environment: its state clone with the random generator, and the last action,
-  which the clone leaves out although sticky actions repeat it (see `_sticky_action`).
+  which the clone leaves out although sticky actions repeat it (see `simulators`).
 
 What cannot change is left alone: functions, classes, specs, models, windows. Anything else (a Box2D
-world, a socket) cannot be walked; then `copy.deepcopy` of the whole environment is the second way.
+world, a socket) cannot be walked, and is named in the `SnapshotError`.
 
-No way is trusted before `check_replay` has seen it replay. The check cannot see state that its
-steps never touch; state outside the object (a module's variable, a server) is not saved.
+Whose the environments are
+--------------------------
+Training environments belong to training. A save reads them; a resume resets them and writes them;
+nothing else touches them. Whether an environment goes on from a stored state is tried on separate
+copies (`try_out`), made the way it was made; where none can be made, nothing is tried, and episodes
+start anew after a resume. The trial cannot see state that its steps never touch; state outside the
+object (a module's variable, a server) is not saved.
+
+What a constructor set is configuration, not state: it belongs to the environment at hand.
+`StateKeeper` notes it before the first reset and stores it beside the state; where it differs at a
+resume, episodes start anew and the message names what differs.
 
 `Snapshot.to_arrays` gives arrays and plain JSON values, without pickle. Reading them back makes no
 object of any class and runs no code: values are written into an environment that was made the same
-way. ALE's bytes are read by ALE, which does not defend itself against forged ones: restore Atari
-states from files that you trust.
+way. Every number that NumPy or a simulator would take for a place in memory is checked first.
 """
 
 from __future__ import annotations
 
+from .configuration import configuration_of
+from .keeper import StateKeeper
 from .nodes import SnapshotError
-from .snapshot import (
-    Snapshot,
-    Snapshotter,
-    check_replay,
-    load_environments,
-    restore,
-    save_environments,
-    take,
-    why_not_storable,
-)
+from .replay import Snapshotter, check_replay
+from .snapshot import Snapshot, load_environments, restore, save_environments, take
+from .trial import Trial, try_out
 
 __all__ = [
     "Snapshot",
     "SnapshotError",
     "Snapshotter",
+    "StateKeeper",
+    "Trial",
     "check_replay",
+    "configuration_of",
     "load_environments",
     "restore",
     "save_environments",
     "take",
-    "why_not_storable",
+    "try_out",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import fractions
@@ -10,7 +11,6 @@ import pathlib
 import re
 import types
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -196,55 +196,127 @@ MISSING: Any = object()
 _POINTER = tuple.__itemsize__
 
 
+# What stands behind `type(x).__mro__` and its like, read without asking the class: a metaclass, or
+# a class of another language without `__module__`, may raise or do anything there.
+_MRO = type.__dict__["__mro__"].__get__
+_CLASS_DICT = type.__dict__["__dict__"].__get__
+_MODULE = type.__dict__["__module__"].__get__
+_NAME = type.__dict__["__name__"].__get__
+_QUALIFIED_NAME = type.__dict__["__qualname__"].__get__
+_BASIC_SIZE = type.__dict__["__basicsize__"].__get__
+_ITEM_SIZE = type.__dict__["__itemsize__"].__get__
+
+
+def bases_of(cls: type) -> tuple[type, ...]:
+    """The method resolution order of a class."""
+    bases: tuple[type, ...] = _MRO(cls)
+    return bases
+
+
+def module_of(cls: type) -> str:
+    """The module of a class; an empty text where it has none."""
+    try:
+        module = _MODULE(cls)
+    except AttributeError:
+        return ""
+    return module if type(module) is str else ""
+
+
 def class_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    """The class of a value with its module, as files and messages name it."""
+    cls = type(value)
+    name: str = _QUALIFIED_NAME(cls)
+    module = module_of(cls)
+    return f"{module}.{name}" if module else name
+
+
+def short_name(value: Any) -> str:
+    """The class of a value without its module."""
+    name: str = _QUALIFIED_NAME(type(value))
+    return name
+
+
+def type_name(value: Any) -> str:
+    """The class of a value for a sentence: built-in types without their module."""
+    return class_name(value).removeprefix("builtins.")
+
+
+def attribute_label(value: Any, label: str, name: str) -> str:
+    """What messages call an attribute: `CartPole.simulator.handle`, from the environment on."""
+    base = short_name(value) if is_a(value, "gymnasium", "Env") else label
+    return f"{base}.{name}"
 
 
 def is_a(value: Any, module: str, name: str) -> bool:
-    """Without importing the module: some class of the value is `name` of a package `module`."""
-    for cls in type(value).__mro__:
-        home = cls.__module__
-        if (home == module or home.startswith(module + ".")) and name in ("", cls.__name__):
+    """Whether some class of the value is `name` (or any, where it is empty) of package `module`.
+
+    The package is not imported for it.
+    """
+    for cls in bases_of(type(value)):
+        home = module_of(cls)
+        if (home == module or home.startswith(module + ".")) and name in ("", _NAME(cls)):
             return True
     return False
 
 
+def has_type(value: Any, types_: Any) -> bool:
+    """`isinstance` by the true class of the value, without asking for its `__class__`."""
+    bases = bases_of(type(value))
+    return any(cls in bases for cls in types_)
+
+
 def is_constant(value: Any) -> bool:
-    return isinstance(value, _CONSTANT_TYPES) or any(
+    """Whether the value never changes: a function, a class, a model, a window."""
+    return has_type(value, _CONSTANT_TYPES) or any(
         is_a(value, module, name) for module, name in _CONSTANT_CLASSES
     )
 
 
 def is_named_tuple(value: Any) -> bool:
-    return isinstance(value, tuple) and hasattr(type(value), "_make")
+    """Whether the value is of a class that `typing.NamedTuple` or `collections.namedtuple` made."""
+    bases = bases_of(type(value))
+    return tuple in bases and any("_make" in _CLASS_DICT(cls) for cls in bases)
 
 
 def is_python_object(value: Any) -> bool:
     """All its state lies in `__dict__` and `__slots__`: no memory of another language behind it."""
     cls = type(value)
-    if cls.__itemsize__ or isinstance(value, Iterator | types.FrameType | types.CoroutineType):
+    if _ITEM_SIZE(cls) or has_type(value, (types.FrameType, types.CoroutineType)):
+        return False
+    if any("__next__" in _CLASS_DICT(base) for base in bases_of(cls)):
         return False
     # what a Python class adds to `object`; a class of C adds more
-    allowed = object.__basicsize__ + 2 * _POINTER + _POINTER * len(slot_names(cls))
-    return cls.__basicsize__ <= allowed and (hasattr(value, "__dict__") or bool(slot_names(cls)))
+    slots = slots_of(cls)
+    allowed = object.__basicsize__ + 2 * _POINTER + _POINTER * len(slots)
+    return _BASIC_SIZE(cls) <= allowed and (dictionary_of(value) is not None or bool(slots))
 
 
-def slot_names(cls: type) -> list[str]:
-    names: list[str] = []
-    for base in cls.__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot in ("__dict__", "__weakref__"):
-                continue
-            private = slot.startswith("__") and not slot.endswith("__")
-            names.append(f"_{base.__name__.lstrip('_')}{slot}" if private else slot)
-    return names
+def slots_of(cls: type) -> dict[str, Any]:
+    """The slots of a class: name to descriptor."""
+    return {
+        name: member
+        for base in reversed(bases_of(cls))
+        if "__slots__" in _CLASS_DICT(base)
+        for name, member in _CLASS_DICT(base).items()
+        if type(member) is types.MemberDescriptorType
+    }
+
+
+def dictionary_of(value: Any) -> dict[str, Any] | None:
+    """The `__dict__` of an object, without asking the object; None where it has none."""
+    for base in bases_of(type(value)):
+        getter = _CLASS_DICT(base).get("__dict__")
+        if type(getter) is types.GetSetDescriptorType:
+            found = getter.__get__(value)
+            return found if type(found) is dict else None
+    return None
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """`__dict__` and filled `__slots__`."""
-    attributes = {
-        name: getattr(value, name) for name in slot_names(type(value)) if hasattr(value, name)
-    }
-    attributes.update(getattr(value, "__dict__", {}))
+    """The `__dict__` and the filled `__slots__` of an object, without asking the object."""
+    attributes: dict[str, Any] = {}
+    for name, member in slots_of(type(value)).items():
+        with contextlib.suppress(AttributeError):  # an empty slot
+            attributes[name] = member.__get__(value)
+    attributes.update(dictionary_of(value) or {})
     return attributes

@@ -93,19 +93,21 @@ class _ALETool:
     """State of the Arcade Learning Environment, its hidden last action included.
 
     With sticky actions (Machado et al. 2018) every frame repeats, with probability p, the action of
-    the frame before. ALE does not save that action. It matters only until the first frame that does
-    not repeat, and the random generator, which is saved, has decided how many frames that is. So
-    any action that leads through the same states is as good as the true one: `_sticky_action` looks
-    for one. To set it, the action is played until it has certainly been taken, and the state is put
-    back behind it.
+    the frame before. ALE does not save that action, and nobody can ask for it. The random generator,
+    which is saved, has decided how many of the next frames repeat it: mostly none, and then it does
+    not matter. Otherwise any action that leads through the same frames is as good as the true one:
+    `_sticky_action` looks for one. This is the one place where a simulator is played on and put
+    back, below everything that Gymnasium knows of, and a few frames long.
     """
 
     def __init__(self, ale: Any) -> None:
         self._ale = ale
         self._module = importlib.import_module(type(ale).__module__)
-        p = float(ale.getFloat("repeat_action_probability"))
+        self._probability = p = float(ale.getFloat("repeat_action_probability"))
         # frames after which a repetition has ended, up to a probability of 1e-12
-        self._frames = 0 if p <= 0.0 else min(400, 1 + math.ceil(math.log(1e-12) / math.log(p)))
+        self._most_frames = (
+            0 if p <= 0.0 else min(400, 1 + math.ceil(math.log(1e-12) / math.log(p)))
+        )
         minimal = [int(action.value) for action in ale.getMinimalActionSet()]
         legal = [int(action.value) for action in ale.getLegalActionSet()]
         self._actions = minimal + [action for action in legal if action not in minimal]
@@ -113,14 +115,15 @@ class _ALETool:
     def record(self, number: int) -> ALENode:
         state = self._ale.cloneState(include_rng=True)
         written = _written(state)  # before anything is played: it may be refused
-        last = self._sticky_action(state) if self._frames else None
+        repeated = self._repeated_frames(written) if self._most_frames else 0
+        last = self._sticky_action(state, repeated) if repeated else None
         return ALENode(number, written, last, self._ale)
 
     def restore(self, node: ALENode) -> None:
         try:
             state = self._module.ALEState(node.state)
             if node.last_action is not None:
-                self._set_last_action(node.last_action, state)
+                self._set_last_action(node.last_action, state, self._most_frames)
             self._ale.restoreState(state)
         except Exception as error:  # whatever ALE's reader makes of damaged bytes
             raise SnapshotError(
@@ -128,15 +131,36 @@ class _ALETool:
                 "was it taken from another game or version of ale-py?"
             ) from None
 
-    def _sticky_action(self, state: Any) -> int:
+    def _repeated_frames(self, written: bytes) -> int:
+        """How many of the next frames will repeat the last action, whatever is played."""
+        found = _MERSENNE_TWISTER.findall(written)
+        if len(found) != 2:  # another standard library writes its generators in another way
+            return self._most_frames
+        # the first one is the console's, the second one that of the sticky actions
+        *key, position = (int(word) for word in found[1].split())
+        if max(key) >= 2**32 or position > len(key):
+            return self._most_frames
+        twister = np.random.MT19937()
+        twister.state = {
+            "bit_generator": "MT19937",
+            "state": {"key": np.array(key, np.uint32), "pos": position},
+        }
+        # a frame draws two words, and the first one decides; rounding may count a frame too many
+        for frame in range(self._most_frames):
+            word = int(twister.random_raw(2)[0])
+            if word / 2**32 >= self._probability + 1e-8:
+                return frame
+        return self._most_frames
+
+    def _sticky_action(self, state: Any, n_frames: int) -> int:
         """An action that behaves as the hidden last one; ALE is left as it was found."""
-        true_frames = self._play_on(None)
+        true_frames = self._play_on(n_frames, None)
         for action in self._actions:
-            self._set_last_action(action, state)
+            self._set_last_action(action, state, n_frames + 1)
             self._ale.restoreState(state)
-            if self._play_on(true_frames) is true_frames:
+            if self._play_on(n_frames, true_frames) is true_frames:
                 # played on: set it once more, now for good
-                self._set_last_action(action, state)
+                self._set_last_action(action, state, n_frames + 1)
                 self._ale.restoreState(state)
                 return action
         raise SnapshotError(
@@ -144,17 +168,22 @@ class _ALETool:
             "replay; make the environment with repeat_action_probability=0"
         )
 
-    def _play_on(self, expected: list[bytes] | None) -> list[bytes]:
+    def _play_on(self, n_frames: int, expected: list[bytes] | None) -> list[bytes]:
         """The states of the next frames; stops at the first that is not as expected."""
         noop, frames = self._module.Action(self._actions[0]), []
-        for i in range(self._frames):
+        for i in range(n_frames):
             self._ale.act(noop)
             frames.append(_written(self._ale.cloneState(include_rng=True)))
             if expected is not None and frames[i] != expected[i]:
                 return frames
         return frames if expected is None else expected
 
-    def _set_last_action(self, action: int, state: Any) -> None:
+    def _set_last_action(self, action: int, state: Any, n_frames: int) -> None:
+        """Play an action from a state until it has certainly been taken."""
         self._ale.restoreState(state)
-        for _ in range(self._frames):
+        for _ in range(n_frames):
             self._ale.act(self._module.Action(action))
+
+
+# 624 words and a position, as libstdc++ writes std::mt19937
+_MERSENNE_TWISTER = re.compile(rb"(?:\d+ ){624}\d+")

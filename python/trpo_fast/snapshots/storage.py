@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,11 @@ from .nodes import (
     ReferenceNode,
     SnapshotError,
     ViewNode,
-    class_name,
+    attribute_label,
+    type_name,
 )
+
+_RAW_KINDS = "fiubcSUMm"  # kinds of dtypes that are stored as bytes
 
 
 class Writer:
@@ -43,30 +47,37 @@ class Writer:
         self.arrays[name] = array
         return name
 
-    def write(self, node: Node, path: str) -> Any:
+    def write(self, node: Node, path: str, label: str = "") -> Any:
+        """The JSON value of a node; `path` names its arrays, `label` is what messages call it."""
+        label = label or path
         match node:
             case LeafNode():
-                return self._leaf(node.value, path)
+                return self._leaf(node.value, path, label)
             case ConstantNode():
                 return ["constant"]
             case ReferenceNode():
                 return ["reference", node.number]
             case ArrayNode():
-                name = self._add(node.data, path)
-                return ["array", node.number, name, node.is_borrowed, node.writeable]
+                stored = self._array(node.data, path, label)
+                return ["array", node.number, stored, node.is_borrowed, node.writeable]
             case ViewNode():
-                base = self.write(node.base, path + ".base")
+                base = self.write(node.base, path + ".base", label)
                 place = [node.dtype, list(node.shape), list(node.strides), node.offset]
                 return ["view", node.number, base, *place, node.writeable]
             case ContainerNode():
-                items = [self.write(item, f"{path}.{i}") for i, item in enumerate(node.items)]
+                items = [
+                    self.write(item, f"{path}.{i}", f"{label}[{i}]")
+                    for i, item in enumerate(node.items)
+                ]
                 return ["container", node.number, node.kind, items, node.maxlen]
             case GeneratorNode():
-                state = self.write(node.state, path)
+                state = self.write(node.state, path, label)
                 return ["generator", node.number, node.kind, state]
             case ObjectNode():
                 attributes = {
-                    name: self.write(child, f"{path}.{name}")
+                    name: self.write(
+                        child, f"{path}.{name}", attribute_label(node.target, label, name)
+                    )
                     for name, child in node.attributes.items()
                 }
                 return ["object", node.number, node.class_name, attributes, node.whole]
@@ -80,8 +91,18 @@ class Writer:
                 name = self._add(np.frombuffer(node.state, np.uint8).copy(), f"{path}.ale")
                 return ["ale", node.number, name, node.last_action]
 
-    def _leaf(self, value: Any, path: str) -> Any:
-        if value is None or isinstance(value, bool | str) or type(value) is int:
+    def _array(self, array: Array, path: str, label: str) -> Any:
+        """The name of an array, or its bytes, dtype and shape where no checkpoint has its dtype."""
+        dtype = array.dtype
+        if dtype.kind in "fiub" and dtype.isnative and dtype.itemsize <= 8:
+            return self._add(array, path)
+        if dtype.kind not in _RAW_KINDS:
+            raise SnapshotError(f"{label} (an array of {dtype}) cannot be stored")
+        data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8).copy()
+        return ["raw", self._add(data, path), dtype.str, list(array.shape)]
+
+    def _leaf(self, value: Any, path: str, label: str) -> Any:
+        if value is None or type(value) in (bool, str, int):
             return value
         if type(value) is float:
             return ["float", value.hex()]
@@ -90,14 +111,18 @@ class Writer:
         if type(value) is bytes:
             return ["bytes", self._add(np.frombuffer(value, np.uint8).copy(), path)]
         if isinstance(value, np.generic) and not value.dtype.hasobject:
-            return ["scalar", self._add(np.array(value), path)]
+            return ["scalar", self._array(np.array(value), path, label)]
         if isinstance(value, enum.Enum):
-            return ["enum", value.name]
+            return ["enum", str(value.name)]
         if type(value) in (tuple, frozenset):
-            return ["leaves", type(value).__name__, [self._leaf(item, path) for item in value]]
+            return [
+                "leaves",
+                type(value).__name__,
+                [self._leaf(item, path, label) for item in value],
+            ]
         if isinstance(value, range):
             return ["range", value.start, value.stop, value.step]
-        raise SnapshotError(f"{path} is a {class_name(value)}, which cannot be stored in a file")
+        raise SnapshotError(f"{label} (type {type_name(value)}) cannot be stored")
 
 
 class Reader:
@@ -128,8 +153,8 @@ class Reader:
                 return ConstantNode(MISSING)
             case ["reference", int(number)]:
                 return ReferenceNode(number)
-            case ["array", int(number), str(name), bool(borrowed), bool(writeable)]:
-                return ArrayNode(number, np.array(self._arrays[name]), borrowed, writeable, None)
+            case ["array", int(number), stored, bool(borrowed), bool(writeable)]:
+                return ArrayNode(number, self._array(stored), borrowed, writeable, None)
             case ["view", int(number), base, str(dtype), list(shape), list(strides), int(at), flag]:
                 node, place = self._read(base), (tuple(map(int, shape)), tuple(map(int, strides)))
                 if np.dtype(dtype).hasobject or not isinstance(node, ArrayNode | ReferenceNode):
@@ -170,8 +195,8 @@ class Reader:
                 return complex(float.fromhex(real), float.fromhex(imaginary))
             case ["bytes", str(name)]:
                 return self._bytes(name)
-            case ["scalar", str(name)]:
-                return self._arrays[name].reshape(())[()]
+            case ["scalar", name]:
+                return self._array(name).reshape(())[()]
             case ["enum", str(name)]:
                 return EnumName(name)
             case ["leaves", str(kind), list(items)] if kind in ("tuple", "frozenset"):
@@ -179,6 +204,20 @@ class Reader:
             case ["range", int(start), int(stop), int(step)]:
                 return range(start, stop, step)
         raise SnapshotError(f"snapshot: unknown entry {str(value)[:60]}")
+
+    def _array(self, stored: Any) -> Array:
+        match stored:
+            case str(name):
+                return np.array(self._arrays[name])
+            case ["raw", str(name), str(text), list(shape)]:
+                dtype, data = np.dtype(text), self._bytes(name)
+                sizes = [int(n) for n in shape]
+                if dtype.kind not in _RAW_KINDS or dtype.hasobject or min(sizes, default=0) < 0:
+                    raise SnapshotError(f"snapshot: unknown array of {text!r:.40}")
+                if math.prod(sizes) * dtype.itemsize != len(data) or max(sizes, default=0) > 2**40:
+                    raise SnapshotError("snapshot: the bytes of an array do not fit its shape")
+                return np.ndarray(sizes, dtype, data).copy()
+        raise SnapshotError("snapshot: expected an array")
 
     def _bytes(self, name: str) -> bytes:
         return np.ascontiguousarray(self._arrays[name], np.uint8).tobytes()

@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +152,7 @@ class _Worker:
             dtype=settings["dtype"],
             state_dependent_std=settings["state_dependent_std"],
             remake=(lambda _: copy_environment(env, **kwargs)) if recovers else None,
+            make_copy=partial(copy_environment, env, **kwargs),
         )
         # what exists now stays: the collector need not look at it again
         gc.collect()

@@ -1,0 +1,146 @@
+"""What a constructor set, told apart from state: it belongs to the environment at hand."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import types
+from collections.abc import Iterator, Mapping, Set
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from .graph import Budget
+from .nodes import (
+    ArrayNode,
+    ConstantNode,
+    ContainerNode,
+    LeafNode,
+    Node,
+    ObjectNode,
+    ViewNode,
+    attribute_label,
+    class_name,
+    has_type,
+    module_of,
+    short_name,
+)
+from .replay import model_bytes
+from .snapshot import take
+
+if TYPE_CHECKING:
+    from .snapshot import Environment
+
+Configuration: TypeAlias = dict[str, str]
+
+_LONGEST = 60  # characters of a value that are kept as they are; of longer ones, a digest
+
+
+def configuration_of(env: Environment, budget: Budget | None = None) -> Configuration:
+    """Every value that can be reached from an environment, by name, as short texts.
+
+    Read before the first reset, these are what its constructor set. Random generators and the data
+    of simulators are left out: they are state from the beginning.
+
+    Parameters
+    ----------
+    env
+        The environment; none of its methods is called.
+    budget
+        Processor time that reading may take; None: no limit.
+
+    Returns
+    -------
+    dict
+        Such as `{"PendulumEnv.g": "10.0"}`. A name that occurs again has a number behind it.
+
+    Raises
+    ------
+    SnapshotError
+        It holds something that cannot be read.
+    """
+    snapshot = take(env, budget=budget)
+    found: Configuration = {}
+    assert snapshot.node is not None
+    for label, text in _values(snapshot.node, short_name(env)):
+        name, number = label, 2
+        while name in found:
+            name, number = f"{label} ({number})", number + 1
+        found[name] = text
+    for i, model in enumerate(model_bytes(snapshot)):
+        found[f"MuJoCo model {i}"] = _digest(model)
+    return found
+
+
+def difference(
+    here: Mapping[str, str], saved: Mapping[str, str], *, but: Set[str] = frozenset()
+) -> str | None:
+    """The first value that differs, as a clause behind "because"; None where there is none.
+
+    Parameters
+    ----------
+    here
+        The environment at hand.
+    saved
+        The one that was saved; names that only `here` has do not count.
+    but
+        Names to leave out.
+    """
+    for name, value in saved.items():
+        if name not in but and here.get(name) != value:
+            return f"{name} is {here.get(name, 'missing')} now and was {value} when it was saved"
+    return None
+
+
+def _values(node: Node, label: str) -> Iterator[tuple[str, str]]:
+    match node:
+        case LeafNode():
+            yield label, _leaf(node.value)
+        case ArrayNode():
+            shape = "x".join(map(str, node.data.shape))
+            if node.data.size <= 6 and node.data.dtype.kind in "fiub":
+                yield label, f"{node.data.tolist()}"
+            else:
+                content = node.data.tobytes()
+                yield label, f"an array of {shape} {node.data.dtype} ({_digest(content)})"
+        case ViewNode():
+            yield from _values(node.base, label)
+        case ContainerNode():
+            if all(isinstance(item, LeafNode) for item in node.items):
+                items = ", ".join(_leaf(item.value) for item in node.items)  # type: ignore[union-attr]
+                yield label, _short(f"{node.kind} of {items}" if items else f"empty {node.kind}")
+                return
+            yield label, f"{node.kind} of {len(node.items)}"
+            for i, item in enumerate(node.items):
+                yield from _values(item, f"{label}[{i}]")
+        case ObjectNode():
+            yield label, f"a {node.class_name}"
+            for name, child in node.attributes.items():
+                if name != "_saved_kwargs":  # Gymnasium's note of what stands in other attributes
+                    yield from _values(child, attribute_label(node.target, label, name))
+        case ConstantNode():
+            target = node.target
+            if has_type(target, (types.FunctionType, types.BuiltinFunctionType)):
+                yield label, f"function {target.__module__}.{target.__qualname__}"
+            elif has_type(target, (type,)):
+                yield label, f"class {module_of(target)}.{target.__qualname__}"
+
+
+def _leaf(value: Any) -> str:
+    if has_type(value, (enum.Enum,)):
+        return f"{short_name(value)}.{value.name}"
+    if isinstance(value, np.generic):
+        return _short(f"{value.dtype} {value!r}")
+    if type(value) in (str, bytes, int, float, complex, bool, type(None), tuple, frozenset):
+        return _short(repr(sorted(value, key=repr) if type(value) is frozenset else value))
+    return _short(f"{class_name(value)} {value!r}")
+
+
+def _short(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST - 20]}... ({_digest(text.encode(errors='replace'))})"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,140 @@
+"""The states of training environments: read at a save, written at a resume, and never tried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .configuration import Configuration, configuration_of, difference
+from .graph import Budget
+from .nodes import Array, SnapshotError, type_name
+from .snapshot import json_array, json_value, read_snapshot, restore, save_environments
+from .trial import Trial, try_out
+
+_SECONDS = 0.04  # of processor time that reading all states may take at a save
+_SECONDS_AN_ENVIRONMENT = 0.0015  # or this times their number, where that is more
+
+
+class StateKeeper:
+    """Saves and restores the environments of one sampler in this process.
+
+    Whether their state can be stored is found out once, at the first save, on separate copies: the
+    environments themselves are read at a save, and written to at a resume, and that is all.
+
+    Parameters
+    ----------
+    environments
+        The environments, as they were made. The list itself is kept: who replaces one of them calls
+        `renewed`.
+    make_copy
+        Makes one more environment, the way these were made; None where that cannot be done.
+    """
+
+    def __init__(
+        self, environments: Sequence[Any], make_copy: Callable[[], Any] | None = None
+    ) -> None:
+        self._environments = environments
+        self._make_copy = make_copy
+        self._trial: Trial | None = None
+        self._constructed = [_read(env) for env in environments]
+
+    def renewed(self, e: int) -> None:
+        """Environment e was replaced by a new one, which has not been reset yet."""
+        self._constructed[e] = _read(self._environments[e])
+
+    def save(self) -> list[dict[str, Array]]:
+        """The state of every environment, as arrays that a checkpoint can hold.
+
+        Raises
+        ------
+        SnapshotError
+            One cannot be stored, or not be restored; a clause behind "because".
+        """
+        configurations = self._configurations()
+        budget = Budget(max(_SECONDS, _SECONDS_AN_ENVIRONMENT * len(self._environments)))
+        saved: list[dict[str, Array]] = []
+        for env, configuration in zip(self._environments, configurations, strict=True):
+            try:
+                state = save_environments([env], budget=budget)
+            except SnapshotError as error:
+                # what is too slow once is not tried at every save
+                self._trial = Trial(str(error))
+                raise
+            saved.append({**state, "configuration": json_array(configuration)})
+        return saved
+
+    def load(self, given: Sequence[tuple[int, Mapping[str, Array]]]) -> None:
+        """Reset every environment with a seed and put it into a state that `save` returned.
+
+        Everything is read and compared before the first environment is touched.
+
+        Parameters
+        ----------
+        given
+            Seed and state of each environment.
+
+        Raises
+        ------
+        SnapshotError
+            A state is damaged, or what the constructor of an environment set differs from what was
+            saved; a clause behind "because". The environments must be reset then.
+        """
+        snapshots = []
+        for constructed, (_, state) in zip(self._constructed, given, strict=True):
+            snapshots.append(read_snapshot(state, "0."))
+            if "configuration" not in state:
+                raise SnapshotError(
+                    "the file was written by an earlier version, which did not tell the state of "
+                    "an environment from its configuration"
+                )
+            if isinstance(constructed, SnapshotError):
+                raise constructed
+            saved = json_value(state["configuration"])
+            if not isinstance(saved, dict):
+                raise SnapshotError("the stored configuration of an environment is damaged")
+            differs = difference(constructed, saved)
+            if differs is not None:
+                raise SnapshotError(differs)
+        try:
+            for env, snapshot, (seed, _) in zip(self._environments, snapshots, given, strict=True):
+                env.reset(seed=seed)
+                restore(env, snapshot)
+        except SnapshotError:
+            raise
+        except Exception as error:  # whatever an environment raises
+            said = " ".join(str(error).split())[:200]
+            raise SnapshotError(f"its reset raised {type_name(error)}: {said}") from error
+
+    def _configurations(self) -> list[Configuration]:
+        """What the constructor of each environment set; SnapshotError where nothing can be saved."""
+        configurations: list[Configuration] = []
+        for constructed in self._constructed:
+            if isinstance(constructed, SnapshotError):
+                raise constructed
+            configurations.append(constructed)
+        if self._make_copy is None:
+            raise SnapshotError(
+                "the environment was given as an object that cannot be made again, and whether a "
+                "state can be restored is only tried on a separate copy; give a function that "
+                "makes it"
+            )
+        if self._trial is None:
+            self._trial = try_out(self._make_copy)
+        trial = self._trial
+        if trial.why_not is not None:
+            raise SnapshotError(trial.why_not)
+        lasting: list[Configuration] = []
+        for configuration in configurations:
+            for name in trial.constructed.keys() ^ configuration.keys():
+                raise SnapshotError(f"a copy of the environment differs from it in {name}")
+            lasting.append(
+                {name: value for name, value in configuration.items() if name not in trial.changing}
+            )
+        return lasting
+
+
+def _read(env: Any) -> Configuration | SnapshotError:
+    try:
+        return configuration_of(env, Budget(_SECONDS))
+    except SnapshotError as error:
+        return error

@@ -1,0 +1,158 @@
+"""Whether an environment goes on from a stored state, tried on copies made the way it was made."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .configuration import Configuration, configuration_of, difference
+from .graph import Budget
+from .nodes import SnapshotError, type_name
+from .replay import compare_steps, model_bytes, refuse_rewritten_models, step_on, stored_form
+from .snapshot import restore, take
+
+_LONGEST_MAKING = 1.0  # seconds that a copy may take to be made
+_STEP_SECONDS = 0.3  # of steps before and after the state that is restored
+_READ_SECONDS = 0.05
+_MOST_STEPS_TO_AN_END = 1000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial has found.
+
+    Attributes
+    ----------
+    why_not
+        Why its state cannot be stored and restored, as a clause behind "because"; None where it can.
+    constructed
+        What the constructor of the copies set.
+    changing
+        Names in it whose values resets or steps change: they are state, not configuration.
+    """
+
+    why_not: str | None = None
+    constructed: Configuration = field(default_factory=dict)
+    changing: frozenset[str] = frozenset()
+
+
+def try_out(make: Callable[[], Any], *, n_steps: int = 50, seed: int = 0) -> Trial:
+    """Store the state of one copy of an environment and restore it into another one.
+
+    The first copy is reset and takes random actions; the second one takes the same actions from
+    the stored state, and must return the same bits. About a second at most is spent on steps; a
+    slow environment is judged by fewer of them, and one that takes long to make not at all. The
+    global generators of NumPy and Python are left as they were.
+
+    Parameters
+    ----------
+    make
+        Makes a copy, the way the environment was made.
+    n_steps
+        Actions to replay, at least 1.
+    seed
+        Seed of the reset and of the actions.
+    """
+    copies: list[Any] = []
+
+    def make_copy() -> Any:
+        began = time.monotonic()
+        copies.append(make())
+        seconds = time.monotonic() - began
+        if seconds > _LONGEST_MAKING:
+            raise SnapshotError(
+                f"making a copy of it takes {seconds:.1f} s, too long to try out whether its "
+                "state can be restored"
+            )
+        return copies[-1]
+
+    with _global_generators_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return _try_out(make_copy, n_steps, seed)
+        except SnapshotError as error:
+            return Trial(str(error))
+        except Exception as error:  # whatever an environment raises
+            said = " ".join(str(error).split())[:200]
+            return Trial(f"a copy of it raised {type_name(error)}: {said}")
+        finally:
+            for made in copies:
+                with contextlib.suppress(Exception):
+                    made.close()
+
+
+def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
+    first = make_copy()
+    constructed = configuration_of(first, Budget(_READ_SECONDS))
+    models = model_bytes(take(first))
+    actions = copy.deepcopy(first.action_space)
+    actions.seed(seed)
+
+    # a state that is not the first of an episode, and what follows from it
+    first.reset(seed=seed)
+    before_reading = _steps(first, actions, 3)
+    snapshot = take(first, budget=Budget(_READ_SECONDS))
+    stored = stored_form(snapshot)
+    original = _steps(first, actions, n_steps)
+    refuse_rewritten_models(models, snapshot)
+    changing = _changed(first, constructed)
+
+    # another copy, which has gone elsewhere, goes on from the stored state
+    second = make_copy()
+    differs = difference(configuration_of(second, Budget(_READ_SECONDS)), constructed, but=changing)
+    if differs is not None:
+        name = differs.partition(" is ")[0]
+        raise SnapshotError(f"{name} differs between two environments that are made alike")
+    second.reset(seed=seed + 1)
+    for _, action in before_reading[:1]:
+        step_on(second, action)
+    restore(second, stored)
+    compare_steps(second, [result for result, _ in original], [action for _, action in original])
+
+    # on to the end of an episode: what only changes there is state, too
+    _run_to_an_end(first, actions)
+    return Trial(None, constructed, frozenset(changing | _changed(first, constructed)))
+
+
+def _steps(env: Any, actions: Any, n_steps: int) -> list[tuple[Any, Any]]:
+    """Random steps with their actions, fewer where they are slow, but one at least."""
+    taken: list[tuple[Any, Any]] = []
+    end = time.monotonic() + _STEP_SECONDS / 2
+    while len(taken) < n_steps and (not taken or time.monotonic() < end):
+        action = actions.sample()
+        taken.append((step_on(env, action), action))
+    return taken
+
+
+def _run_to_an_end(env: Any, actions: Any) -> None:
+    end = time.monotonic() + _STEP_SECONDS / 2
+    for _ in range(_MOST_STEPS_TO_AN_END):
+        _, _, terminated, truncated, _ = env.step(actions.sample())
+        if terminated or truncated:
+            env.reset()
+            return
+        if time.monotonic() > end:
+            return
+
+
+def _changed(env: Any, constructed: Configuration) -> set[str]:
+    now = configuration_of(env, Budget(_READ_SECONDS))
+    return {name for name, value in constructed.items() if now.get(name) != value}
+
+
+@contextlib.contextmanager
+def _global_generators_kept() -> Iterator[None]:
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
