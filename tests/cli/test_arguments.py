@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import trpo_fast
 
+from command_line import trpo_fast
 from trpo_fast import cli
 from trpo_fast.algorithms import ALGORITHMS, algorithm_class
 from trpo_fast.cli.arguments import Train

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import TINY, assert_error, rows, trpo_fast
 
+from command_line import TINY, assert_error, rows, trpo_fast
 from trpo_fast import cli
 from trpo_fast.algorithms import ALGORITHMS, PAGES, page
 from trpo_fast.checkpoint import load_checkpoint

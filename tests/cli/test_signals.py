@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import TINY, rows, trpo_fast
 
+from command_line import TINY, rows, trpo_fast
 from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.cli.signals import StopOnSignal
 

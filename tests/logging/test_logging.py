@@ -413,3 +413,20 @@ def test_loggers_follow_the_protocol(tmp_path: Path) -> None:
     assert isinstance(ConsoleLogger(io.StringIO()), Logger)
     assert isinstance(CsvLogger(tmp_path / "progress.csv"), Logger)
     assert not isinstance(ProgressBar(1), Logger)
+
+
+# ---- what no logger can write
+
+
+@pytest.mark.parametrize("value", [None, np.zeros(3), [1, 2], {"a": 1}])
+def test_a_value_that_is_no_number_is_named_and_left_out(tmp_path: Path, value: Any) -> None:
+    record = {"time/timesteps": 1, "mine/key": value, "a": np.float32(2), "b": np.array([3.0])}
+    csv_file = CsvLogger(tmp_path / "log.csv")
+    console = ConsoleLogger(io.StringIO(), style="plain")
+    for logger in (csv_file, console):
+        with pytest.warns(UserWarning, match="expected a number or a text under 'mine/key'"):
+            logger.write(record)
+        logger.write(record)  # said once
+        logger.close()
+    row = read_rows(tmp_path / "log.csv")[0]
+    assert row == {"time/timesteps": "1", "a": "2.0", "b": "3.0"}

@@ -185,3 +185,22 @@ def test_a_signal_ends_the_evaluation_of_a_run_at_once(
     _, metadata = load_checkpoint(run / "latest.safetensors")
     assert metadata["timesteps"] == 64
     assert metadata["callbacks"]["callbacks"][0]["state"]["is_due"] is True
+
+
+# ---- videos of what cannot be filmed
+
+
+def test_an_environment_without_pictures_is_refused_before_it_is_run(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+
+    class Blind(Endless):
+        metadata = {"render_modes": ["human"]}  # noqa: RUF012
+
+    gymnasium.registry.pop("Blind-v0", None)
+    gymnasium.register("Blind-v0", Blind)
+    with pytest.raises(ValueError, match=r"rgb_array in the metadata of Blind-v0, got \['human'\]"):
+        record_video(lambda _: 0, tmp_path / "film.gif", "Blind-v0")
+    # a factory cannot be looked up: what render() says is told
+    with pytest.raises(ValueError, match=r"expected render\(\) to give frames, got NotImplemented"):
+        record_video(lambda _: 0, tmp_path / "film.gif", Blind)
+    assert list(tmp_path.iterdir()) == []

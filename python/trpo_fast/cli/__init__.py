@@ -9,6 +9,8 @@ Exit status: 0 done, 1 an error (one sentence on standard error), 2 wrong usage,
 
 from __future__ import annotations
 
+import dis
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,13 +18,29 @@ from ..config import ConfigError
 from . import commands
 from .arguments import Command, Evaluate, Explain, Info, Plot, Record, Selfcheck, Train, parse
 from .output import DONE, FAILED, INTERRUPTED, USAGE, UsageError, fail, say, version
+from .streams import drop, prepare_streams
 from .training import train
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line with these arguments (those of the process if None)."""
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        The arguments. None takes those of the process, makes its standard streams usable, and finds
+        modules beside the user, as ``python -m trpo_fast`` does.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    if argv is None:
+        prepare_streams()
+        _find_modules_here()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ["--version"]:
         say(version())
@@ -33,13 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("interrupted", INTERRUPTED)
     except (ConfigError, UsageError) as error:
         return fail(error, USAGE)
+    except BrokenPipeError:  # nobody reads what is printed: `trpo-fast info | true`
+        drop(sys.stdout)
+        return DONE
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         return fail(error, FAILED)
     except Exception as error:
-        if _comes_from_an_environment(error):
+        if _comes_from_an_environment(error) or _is_a_sentence_of_ours(error):
             return fail(error, FAILED)
-        hint = "set TRPO_FAST_DEBUG=1 to see where, and please report it"
-        return fail(f"unexpected {type(error).__name__}: {error}; {hint}", FAILED)
+        from ..envs.errors import error_sentence, is_of_users_code
+
+        hint = "set TRPO_FAST_DEBUG=1 to see the traceback"
+        if is_of_users_code(error):
+            return fail(f"{error_sentence(error)}; {hint}", FAILED)
+        return fail(f"unexpected {error_sentence(error)}; {hint}, and please report it", FAILED)
 
 
 def _run(command: Command) -> int:
@@ -58,6 +83,28 @@ def _run(command: Command) -> int:
             return commands.info()
         case Selfcheck():
             return commands.selfcheck()
+
+
+def _find_modules_here() -> None:
+    """Put the working folder first on the path of modules, unless Python was told to leave it out."""
+    here = os.getcwd()
+    if not getattr(sys.flags, "safe_path", False) and not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+
+
+def _is_a_sentence_of_ours(error: Exception) -> bool:
+    """Return whether an exception was raised on purpose by this package, to say what is wrong."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if (
+        trace is None
+        or trace.tb_frame.f_globals.get("__package__", "").partition(".")[0]
+        != (__name__.partition(".")[0])
+    ):
+        return False
+    instruction = trace.tb_frame.f_code.co_code[trace.tb_lasti]
+    return dis.opname[instruction] == "RAISE_VARARGS"
 
 
 def _comes_from_an_environment(error: Exception) -> bool:

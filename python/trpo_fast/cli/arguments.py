@@ -7,7 +7,9 @@ belongs to ``--algorithm``. Nothing here loads environments or the compiled core
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, Union, cast
@@ -232,13 +234,22 @@ def _flags(config: Any) -> Any:
     without the other.
     """
     plain = type(config)
-    own: dict[str, Any] = {"__doc__": plain.__doc__, "__post_init__": lambda self: None}
+    own: dict[str, Any] = {
+        "__doc__": _first_paragraph(plain.__doc__ or ""),
+        "__post_init__": lambda self: None,
+    }
     if issubclass(plain, TRPOConfig):
         n_workers = Annotated[int | None, tyro.conf.arg(aliases=("--workers",))]
         own |= {"__annotations__": {"n_workers": n_workers}, "n_workers": None}
     flags: Any = dataclass(frozen=True, kw_only=True)(type(plain.__name__, (plain,), own))
     values = {name: _flags(v) if is_dataclass(v) else v for name, v in vars(config).items()}
     return flags(**values)
+
+
+def _first_paragraph(documentation: str) -> str:
+    """Return what a help shows of a class: its first paragraph as plain text, without markup."""
+    text = " ".join(inspect.cleandoc(documentation).partition("\n\n")[0].split())
+    return re.sub(r"(?::\w+:)?`+~?\.?([^`]*)`+", r"\1", text)
 
 
 def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:

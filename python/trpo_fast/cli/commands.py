@@ -45,10 +45,11 @@ def evaluate(command: Evaluate) -> int:
 
 def record(command: Record) -> int:
     """Write a video of one episode."""
+    from ..training.video import record_video, require_encoder
+
+    # before the environment is made
+    require_encoder(command.out or "video.mp4")
     file, agent = _loaded(command.run, command.checkpoint)
-
-    from ..training.video import record_video
-
     out = Path(command.out) if command.out else file.with_name("video.mp4")
     with closing(agent):
         try:

@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from .._version import __version__
+from .streams import write_line
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -23,7 +24,7 @@ class UsageError(ValueError):
 
 def say(text: str) -> None:
     """Print a line of the result to standard output."""
-    print(text, flush=True)
+    write_line(text, sys.stdout)
 
 
 def say_facts(facts: Mapping[str, Any]) -> None:
@@ -47,8 +48,12 @@ def fail(problem: object, status: int) -> int:
     """
     if os.environ.get("TRPO_FAST_DEBUG") == "1" and isinstance(problem, Exception):
         traceback.print_exception(problem)
-    sentence = " ".join(str(problem).split()) or type(problem).__name__
-    print(f"trpo-fast: {sentence}", file=sys.stderr, flush=True)
+    sentence = " ".join(str(problem).split())
+    if not sentence and isinstance(problem, BaseException):
+        from ..envs.errors import error_sentence
+
+        sentence = error_sentence(problem)
+    write_line(f"trpo-fast: {sentence}", sys.stderr)
     return status
 
 

@@ -34,6 +34,10 @@ def train(command: Train) -> int:
     """
     config = algorithm_class(command.algorithm).config_type.from_dict(command.config.to_dict())
     _check_counts(command)
+    if command.tensorboard:
+        from ..logging import TensorBoardLogger
+
+        TensorBoardLogger.require()  # before anything is made
     with ExitStack() as held:
         if command.resume is None:
             run, agent = _started(command, config, held)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from .base import Record
+from .base import Record, ScalarFilter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,6 +71,7 @@ class ConsoleLogger:
         self.style: Style = style
         self._stream = stream
         self._interval = interval_seconds
+        self._filter = ScalarFilter("ConsoleLogger")
         self._clock = clock
         self._next_time = -math.inf
         self._pending: dict[str, float | int | str] | None = None
@@ -81,7 +82,7 @@ class ConsoleLogger:
         """Take one record and show it if it is time."""
         if self.style == "quiet":
             return
-        self._pending = dict(record)
+        self._pending = self._filter(record)
         self._updates += 1
         self._refused += _is_refused(record)
         if self._clock() >= self._next_time or "eval/return" in record:

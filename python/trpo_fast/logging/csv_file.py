@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ._atomic import write_atomically
-from .base import Record, Scalar
+from .base import Record, Scalar, ScalarFilter
 
 
 class CsvLogger:
@@ -49,6 +49,7 @@ class CsvLogger:
     ) -> None:
         self.path = Path(path)
         self.step_key = step_key
+        self._filter = ScalarFilter("CsvLogger")
         self._columns: list[str] = []
         self._stream: TextIO | None = None
         self._closed = False
@@ -72,6 +73,7 @@ class CsvLogger:
         """
         if self._closed:
             raise ValueError(f"{self.path}: expected an open log, got one that has been closed")
+        record = self._filter(record)
         new_columns = [key for key in record if key not in self._columns]
         if new_columns:
             self._extend(new_columns)

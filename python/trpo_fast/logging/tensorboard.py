@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..extras import import_extra
-from .base import Record
+from .base import Record, ScalarFilter
 
 
 class TensorBoardLogger:
@@ -40,17 +40,14 @@ class TensorBoardLogger:
         resume_timesteps: int | None = None,
         step_key: str = "time/timesteps",
     ) -> None:
-        def module(name: str) -> Any:
-            return import_extra(
-                f"tensorboard.{name}", what="TensorBoardLogger", extra="tensorboard"
-            )
-
-        self._event = module("compat.proto.event_pb2").Event
-        self._summary = module("compat.proto.summary_pb2").Summary
-        session_log = module("compat.proto.event_pb2").SessionLog
-        record_writer = module("summary.writer.record_writer").RecordWriter
+        events, summaries, writers = self.require()
+        self._event = events.Event
+        self._summary = summaries.Summary
+        session_log = events.SessionLog
+        record_writer = writers.RecordWriter
 
         self._step_key = step_key
+        self._filter = ScalarFilter("TensorBoardLogger")
         self.path = _new_event_file(Path(folder))
         self._writer = record_writer(self.path.open("xb"))
         self._append(file_version="brain.Event:2")
@@ -59,6 +56,30 @@ class TensorBoardLogger:
             start = session_log(status=session_log.START)
             self._append(step=resume_timesteps + 1, session_log=start)
         self._writer.flush()
+
+    @staticmethod
+    def require() -> tuple[Any, ...]:
+        """Import what the logger needs of TensorBoard.
+
+        Returns
+        -------
+        tuple of modules
+            The protocol buffers of events and of summaries, and the writer of records.
+
+        Raises
+        ------
+        MissingExtraError
+            (an ``ImportError``) if tensorboard is not installed.
+        """
+        names = (
+            "compat.proto.event_pb2",
+            "compat.proto.summary_pb2",
+            "summary.writer.record_writer",
+        )
+        return tuple(
+            import_extra(f"tensorboard.{name}", what="TensorBoardLogger", extra="tensorboard")
+            for name in names
+        )
 
     def write(self, record: Record) -> None:
         """Append the numbers of one record at its step and flush.
@@ -70,7 +91,7 @@ class TensorBoardLogger:
         """
         values = [
             self._summary.Value(tag=key, simple_value=float(value))
-            for key, value in record.items()
+            for key, value in self._filter(record).items()
             if key != self._step_key and not isinstance(value, str)
         ]
         step = int(record[self._step_key])

@@ -15,6 +15,7 @@ import operator
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -408,8 +409,10 @@ class StopAtReturn(Callback):
 
     def on_iteration(self, agent: Any, record: Record) -> bool | None:
         """Return False if the value is reached."""
-        reached = record.get(self.key, math.nan) >= self.value
-        return False if reached else None
+        value = record.get(self.key, math.nan)
+        if not isinstance(value, Real):
+            raise TypeError(f"record: expected a number under {self.key!r}, got {value!r:.60}")
+        return False if float(value) >= self.value else None
 
 
 def _as_callback(callback: CallbackLike) -> Callback:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..envs.errors import error_sentence
 from ..extras import import_extra
 from .episodes import (
     EvaluationResult,
@@ -96,6 +97,9 @@ def record_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
+        name = env if env is not None else getattr(policy, "env_name", None)
+        if isinstance(name, str):
+            require_pictures(name)
         source = own_environment(policy, render_mode="rgb_array") if env is None else env
         with opened(source, render_mode="rgb_array") as environment:
             result = replace(result, max_steps=step_limit(max_steps, environment, policy))
@@ -108,7 +112,13 @@ def record_video(
 
 
 def _frame(env: Env[Any, Any]) -> Frame:
-    frame = env.render()
+    try:
+        frame = env.render()
+    except (AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"env: expected render() to give frames, got {error_sentence(error)}; the environment "
+            'must be one with render_mode="rgb_array"'
+        ) from error
     if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3):
         got = f"an array of shape {frame.shape}" if isinstance(frame, np.ndarray) else repr(frame)
         raise ValueError(
@@ -116,6 +126,56 @@ def _frame(env: Env[Any, Any]) -> Frame:
             'environment with render_mode="rgb_array"'
         )
     return np.ascontiguousarray(frame, dtype=np.uint8)
+
+
+def require_encoder(path: str | os.PathLike[str]) -> None:
+    """Raise if no video can be written to a path: another ending, or a missing package.
+
+    Parameters
+    ----------
+    path
+        Ends in .mp4 or .gif.
+
+    Raises
+    ------
+    MissingExtraError
+        (an ``ImportError``) if the package for that format is not installed.
+    ValueError
+        If the ending is another one.
+    """
+    _encoder(Path(path))
+
+
+def require_pictures(env_id: str) -> None:
+    """Raise if the metadata of an environment's class say that it has no rgb_array pictures.
+
+    Parameters
+    ----------
+    env_id
+        A Gymnasium id. One that is not registered, or not by a class, is left to be tried.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    import gymnasium
+
+    registered = gymnasium.registry.get(env_id.rpartition(":")[2])
+    if registered is None or registered.entry_point is None:
+        return
+    try:
+        creator: Any = registered.entry_point
+        if isinstance(creator, str):
+            creator = gymnasium.envs.registration.load_env_creator(creator)
+    except (ImportError, AttributeError):
+        return  # the environment's own error says more
+    modes = (getattr(creator, "metadata", None) or {}).get("render_modes")
+    if modes is not None and "rgb_array" not in modes:
+        raise ValueError(
+            f"video: expected the render mode rgb_array in the metadata of {env_id}, got "
+            f"{list(modes)}; it gives no pictures that could be filmed"
+        )
 
 
 def _encoder(path: Path) -> _Encoder:

@@ -1,7 +1,7 @@
 """Write the golden updates from the float64 reference.
 
-    python tests/promises/golden/regenerate.py            after a deliberate change of the reference
-    python tests/promises/golden/regenerate.py --check    only compare
+python tests/promises/golden/regenerate.py            after a deliberate change of the reference
+python tests/promises/golden/regenerate.py --check    only compare
 """
 
 from __future__ import annotations
