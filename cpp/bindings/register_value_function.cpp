@@ -65,8 +65,8 @@ void register_value_function_of(py::module_& m, const std::string& suffix) {
       .def(
           "fit",
           [check](V& v, const Array<Scalar>& x, const Array<Scalar>& targets,
-                  const std::string& method, int epochs, Index minibatch_size, double learning_rate,
-                  int iterations, std::uint64_t seed) {
+                  const std::string& method, int epochs, std::optional<Index> minibatch_size,
+                  double learning_rate, int iterations, std::uint64_t seed) {
             check(v, x);
             check_shape("targets", targets, {x.shape(0)});
             ValueFitOptions options;

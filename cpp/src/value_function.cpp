@@ -1,4 +1,4 @@
-// N samples, O observation width, Theta parameters
+// N samples, O observation width, D parameters
 #include "trpo_fast/value_function.h"
 
 #include <algorithm>
@@ -11,19 +11,19 @@
 #include "aligned.h"
 #include "dispatch.h"
 #include "gradient_sum.h"
+#include "lbfgs.h"
 #include "row_gather.h"
 #include "tiling.h"
 #include "trpo_fast/rng.h"
-#include "vectors.h"
 
 namespace trpo_fast {
 
 namespace {
 
-// Rows of one pass of the fit: a minibatch, or all of them.
+// Rows of one step of the fit: a minibatch, or all of them.
 Index rows_at_once(const ValueFitOptions& options, Index rows) {
-  const bool minibatches = options.method == ValueFitMethod::kAdam && options.minibatch_size > 0;
-  return minibatches ? std::min<Index>(options.minibatch_size, rows) : rows;
+  if (options.method != ValueFitMethod::kAdam) return rows;
+  return std::min(options.minibatch_size.value_or(rows), rows);
 }
 
 }  // namespace
@@ -31,12 +31,12 @@ Index rows_at_once(const ValueFitOptions& options, Index rows) {
 template <class Scalar>
 struct ValueFunction<Scalar>::Workspace {
   AlignedBuffer<Scalar> packed;
-  AlignedBuffer<Scalar> per_thread;  // activations, outputs, cotangents, scratch
+  AlignedBuffer<Scalar> per_thread;  // of each: activations, outputs, cotangents, scratch
   GradientSum<Scalar> gradient;
-  std::vector<double> loss_sums;  // chunks
+  std::vector<double> loss_sums;  // one a chunk
   AlignedBuffer<Scalar> minibatch_x, minibatch_y;
-  AlignedBuffer<Scalar> theta, m, v;  // packed like gradients
-  std::vector<std::int64_t> order;
+  AlignedBuffer<Scalar> theta, m, v;  // parameters and moments, in the layout of packed gradients
+  std::vector<std::int64_t> order;    // of the rows in one epoch
   Index activations = 0, stride = 0, thread_size = 0;
 
   void reserve(const NetworkShape& shape, const Tiling& tiling, int threads) {
@@ -100,7 +100,8 @@ double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* tar
   return sum * inverse_n;
 }
 
-// Sum of squared errors, and the packed gradient of that sum.
+// Returns sum_n (V(s_n) - y_n)^2. With with_gradient, *packed_gradient points to the packed gradient of
+// that sum, valid until the next call.
 template <class Scalar>
 double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scalar* targets,
                                          Index rows, int threads, bool with_gradient,
@@ -188,87 +189,20 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
 template <class Scalar>
 void ValueFunction<Scalar>::fit_lbfgs(const Scalar* x, const Scalar* y, Index rows,
                                       const ValueFitOptions& options, ValueFitSummary& summary) {
-  const std::size_t size = parameters_.size();
-  struct Pair {
-    std::vector<double> s, y;
-    double rho;
-  };
-  std::vector<Pair> pairs;
-  std::vector<double> theta(parameters_.begin(), parameters_.end());
-  std::vector<double> gradient(size), next_gradient(size), direction(size), next_theta(size);
-  std::vector<Scalar> rounded(size);
-  const auto evaluate = [&](const std::vector<double>& at, std::vector<double>& g) {
-    for (std::size_t i = 0; i < size; ++i) rounded[i] = static_cast<Scalar>(at[i]);
+  // the search moves in doubles; the network sees them rounded to its type
+  std::vector<Scalar> rounded(parameters_.size());
+  const auto move_to = [&](const std::vector<double>& theta) {
+    for (std::size_t i = 0; i < theta.size(); ++i) rounded[i] = static_cast<Scalar>(theta[i]);
     set_parameters(rounded.data());
-    return loss(x, y, rows, g.data());
   };
-  double value = evaluate(theta, gradient);
-
-  for (int iteration = 0; iteration < options.iterations; ++iteration) {
-    if (!(dot(gradient, gradient) > 0.0)) break;
-
-    // direction = -H g by the two-loop recursion
-    direction = gradient;
-    std::vector<double> alpha(pairs.size());
-    for (std::size_t i = pairs.size(); i-- > 0;) {
-      alpha[i] = pairs[i].rho * dot(pairs[i].s, direction);
-      for (std::size_t j = 0; j < size; ++j) direction[j] -= alpha[i] * pairs[i].y[j];
-    }
-    const double scale = pairs.empty()
-                             ? 1.0 / std::max(1.0, std::sqrt(dot(gradient, gradient)))
-                             : 1.0 / (pairs.back().rho * dot(pairs.back().y, pairs.back().y));
-    for (double& d : direction) d *= scale;
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-      const double beta = pairs[i].rho * dot(pairs[i].y, direction);
-      for (std::size_t j = 0; j < size; ++j) direction[j] += (alpha[i] - beta) * pairs[i].s[j];
-    }
-    for (double& d : direction) d = -d;
-    double slope = dot(gradient, direction);
-    if (!(slope < 0.0)) {  // lost to rounding: start again from steepest descent
-      pairs.clear();
-      for (std::size_t j = 0; j < size; ++j) direction[j] = -gradient[j];
-      slope = dot(gradient, direction);
-    }
-
-    // weak Wolfe conditions by bisection (Lewis & Overton 2013): f <= f0 + c1 t s, slope >= c2 s
-    constexpr double kC1 = 1e-4, kC2 = 0.9;
-    double low = 0.0, high = 0.0, t = 1.0;
-    bool moved = false;
-    double next_value = value;
-    for (int trial = 0; trial < 25; ++trial) {
-      for (std::size_t j = 0; j < size; ++j) next_theta[j] = theta[j] + t * direction[j];
-      next_value = evaluate(next_theta, next_gradient);
-      if (!(next_value <= value + kC1 * t * slope)) {
-        high = t;
-      } else if (dot(next_gradient, direction) < kC2 * slope) {
-        low = t;
-        moved = true;
-      } else {
-        moved = true;
-        break;
-      }
-      t = high > 0.0 ? 0.5 * (low + high) : 2.0 * t;
-    }
-    ++summary.steps;
-    if (!moved || !(next_value < value)) break;
-
-    Pair pair{std::vector<double>(size), std::vector<double>(size), 0.0};
-    for (std::size_t j = 0; j < size; ++j) {
-      pair.s[j] = next_theta[j] - theta[j];
-      pair.y[j] = next_gradient[j] - gradient[j];
-    }
-    const double curvature = dot(pair.s, pair.y);
-    if (curvature > 1e-10 * dot(pair.y, pair.y)) {
-      pair.rho = 1.0 / curvature;
-      if (static_cast<int>(pairs.size()) == options.memory) pairs.erase(pairs.begin());
-      pairs.push_back(std::move(pair));
-    }
-    theta.swap(next_theta);
-    gradient.swap(next_gradient);
-    value = next_value;
-  }
-  for (std::size_t i = 0; i < size; ++i) rounded[i] = static_cast<Scalar>(theta[i]);
-  set_parameters(rounded.data());
+  std::vector<double> theta(parameters_.begin(), parameters_.end());
+  summary.steps = minimize_lbfgs(
+      [&](const std::vector<double>& at, std::vector<double>& gradient) {
+        move_to(at);
+        return loss(x, y, rows, gradient.data());
+      },
+      LbfgsOptions{.iterations = options.iterations}, theta);
+  move_to(theta);
 }
 
 template <class Scalar>
@@ -279,8 +213,8 @@ ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Sca
   const std::vector<Scalar> parameters = parameters_;
   const AdamState<Scalar> adam = adam_;
 
-  // Minibatches are work for one thread. Nobody is woken for the two losses around them, who would
-  // then spin beside whatever else is running.
+  // The two losses use as many threads as the steps between them: one where minibatches are small. A
+  // thread woken for a loss alone would spin for a while, on a processor that a rollout may need.
   const auto mean_loss = [&] {
     const int threads = threads_for(rows_at_once(options, rows), n_parameters());
     return accumulate(observations, targets, rows, threads, /*with_gradient=*/false, nullptr) /

@@ -1,8 +1,11 @@
 // The value function V(s): a network with one output, fitted by least squares.
+//
+// N samples, O observation width, D parameters
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,18 +14,25 @@
 
 namespace trpo_fast {
 
-enum class ValueFitMethod { kAdam, kLbfgs };
+enum class ValueFitMethod {
+  kAdam,   // Kingma & Ba 2015, in PyTorch's form: passes over shuffled minibatches
+  kLbfgs,  // Nocedal & Wright 2006, algorithm 7.5, on the full batch
+};
 
 struct ValueFitOptions {
   ValueFitMethod method = ValueFitMethod::kAdam;
-  // Adam (Kingma & Ba 2015; PyTorch's form)
-  int epochs = 10;             // >= 1
-  Index minibatch_size = 128;  // <= 0: the full batch
+
+  // Adam's passes over the batch.  epochs >= 1
+  int epochs = 10;
+  // Rows of one Adam step; none: the full batch.  minibatch_size >= 1
+  std::optional<Index> minibatch_size = 128;
+  // Adam's step size.  0 <= learning_rate < infinity
   double learning_rate = 1e-3;
-  std::uint64_t seed = 0;  // of the shuffling
-  // L-BFGS (Nocedal & Wright 2006, algorithm 7.5), full batch
+  // Names the order in which Adam's minibatches are drawn.
+  std::uint64_t seed = 0;
+
+  // Steps of L-BFGS, each a line search, at most.  iterations >= 1
   int iterations = 25;
-  int memory = 10;
 };
 
 struct ValueFitSummary {
@@ -46,16 +56,18 @@ class ValueFunction {
   const Scalar* parameters() const { return parameters_.data(); }
   void set_parameters(const Scalar* flat);
 
-  // values (N) of normalised observations (N x O)
+  // values (N) of observations as the network sees them, that is, normalised (N x O)
   void predict(const Scalar* observations, Index rows, Scalar* values) const;
 
-  // mean_n (V(s_n) - y_n)^2; `gradient` (double, may be null) receives its gradient
+  // mean_n (V(s_n) - y_n)^2 with targets y (N); `gradient` (D, may be null) receives its gradient
   double loss(const Scalar* observations, const Scalar* targets, Index rows, double* gradient);
 
+  // Moves the parameters towards smaller loss. Where the loss before or after is not finite, the
+  // parameters and Adam's state are, bit for bit, those before.
   ValueFitSummary fit(const Scalar* observations, const Scalar* targets, Index rows,
                       const ValueFitOptions& options);
 
-  // kept from fit to fit
+  // Adam's memory, kept from fit to fit
   AdamState<Scalar>& adam() { return adam_; }
 
  private:

@@ -102,7 +102,7 @@ class ValueFunction(Network):
         """
         choice("method", method, ("adam", "lbfgs"))
         x = self._observations(observations)
-        size = 0 if minibatch_size is None else integer("minibatch_size", minibatch_size, 1)
+        size = None if minibatch_size is None else integer("minibatch_size", minibatch_size, 1)
         summary = self._impl.fit(
             x,
             shaped("targets", targets, self.dtype, (x.shape[0],)),
