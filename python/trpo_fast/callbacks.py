@@ -5,11 +5,11 @@ from .training.callbacks import (
     CallbackLike,
     CallbackList,
     CheckpointEvery,
-    EvaluateEvery,
     FunctionCallback,
     Record,
     StopAtReturn,
 )
+from .training.evaluate_every import EvaluateEvery
 
 __all__ = [
     "Callback",

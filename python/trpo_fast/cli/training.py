@@ -120,7 +120,8 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
 
 def _learn(agent: TRPO, run: RunFolder, command: Train, stop: StopOnSignal) -> None:
     from ..logging import CsvLogger, Logger, TensorBoardLogger
-    from ..training.callbacks import CallbackLike, CheckpointEvery, EvaluateEvery
+    from ..training.callbacks import CallbackLike, CheckpointEvery
+    from ..training.evaluate_every import EvaluateEvery
 
     callbacks: list[CallbackLike] = []
     if command.evaluate_every > 0:

@@ -17,20 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-
-from ..envs import make_environment
-from ..logging import CsvLogger, read_rows
-from .episodes import EvaluationResult
-from .evaluation import evaluate_policy, own_environment, workers_of
-from .interruption import EvaluationInterrupted, Interruption
-
-if TYPE_CHECKING:
-    from gymnasium import Env
-
-    from .evaluation import Environment
+from typing import Any, TypeAlias
 
 Record: TypeAlias = dict[str, Any]
 
@@ -158,168 +145,6 @@ class CallbackList(Callback):
         return bool(self._steppers)
 
 
-class EvaluateEvery(Callback):
-    """Evaluate every so many environment steps, in an environment of its own.
-
-    Neither the training environments nor their random streams are touched: training goes on as if
-    nothing had happened. The record gets ``eval/return``, ``eval/return_std``, ``eval/length``,
-    ``eval/cut`` (episodes that were cut) and ``eval/max_steps`` (steps after which they are); the file
-    gets a row per episode: timesteps, episode, return, length.
-
-    Parameters
-    ----------
-    timesteps
-        Environment steps between evaluations: one takes place after the iteration that reaches
-        the next multiple.
-    episodes
-        Episodes of each evaluation.
-    best_path
-        Where to save the agent whenever its mean return is the best so far; None for nowhere.
-    csv_path
-        The file of the rows; None is ``evaluations.csv`` beside ``best_path``, if that is given. A
-        resumed run drops the rows beyond its timesteps.
-    env
-        A Gymnasium id, an environment, or a function that makes one; None is the agent's.
-    deterministic
-        True: the mode of the policy. False: a sample.
-    seed
-        Every evaluation draws its starts from this seed and the timesteps, so that a resumed run
-        sees the same; None takes the seed of the agent's configuration.
-    max_steps
-        An episode is cut after so many steps; None is the default of `evaluate_policy`.
-    interruption
-        Its ``request`` ends an evaluation at once, and then training; the run that is resumed makes
-        the evaluation after its next iteration.
-
-    Raises
-    ------
-    ValueError
-        if a number is out of range.
-    FileExistsError
-        at the start of a new run, if the file of the rows exists.
-    """
-
-    def __init__(
-        self,
-        timesteps: int,
-        episodes: int = 10,
-        best_path: str | os.PathLike[str] | None = None,
-        *,
-        csv_path: str | os.PathLike[str] | None = None,
-        env: Environment | None = None,
-        deterministic: bool = True,
-        seed: int | None = None,
-        max_steps: int | None = None,
-        interruption: Interruption | None = None,
-    ) -> None:
-        _check("timesteps", timesteps)
-        _check("episodes", episodes)
-        _check("max_steps", 1 if max_steps is None else max_steps)
-        self.timesteps = timesteps
-        self.episodes = episodes
-        self.best_path = None if best_path is None else Path(best_path)
-        self.csv_path = None if csv_path is None else Path(csv_path)
-        if csv_path is None and self.best_path is not None:
-            self.csv_path = self.best_path.with_name("evaluations.csv")
-        self.env = env
-        self.deterministic = deterministic
-        self.seed = seed
-        self.max_steps = max_steps
-        self._interruption = interruption or Interruption()
-        self._is_due = False  # True after an evaluation was interrupted
-        self.best_return: float | None = None
-        """Best mean return so far; None before the first evaluation."""
-        self.last_result: EvaluationResult | None = None
-        """What the latest evaluation found."""
-        self._next = timesteps
-        self._rows: CsvLogger | None = None
-        self._environment: Env[Any, Any] | None = None
-
-    def on_start(self, agent: Any, total_timesteps: int) -> None:
-        """Open the file and find where a resumed run stood."""
-        reached = agent.timesteps
-        self._next = reached if self._is_due else _next_multiple(reached, self.timesteps)
-        if self.csv_path is None:
-            return
-        resume = agent.timesteps if agent.timesteps > 0 else None
-        self._rows = CsvLogger(self.csv_path, resume_timesteps=resume, step_key="timesteps")
-        if self.best_return is None:
-            self.best_return = _best_mean_return(self.csv_path)
-
-    def on_iteration(self, agent: Any, record: Record) -> bool | None:
-        """Evaluate if it is time."""
-        if agent.timesteps < self._next:
-            return None
-        self._next = _next_multiple(agent.timesteps, self.timesteps)
-        self._is_due = True
-        try:
-            result = self._evaluate(agent)
-        except EvaluationInterrupted:
-            return False
-        self._is_due = False
-        record["eval/return"] = result.mean_return
-        record["eval/return_std"] = result.std_return
-        record["eval/length"] = result.mean_length
-        record["eval/cut"] = result.n_cut
-        record["eval/max_steps"] = result.max_steps
-        if self.best_return is None or result.mean_return > self.best_return:
-            before, self.best_return = self.best_return, result.mean_return
-            if self.best_path is not None:
-                try:
-                    agent.save(self.best_path)
-                except BaseException:  # not saved: the next one as good must be saved again
-                    self.best_return = before
-                    raise
-        return None
-
-    def on_end(self, agent: Any) -> None:
-        """Close the file and the environment that was made here."""
-        if self._rows is not None:
-            self._rows.close()
-        if self._environment is not None and self._environment is not self.env:
-            self._environment.close()
-        self._environment = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best return, and whether an evaluation is due."""
-        return {"best_return": self.best_return, "is_due": self._is_due}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.best_return = state["best_return"]
-        self._is_due = bool(state.get("is_due", False))  # files of earlier versions have none
-
-    def _evaluate(self, agent: Any) -> EvaluationResult:
-        shared = self.env is None and workers_of(agent, self.deterministic) is not None
-        if self._environment is None and not shared:
-            # made once; each episode begins with a seeded reset
-            self._environment = make_environment(
-                own_environment(agent) if self.env is None else self.env
-            )
-        seed = agent.config.seed if self.seed is None else self.seed
-        result = evaluate_policy(
-            agent,
-            self._environment,
-            self.episodes,
-            deterministic=self.deterministic,
-            seed=_derived_seed(seed, agent.timesteps),
-            max_steps=self.max_steps,
-            interruption=self._interruption,
-        )
-        self.last_result = result
-        if self._rows is not None:
-            for episode in range(self.episodes):
-                self._rows.write(
-                    {
-                        "timesteps": agent.timesteps,
-                        "episode": episode,
-                        "return": float(result.returns[episode]),
-                        "length": int(result.lengths[episode]),
-                    }
-                )
-        return result
-
-
 class CheckpointEvery(Callback):
     """Save the agent every so many environment steps, and at the end of training.
 
@@ -341,7 +166,7 @@ class CheckpointEvery(Callback):
     """
 
     def __init__(self, timesteps: int, path: str | os.PathLike[str]) -> None:
-        _check("timesteps", timesteps)
+        check_count("timesteps", timesteps)
         self.timesteps = timesteps
         self.path = os.fspath(path)
         if "{timesteps" in self.path:
@@ -351,13 +176,13 @@ class CheckpointEvery(Callback):
 
     def on_start(self, agent: Any, total_timesteps: int) -> None:
         """Find the next multiple."""
-        self._next = _next_multiple(agent.timesteps, self.timesteps)
+        self._next = next_multiple(agent.timesteps, self.timesteps)
         self._saved_at = agent.timesteps
 
     def on_logged(self, agent: Any) -> None:
         """Save if it is time."""
         if agent.timesteps >= self._next:
-            self._next = _next_multiple(agent.timesteps, self.timesteps)
+            self._next = next_multiple(agent.timesteps, self.timesteps)
             self._save(agent)
 
     def on_end(self, agent: Any) -> None:
@@ -427,7 +252,8 @@ def _as_callback(callback: CallbackLike) -> Callback:
     )
 
 
-def _check(name: str, value: int) -> None:
+def check_count(name: str, value: int) -> None:
+    """Raise ValueError unless a value is an integer of at least 1."""
     try:
         wrong = isinstance(value, bool) or operator.index(value) < 1
     except TypeError:
@@ -436,19 +262,6 @@ def _check(name: str, value: int) -> None:
         raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
 
 
-def _next_multiple(timesteps: int, every: int) -> int:
+def next_multiple(timesteps: int, every: int) -> int:
+    """Return the smallest multiple of `every` above `timesteps`."""
     return (timesteps // every + 1) * every
-
-
-def _derived_seed(seed: int, timesteps: int) -> int:
-    # neighbouring seeds and timesteps give unrelated starts
-    return int(np.random.SeedSequence((seed, timesteps)).generate_state(1, np.uint64)[0])
-
-
-def _best_mean_return(path: Path) -> float | None:
-    if not path.exists():
-        return None
-    returns: dict[int, list[float]] = defaultdict(list)
-    for row in read_rows(path):
-        returns[int(row["timesteps"])].append(float(row["return"]))
-    return max((sum(r) / len(r) for r in returns.values()), default=None)
