@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import check_files
+from harness import check_files, check_includes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,3 +214,63 @@ def test_long_files_open_doors_and_shared_names_are_found(house: Path) -> None:
         "python/trpo_fast/rollout/window.py:2: the private extras._secret is used",
         "tests/envs/test_same.py: tests/core/test_same.py has the same name",
     ]
+
+
+# ---- includes of the C++ core
+
+
+def test_the_includes_as_they_are() -> None:
+    assert check_includes.check() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "words"),
+    [
+        ("src/gae.cpp", "#include <Eigen/Core>", "expected Eigen only under cpp/kernels/"),
+        ("src/gae.cpp", "Eigen::VectorXd x;", "expected Eigen only under cpp/kernels/"),
+        ("src/gae.cpp", "#include <immintrin.h>", "expected SIMD intrinsics only under"),
+        ("src/gae.cpp", "#include <pybind11/numpy.h>", "expected pybind11 only under"),
+        ("include/trpo_fast/gae.h", "#include <Python.h>", "expected pybind11 only under"),
+        ("kernels/layout.h", "void f(pybind11::list);", "expected pybind11 only under"),
+        ("src/gae.cpp", "#pragma omp parallel for", "expected OpenMP only in cpp/src/parallel.h"),
+        ("bindings/module.cpp", "int n = omp_get_max_threads();", "expected OpenMP only in"),
+        ("include/trpo_fast/gae.h", '#include "tiling.h"', "include/ includes cpp/src/tiling.h"),
+        ("bindings/module.cpp", '#include "dispatch.h"', "bindings/ includes cpp/src/dispatch.h"),
+        ("bindings/module.cpp", '#include "../src/rng.cpp"', "bindings/ includes cpp/src/rng.cpp"),
+        ("bindings/module.cpp", '#include "matmul.h"', "bindings/ includes cpp/kernels/matmul.h"),
+        ("src/gae.cpp", '#include "matmul.h"', "src/ includes cpp/kernels/matmul.h"),
+        ("src/gae.cpp", '#include "arrays.h"', "src/ includes cpp/bindings/arrays.h"),
+        ("kernels/layout.h", '#include "aligned.h"', "kernels/ includes cpp/src/aligned.h"),
+        ("src/gae.cpp", '#include "nothing.h"', "nothing.h is no file below cpp/"),
+        ("attic/old.h", "int f();", "expected one of the rooms"),
+    ],
+)
+def test_an_include_across_rooms_is_found(file: str, line: str, words: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cpp", tmp_path / "cpp")
+    broken = tmp_path / "cpp" / file
+    broken.parent.mkdir(exist_ok=True)
+    before = broken.read_text(encoding="utf-8") if broken.exists() else ""
+    broken.write_text(before + line + "\n", encoding="utf-8")
+    complaints = check_includes.check(tmp_path)
+    assert len(complaints) == 1, complaints
+    assert complaints[0].startswith(f"cpp/{file}")
+    assert words in complaints[0]
+
+
+def test_comments_and_the_kernel_table_are_no_breach(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cpp", tmp_path / "cpp")
+    with (tmp_path / "cpp" / "src" / "gae.cpp").open("a", encoding="utf-8") as stream:
+        stream.write(
+            '#include "kernel_table.h"\n// #include <Eigen/Core>\n/* Eigen::Map\npy:: */\n'
+        )
+    assert check_includes.check(tmp_path) == []
+
+
+def test_the_check_of_includes_ends_with_its_verdict(tmp_path: Path) -> None:
+    harness = tmp_path / "tests" / "harness"
+    harness.mkdir(parents=True)
+    script = Path(shutil.copy(ROOT / "tests" / "harness" / "check_includes.py", harness))
+    shutil.copytree(ROOT / "cpp", tmp_path / "cpp")
+    assert subprocess.run([sys.executable, script], check=False).returncode == 0
+    (tmp_path / "cpp" / "src" / "gae.cpp").write_text("#include <Eigen/Core>\n")
+    assert subprocess.run([sys.executable, script], check=False).returncode == 1
