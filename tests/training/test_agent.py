@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import reference
 from gymnasium import spaces
 
+import reference
 from trpo_fast import TRPO, TRPOConfig, runtime
 from trpo_fast.callbacks import Callback
 from trpo_fast.checkpoint import CheckpointError

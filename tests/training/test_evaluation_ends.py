@@ -15,8 +15,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from endless import Endless
 
+from endless import Endless
 from trpo_fast import TRPO, cli
 from trpo_fast.callbacks import EvaluateEvery
 from trpo_fast.checkpoint import load_checkpoint
@@ -204,3 +204,27 @@ def test_an_environment_without_pictures_is_refused_before_it_is_run(tmp_path: P
     with pytest.raises(ValueError, match=r"expected render\(\) to give frames, got NotImplemented"):
         record_video(lambda _: 0, tmp_path / "film.gif", Blind)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- the training environment itself
+
+
+def test_an_agent_is_not_evaluated_in_its_training_environment(tmp_path: Path) -> None:
+    env = gymnasium.make("CartPole-v1")
+    wrapped = gymnasium.wrappers.TimeLimit(env, 20)
+    with closing(TRPO(env, **SMALL)) as agent:
+        for same in (env, env.unwrapped, wrapped):
+            with pytest.raises(ValueError, match="got the one that the agent trains in"):
+                agent.evaluate(1, env=same)
+            with pytest.raises(ValueError, match="got the one that the agent trains in"):
+                agent.learn(64, callback=EvaluateEvery(64, env=same))
+            with pytest.raises(ValueError, match="got the one that the agent trains in"):
+                record_video(agent, tmp_path / "film.mp4", same)
+        assert agent.timesteps == 0
+        assert len(agent.evaluate(1, env=gymnasium.make("CartPole-v1")).returns) == 1
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+    with (
+        closing(TRPO(vector, **SMALL)) as agent,
+        pytest.raises(ValueError, match="got the one that the agent trains in"),
+    ):
+        agent.evaluate(1, env=vector.envs[0])

@@ -14,7 +14,12 @@ from ..envs import make_environment
 from ..logging import CsvLogger, read_rows
 from .callbacks import Callback, Record, check_count, next_multiple
 from .episodes import EvaluationResult
-from .evaluation import evaluate_policy, own_environment, workers_of
+from .evaluation import (
+    evaluate_policy,
+    own_environment,
+    refuse_training_environment,
+    workers_of,
+)
 from .interruption import EvaluationInterrupted, Interruption
 
 if TYPE_CHECKING:
@@ -102,6 +107,7 @@ class EvaluateEvery(Callback):
 
     def on_start(self, agent: Any, total_timesteps: int) -> None:
         """Open the file and find where a resumed run stood."""
+        refuse_training_environment(agent, self.env)
         reached = agent.timesteps
         self._next = reached if self._is_due else next_multiple(reached, self.timesteps)
         if self.csv_path is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..envs.wrappers import is_same_environment
 from .episodes import (
     EvaluationResult,
     Policy,
@@ -102,6 +103,7 @@ def evaluate_policy(
     if sharing is not None:
         return _run_in_workers(sharing, policy, seeds, max_steps, result, interruption)
     act = act_function(policy, deterministic)
+    refuse_training_environment(policy, env)
     with (
         interruption.at_once(),
         opened(own_environment(policy) if env is None else env) as environment,
@@ -259,6 +261,32 @@ def _play_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
 
 
 # ---- environments
+
+
+def refuse_training_environment(policy: object, env: object) -> None:
+    """Raise if an agent would be evaluated in an environment that it trains in.
+
+    Parameters
+    ----------
+    policy
+        An agent, whose ``sampler`` has ``environments`` or a ``vector_env``; or anything else.
+    env
+        What the user gave to evaluate in.
+
+    Raises
+    ------
+    ValueError
+        If it is one of the agent's training environments, or wraps one, or is inside one.
+    """
+    sampler = getattr(policy, "sampler", None)
+    training = [*getattr(sampler, "environments", ()), getattr(sampler, "vector_env", None)]
+    if env is None or isinstance(env, str):
+        return
+    if any(is_same_environment(env, other) for other in training if other is not None):
+        raise ValueError(
+            "env: expected an environment of its own for the evaluation, got the one that the agent "
+            "trains in, whose episode would be lost; pass another copy, or None to have one made"
+        )
 
 
 def own_environment(agent: Any, **rendering: str) -> Environment:

@@ -25,7 +25,7 @@ from .episodes import (
     play,
     step_limit,
 )
-from .evaluation import opened, own_environment
+from .evaluation import opened, own_environment, refuse_training_environment
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -88,6 +88,7 @@ def record_video(
         raise ValueError(f"fps: expected a positive number of frames per second, got {fps}")
     encode = _encoder(path)
     act = act_function(policy, deterministic)
+    refuse_training_environment(policy, env)
 
     def frames(environment: Env[Any, Any]) -> Iterator[Frame]:
         for episode, episode_seed in enumerate(episode_seeds(seed, episodes)):

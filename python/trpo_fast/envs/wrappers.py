@@ -1,0 +1,86 @@
+"""What stands around an environment: its layers, and those that a user should know about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_NORMALISERS = ("NormalizeObservation", "NormalizeReward", "VectorNormalizeObservation")
+MOST_ENTRIES = 10_000  # entries of an observation that a fully connected network is meant for
+
+
+def layers_of(env: Any) -> list[Any]:
+    """Return an environment and everything that it wraps, from the outside in.
+
+    Parameters
+    ----------
+    env
+        An environment or a vector environment; of the latter the environments inside count too,
+        where they live in this process.
+
+    Returns
+    -------
+    list
+        The objects, each once.
+    """
+    found: list[Any] = []
+    waiting = [env]
+    while waiting:
+        layer = waiting.pop(0)
+        if layer is None or any(layer is other for other in found):
+            continue
+        found.append(layer)
+        try:
+            own = vars(layer)
+        except Exception:  # a foreign class may lack, or guard, its attributes
+            own = {}
+        waiting.append(own.get("env"))
+        inside = own.get("envs")
+        waiting.extend(inside if isinstance(inside, (list, tuple)) else ())
+    return found
+
+
+def is_same_environment(one: Any, other: Any) -> bool:
+    """Return whether two environments share a layer: a step of one is then a step of the other."""
+    layers = {id(layer) for layer in layers_of(one)}
+    return any(id(layer) in layers for layer in layers_of(other))
+
+
+def normaliser_notice(env: Any) -> str:
+    """Return one sentence about a wrapper that normalises, or nothing.
+
+    Parameters
+    ----------
+    env
+        A training environment.
+    """
+    for layer in layers_of(env):
+        name = type(layer).__name__
+        if name in _NORMALISERS:
+            return (
+                f"the environment is wrapped in {name}, whose statistics are neither saved nor those "
+                "of an evaluation environment; leave it out, because observations and returns are "
+                "normalised here (normalize_observations, scale_returns)"
+            )
+    return ""
+
+
+def size_warning(dim: int, space: Any) -> str:
+    """Return one sentence about observations that are too large for these networks, or nothing.
+
+    Parameters
+    ----------
+    dim
+        O, entries of an observation.
+    space
+        The observation space, for the sentence.
+    """
+    if dim <= MOST_ENTRIES:
+        return ""
+    shape = getattr(space, "shape", None)
+    what = f" of shape {tuple(shape)}" if shape else ""
+    return (
+        f"observation space: expected at most {MOST_ENTRIES:,} entries, got {dim:,}{what}; networks "
+        "here are fully connected, without convolutions: take RAM observations "
+        "(obs_type='ram' of Atari), or make pictures grey and small "
+        "(gymnasium.wrappers.GrayscaleObservation, ResizeObservation)"
+    )
