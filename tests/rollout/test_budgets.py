@@ -136,7 +136,7 @@ def test_vector_environments_make_up_for_autoresets(mode: AutoresetMode) -> None
 
 
 def test_an_episode_without_end_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trpo_fast.rollout.sampler.LONGEST_EPISODE", 50)
+    monkeypatch.setattr("trpo_fast.rollout.filling.LONGEST_EPISODE", 50)
     sampler = in_process(SCRIPT, ((5, "terminated"), (10**9, "")))
     with pytest.raises(
         EnvironmentFailure,

@@ -15,19 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from ..envs.envpool import is_envpool_source
+from ..envs.envpool import is_envpool, is_envpool_source
 from .budget import Budget
 from .data import Rollout, Transitions
-from .envpool import EnvPoolSampler
+from .envpool import EnvPoolSampler, PoolSampler
 from .filling import RolloutBuffers
 from .in_process import InProcessSampler
-from .sampler import (
-    ActingPolicy,
-    Actor,
-    Sampler,
-    SamplerBase,
-    environment_seed,
-)
+from .interface import ActingPolicy, Actor, Sampler
+from .sampler import SamplerBase, environment_seed
 from .vector import VectorEnvSampler
 from .workers import DEFAULT_TIMEOUT, NoWorkers, WorkerSampler, available_cores
 
@@ -41,6 +36,7 @@ __all__ = [
     "EnvPoolSampler",
     "InProcessSampler",
     "NoWorkers",
+    "PoolSampler",
     "Rollout",
     "RolloutBuffers",
     "Sampler",
@@ -67,28 +63,41 @@ def make_sampler(
 ) -> InProcessSampler | VectorEnvSampler | WorkerSampler:
     """Open the environments of a run and return their sampler; then `bind` a policy to it.
 
-    Args:
-        env: a Gymnasium id, "envpool:" and a task of EnvPool, an `Env`, a factory, or a
-            `VectorEnv`.
-        n_envs: number of environments made from an id or a factory. An `Env` gives one, a
-            `VectorEnv` as many as it holds: read `sampler.n_envs`.
-        n_workers: processes that step the environments; 0 steps them in this process. None takes
-            one for every core that this process may use, but no more than it takes to give none of
-            them more environments, and 0 where that would be 1. An `Env` or a `VectorEnv` that
-            exists already stays in this process. The rollouts have the same bits for every number
-            of workers. EnvPool takes the number as that of its threads (0 and None: one for every
-            core).
-        dtype: dtype of observations and continuous actions, that of the policy.
-        state_dependent_std: the Gaussian's deviation is a network output.
-        env_kwargs: passed to `gymnasium.make`; with an id only.
-        worker_timeout: seconds without a step after which a worker is taken to hang; None waits for
-            ever.
-        restart_crashed_environments: replace environments that crash, and drop the steps of their
-            broken episodes, instead of raising.
+    Parameters
+    ----------
+    env
+        A Gymnasium id, "envpool:" and a task of EnvPool, an ``Env``, a factory, or a ``VectorEnv``.
+    n_envs
+        Number of environments made from an id or a factory, at least 1. An ``Env`` gives one, a
+        ``VectorEnv`` as many as it holds: read ``sampler.n_envs``.
+    n_workers
+        Processes that step the environments; 0 steps them in this process. None takes one for every
+        core that this process may use, but no more than it takes to give none of them more
+        environments, and 0 where that would be 1. An ``Env`` or a ``VectorEnv`` that exists already
+        stays in this process. The rollouts have the same bits for every number of workers. EnvPool
+        takes the number as that of its threads (0 and None: one for every core).
+    dtype
+        dtype of observations and continuous actions, that of the policy: float32 or float64.
+    state_dependent_std
+        Whether the Gaussian's deviation is a network output.
+    env_kwargs
+        Passed to ``gymnasium.make``; with an id only.
+    worker_timeout
+        Seconds without a step after which a worker is taken to hang; None waits for ever.
+    restart_crashed_environments
+        Replace environments that crash, and drop the steps of their broken episodes, instead of
+        raising.
 
-    Raises:
-        ValueError, TypeError, ImportError: see `trpo_fast.envs.make_environment`; also spaces that
-            are not supported and environments that are not alike.
+    Returns
+    -------
+    Sampler
+        One that has no policy yet.
+
+    Raises
+    ------
+    ValueError, TypeError, ImportError
+        See ``trpo_fast.envs.make_environment``; also spaces that are not supported and environments
+        that are not alike.
     """
     import gymnasium
     from gymnasium.vector import VectorEnv
@@ -118,7 +127,7 @@ def make_sampler(
             "again; pass an id or a function that makes it"
         )
 
-    # in worker processes
+    # In worker processes.
     wanted = n_workers
     if wanted is None:
         wanted = _fewest_workers(n_envs, min(available_cores(), n_envs))
@@ -140,10 +149,11 @@ def make_sampler(
                     raise
                 warnings.warn(f"{reason}; stepping it in this process", stacklevel=2)
 
-    # in this process
+    # In this process.
     opened = open_environments(env, n_envs=n_envs, env_kwargs=env_kwargs)
     if opened.vector_env is not None:
-        return VectorEnvSampler(opened.vector_env, name=opened.name, **common)
+        vector_sampler = PoolSampler if is_envpool(opened.vector_env) else VectorEnvSampler
+        return vector_sampler(opened.vector_env, name=opened.name, **common)
     make_copy = (
         maker_of(env) if exists else partial(copy_environment, env, **dict(env_kwargs or {}))
     )

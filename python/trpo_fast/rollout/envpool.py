@@ -2,33 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
-from ..envs.envpool import make_pool
-from .sampler import environment_seed
+from ..envs.envpool import make_pool, read_spaces, step_of
 from .vector import VectorEnvSampler
 
 
-class EnvPoolSampler(VectorEnvSampler):
-    """Steps an EnvPool that it makes itself, so that every environment has the seed of the run.
+class PoolSampler(VectorEnvSampler):
+    """Steps an EnvPool that exists already, so that its seeds are settled.
 
     EnvPool resets on the step after the end of an episode (NEXT_STEP): that step ignores its
-    action, and its row is marked `valid = False`. EnvPool has one flag for two facts: an episode
-    that terminates at the very step of its time limit is reported as truncated.
+    action, and its row is marked as not valid. EnvPool has one flag for two facts: an episode that
+    terminates at the very step of its time limit is reported as truncated.
 
-    Args:
-        source: "envpool:" and a task of EnvPool.
-        n_envs: number of environments.
-        n_threads: threads of EnvPool; results do not depend on them.
-        dtype: dtype of observations and continuous actions.
-        state_dependent_std: the Gaussian's deviation is a network output.
-        env_kwargs: further arguments of `envpool.make_gymnasium`.
+    Parameters are those of `VectorEnvSampler`.
+    """
 
-    Raises:
-        ImportError, ValueError: see `trpo_fast._envpool.make_pool`.
+    @staticmethod
+    def _spaces_of(vector_env: Any) -> tuple[Any, Any]:
+        return read_spaces(vector_env)
+
+    def _first_observations(self, seeds: Sequence[int]) -> Any:
+        observations, _ = self.vector_env.reset()
+        return observations
+
+    def _step_function(self) -> Callable[[Any], tuple[Any, ...]]:
+        return step_of(self.vector_env)
+
+    def _steps_in_parallel(self) -> bool:
+        return True
+
+
+class EnvPoolSampler(PoolSampler):
+    """Steps an EnvPool that it makes itself, so that every environment has the seed of the run.
+
+    Parameters
+    ----------
+    source
+        "envpool:" and a task of EnvPool.
+    n_envs
+        E.
+    n_threads
+        Threads of EnvPool, at least 1; results do not depend on them.
+    dtype
+        dtype of observations and continuous actions: float32 or float64.
+    state_dependent_std
+        Whether the Gaussian's deviation is a network output.
+    env_kwargs
+        Further arguments of ``envpool.make_gymnasium``.
+
+    Raises
+    ------
+    ImportError, ValueError
+        See ``trpo_fast.envs.envpool.make_pool``.
     """
 
     def __init__(
@@ -51,13 +80,10 @@ class EnvPoolSampler(VectorEnvSampler):
         )
         self.busy_cores = n_threads
 
-    def _make(self, seeds: Any) -> Any:
-        return make_pool(
-            self._source, seeds=list(seeds), kwargs=self._kwargs, n_threads=self._n_threads
-        )
+    def _make(self, seeds: Sequence[int]) -> Any:
+        return make_pool(self._source, seeds=seeds, kwargs=self._kwargs, n_threads=self._n_threads)
 
-    def _restart(self) -> None:
-        self.vector_env = self._make(
-            environment_seed(self._seed, e, int(self._counters[e])) for e in range(self.n_envs)
-        )
-        super()._restart()
+    def _first_observations(self, seeds: Sequence[int]) -> Any:
+        # The seeds of a pool are fixed when it is made, so make a new one.
+        self.vector_env = self._make(seeds)
+        return super()._first_observations(seeds)

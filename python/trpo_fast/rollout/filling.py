@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from .budget import Budget
 from .data import ROW_ARRAYS
 
 Array: TypeAlias = npt.NDArray[Any]
+
+LONGEST_EPISODE = 200_000
+"""Steps beyond its budget after which an episode is taken to be without end."""
 
 
 @dataclass
 class RolloutBuffers:
     """The arrays that a sampler fills, before they become a `Rollout`.
 
-    `observations` has one row more than there are steps: row T holds the observations that the next
-    rollout starts from, so that the inner loop writes every successor in the same way. A caller
+    ``observations`` has one row more than there are steps: row T holds the observations that the
+    next rollout starts from, so that the inner loop writes every successor in the same way. A caller
     that owns the memory (shared memory, say) may build this from its own C-contiguous arrays.
+
+    Attributes
+    ----------
+    observations
+        (T + 1, E, O), dtype.
+    actions
+        (T, E, A), dtype or int32.
+    rewards
+        (T, E), float64.
+    terminated, truncated
+        (T, E), bool; False to begin with.
+    valid
+        (T, E), bool; True to begin with.
     """
 
-    observations: Array  # (T + 1, E, O), dtype
-    actions: Array  # (T, E, A), dtype or int32
-    rewards: npt.NDArray[np.float64]  # (T, E), in the environment's unit
-    terminated: npt.NDArray[np.bool_]  # (T, E), False
-    truncated: npt.NDArray[np.bool_]  # (T, E), False
-    valid: npt.NDArray[np.bool_]  # (T, E), True
+    observations: Array
+    actions: Array
+    rewards: npt.NDArray[np.float64]
+    terminated: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
+    valid: npt.NDArray[np.bool_]
 
     @classmethod
     def allocate(
@@ -40,7 +57,7 @@ class RolloutBuffers:
         dtype: npt.DTypeLike,
         action_dtype: npt.DTypeLike,
     ) -> RolloutBuffers:
-        """Fresh arrays for T = `n_steps` and E = `n_envs`."""
+        """Fresh arrays for T = ``n_steps``, E = ``n_envs``, O = ``obs_dim``, A = ``action_dim``."""
         shape = (n_steps, n_envs)
         return cls(
             observations=np.empty((n_steps + 1, n_envs, obs_dim), dtype),
@@ -52,7 +69,7 @@ class RolloutBuffers:
         )
 
     def rows(self, n_steps: int) -> RolloutBuffers:
-        """The first `n_steps` rows."""
+        """The first ``n_steps`` rows, as views."""
         if n_steps == len(self.rewards):
             return self
         return RolloutBuffers(
@@ -61,8 +78,122 @@ class RolloutBuffers:
         )
 
     def copy_to(self, larger: RolloutBuffers) -> RolloutBuffers:
-        """Copy all rows to the beginning of larger arrays, and return these."""
+        """Copy all rows to the beginning of ``larger`` arrays, and return these."""
         for name in ROW_ARRAYS:
             values = getattr(self, name)
             getattr(larger, name)[: len(values)] = values
         return larger
+
+
+@dataclass
+class Events:
+    """What happened between the rows of a rollout while it was filled."""
+
+    ends: list[tuple[int, int]] = field(default_factory=list)
+    """(t, e) of the last step of every episode that ended, ordered by t, then e."""
+
+    final_indices: list[tuple[int, int]] = field(default_factory=list)
+    """Those of them that were truncated and did not terminate."""
+
+    finals: list[Array] = field(default_factory=list)
+    """Their true final observations, encoded: (O,), dtype."""
+
+    crashes: dict[tuple[int, int], str] = field(default_factory=dict)
+    """Why environment e was replaced in row t: its step failed, or, where an episode ended in that
+    row, the reset after it."""
+
+    def begin_of(self, t: int, e: int) -> int:
+        """The first row of the episode of environment e that row t belongs to."""
+        boundaries = (k for k, other in (*self.ends, *self.crashes) if other == e and k < t)
+        return 1 + max(boundaries, default=-1)
+
+    def forget_finals(self, lost: set[tuple[int, int]]) -> None:
+        """Drop the final observations of episodes that are lost, by (t, e) of their last steps."""
+        kept = [n for n, index in enumerate(self.final_indices) if index not in lost]
+        self.final_indices = [self.final_indices[n] for n in kept]
+        self.finals = [self.finals[n] for n in kept]
+
+
+class Quota:
+    """Which environments still step in a rollout, and how many rows the others took.
+
+    Parameters
+    ----------
+    budget
+        How much each environment is to take.
+
+    Attributes
+    ----------
+    going
+        The environments that still step, in their order.
+    rows
+        Rows of those that have taken their share, 0 for those that still step: (E,), int64.
+    least
+        Rows after which the first ones may have taken their share.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._steps = budget.steps
+        self._whole_episodes = budget.whole_episodes
+        self.going = list(range(len(budget.steps)))
+        self.rows = np.zeros(len(budget.steps), np.int64)
+        self.least = min(budget.steps)
+
+    def close_row(self, t: int, buffers: RolloutBuffers, events: Events) -> None:
+        """Row t is full: whoever has taken its share is padded from the next one on."""
+        going = []
+        for e in self.going:
+            ended = bool(buffers.terminated[t, e] or buffers.truncated[t, e])
+            if t + 1 < self._steps[e] or (
+                self._whole_episodes and not ended and (t, e) not in events.crashes
+            ):
+                going.append(e)
+            else:
+                self.rows[e] = t + 1
+                self.pad(buffers, e, buffers.observations[t + 1, e])
+        self.going = going
+
+    def pad(self, buffers: RolloutBuffers, e: int, observation: Array) -> None:
+        """Fill the rows that environment e did not take.
+
+        Parameters
+        ----------
+        buffers
+            The arrays of the rollout.
+        e
+            An environment that has taken its share.
+        observation
+            What it goes on from: (O,), dtype.
+        """
+        begin = self.rows[e]
+        buffers.observations[begin:, e] = observation
+        buffers.actions[begin:, e] = 0
+        buffers.rewards[begin:, e] = 0.0
+        buffers.valid[begin:, e] = False
+
+
+@dataclass
+class Filling:
+    """A rollout while it is filled: its arrays, what happened, and who still steps."""
+
+    buffers: RolloutBuffers
+    events: Events
+    quota: Quota
+
+    def grow(self, larger: RolloutBuffers) -> None:
+        """Go on in larger arrays, which take over all full rows."""
+        n_steps = len(self.buffers.rewards)
+        self.buffers = self.buffers.copy_to(larger)
+        stopped = set(range(len(self.quota.rows))) - set(self.quota.going)
+        for e in stopped:
+            self.quota.pad(larger, e, larger.observations[n_steps, e])
+
+
+def first_rows(budget: Budget) -> int:
+    """Rows to begin a rollout with: enough for a budget of steps."""
+    return (2 if budget.whole_episodes else 1) * max(budget.steps)
+
+
+def most_rows(budget: Budget) -> int:
+    """Rows after which an episode is taken to be without end."""
+    return max(budget.steps) + LONGEST_EPISODE

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy.typing as npt
 
-from .filling import RolloutBuffers
-from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
-
-Array: TypeAlias = npt.NDArray[Any]
-
-MOST_CRASHES = 10  # of one environment in one rollout, before its error is raised after all
+from .crashes import MOST_CRASHES, Kind, first_non_finite
+from .errors import RESET_RETURNS, STEP_RETURNS
+from .filling import Filling
+from .interface import Actor
+from .sampler import environment_seed
+from .stepping import SteppingSampler
 
 
 class _Crash(Exception):
@@ -25,29 +25,48 @@ class _Crash(Exception):
         self.t, self.e, self.failure = t, e, failure
 
 
-class InProcessSampler(SamplerBase):
+class InProcessSampler(SteppingSampler):
     """Steps E environments one after the other, with one call of the policy per time step.
 
     An environment whose episode ends is reset at once: row t + 1 starts the next episode, and no
     step is lost. A worker process is this class on a part of the environments, with `first_index`
     set; `Rollout.concatenate` puts the parts together.
 
-    Args:
-        environments: the environments, all with the same spaces.
-        name: how errors and logs call them.
-        first_index: index of the first of them in the whole run.
-        dtype: dtype of observations and continuous actions.
-        state_dependent_std: the Gaussian's deviation is a network output.
-        remake: makes environment number e of the run anew. If given, an environment that raises or
-            returns something wrong is replaced: the steps of its episode are dropped
-            (`valid = False`), and `Rollout.crashes` says why.
-        make_copy: makes one more environment, the way these were made: whether their state can be
-            stored and restored is only tried on copies. None: nothing is tried, and their state
-            is not saved.
+    Parameters
+    ----------
+    environments
+        The environments, all with the same spaces.
+    name
+        How errors and logs call them.
+    first_index
+        Index of the first of them in the whole run.
+    dtype
+        dtype of observations and continuous actions: float32 or float64.
+    state_dependent_std
+        Whether the Gaussian's deviation is a network output.
+    remake
+        Makes environment number e of the run anew. If given, an environment that raises or returns
+        something wrong is replaced: the steps of its episode are dropped (not ``valid``), and
+        ``Rollout.crashes`` says why.
+    make_copy
+        Makes one more environment, the way these were made: whether their state can be stored and
+        restored is only tried on copies. None: nothing is tried, and their state is not saved.
 
-    Raises:
-        ValueError: no environments, or different spaces.
-        TypeError: a space that is not supported.
+    Attributes
+    ----------
+    environments
+        They may be replaced, see ``remake``.
+    keeper
+        Saves and restores their states.
+    observer
+        Called after every row of a rollout, if it is not None.
+
+    Raises
+    ------
+    ValueError
+        No environments, or different spaces.
+    TypeError
+        A space that is not supported.
     """
 
     def __init__(
@@ -82,14 +101,14 @@ class InProcessSampler(SamplerBase):
             first_index=first_index,
             dtype=dtype,
             state_dependent_std=state_dependent_std,
+            recovers_crashes=remake is not None,
         )
         self.environments = list(environments)
         self.make_copy = make_copy
         self.keeper = StateKeeper(self.environments, make_copy)
-        self.observer: Callable[[], object] | None = None  # called after every time step
+        self.observer: Callable[[], object] | None = None
         self._spare: Any = None
         self._remake = remake
-        self._recovers = remake is not None
         self._to_env = self.action_adapter.step_converter(
             self.n_envs, self.observation_encoder.dtype
         )
@@ -101,43 +120,43 @@ class InProcessSampler(SamplerBase):
         *,
         name: str = "map_groups",
     ) -> list[Any]:
-        """Call `function(self)`, or `function(self, arguments[0])`; see `WorkerSampler.map_groups`.
+        """Call a function on this sampler, as `WorkerSampler.map_groups` does on those of workers.
 
-        Returns:
+        Parameters
+        ----------
+        function
+            Called as ``function(self)``, or ``function(self, arguments[0])``.
+        arguments
+            One, or None.
+        name
+            Not used here.
+
+        Returns
+        -------
+        list
             One result.
 
-        Raises:
-            Exception: what the function raised.
+        Raises
+        ------
+        Exception
+            What the function raised.
         """
         return [function(self) if arguments is None else function(self, *arguments)]
 
-    def map_environments(
-        self, function: Callable[..., Any], arguments: Sequence[Any] | None = None
-    ) -> list[Any]:
-        """Call `function(environment)`, or `function(environment, arguments[e])`, on each of them.
-
-        Returns:
-            The E results in the order of the environments.
-
-        Raises:
-            Exception: what the function raised.
-        """
-        if arguments is None:
-            return [function(environment) for environment in self.environments]
-        return [
-            function(environment, argument)
-            for environment, argument in zip(self.environments, arguments, strict=True)
-        ]
-
     def show_life(self) -> None:
-        """Between two rollouts, after a step of anything: this worker does not hang."""
-        self._steps_beside += 1
+        """Count a step outside rollouts, by which the parent of a worker sees that it lives."""
+        self.state.steps_beside += 1
 
     @contextlib.contextmanager
     def spare_environment(self, make: Any) -> Iterator[Any]:
         """One environment more, for evaluations: made once, kept, and closed with the others.
 
         After an exception it is closed at once, and the next one is made anew.
+
+        Parameters
+        ----------
+        make
+            What ``trpo_fast.envs.make_environment`` takes.
         """
         from ..envs import make_environment
 
@@ -157,21 +176,19 @@ class InProcessSampler(SamplerBase):
 
     def _reset(self, e: int) -> None:
         """Reset environment e with the seed that belongs to its counter."""
-        counter = int(self._counters[e])
+        counter = int(self.state.counters[e])
         index = self.first_index + e
         observation: Any = None
         try:
             observation, _ = self.environments[e].reset(
                 seed=environment_seed(self._seed, index, counter)
             )
-            self.observation_encoder.write(observation, self._observations[e])
+            self.observation_encoder.write(observation, self.state.observations[e])
         except Exception as error:
             where = f"reset before environment {index} ({self.name}), step {counter}"
-            raise self._failure(
-                error, where, observation, "reset() must return (observation, info)"
-            ) from error
+            raise self._sentences.failure(error, where, observation, RESET_RETURNS) from error
 
-    def _renew(self, e: int) -> None:
+    def _replace(self, e: int) -> None:
         assert self._remake is not None
         with contextlib.suppress(Exception):  # it is broken: what it says now tells nothing new
             self.environments[e].close()
@@ -180,47 +197,38 @@ class InProcessSampler(SamplerBase):
         self._reset(e)
 
     def _step(
-        self,
-        buffers: RolloutBuffers,
-        row: int,
-        actor: Actor,
-        on_step: Callable[[], object] | None,
-        events: Events,
-        quota: Quota,
+        self, filling: Filling, row: int, actor: Actor, on_step: Callable[[], object] | None
     ) -> int:
         on_step = _one_after_the_other(self.observer, on_step)
         crashes: Counter[int] = Counter()
         begin = (row, 0)
         while True:
             try:
-                return self._step_from(begin, buffers, actor, on_step, events, quota)
+                return self._step_from(begin, filling, actor, on_step)
             except _Crash as crash:
                 t, e = crash.t, crash.e
                 crashes[e] += 1
                 if crashes[e] > MOST_CRASHES:
                     raise crash.failure from crash.__cause__
-                # where a reset failed, the episode before it is whole
-                if (t, e) not in events.ends[-1:]:
-                    events.crashes.append((t, e))
-                    buffers.rewards[t, e] = 0.0
-                events.sentences.append(str(crash))
-                self._renew(e)
-                buffers.observations[t + 1, e] = self._observations[e]
+                if (t, e) not in filling.events.ends:  # it was the step that failed, not the reset
+                    filling.buffers.rewards[t, e] = 0.0
+                filling.events.crashes[t, e] = str(crash)
+                self._replace(e)
+                filling.buffers.observations[t + 1, e] = self.state.observations[e]
                 begin = (t, e + 1)
 
     def _step_from(
         self,
         begin: tuple[int, int],
-        buffers: RolloutBuffers,
+        filling: Filling,
         actor: Actor,
         on_step: Callable[[], object] | None,
-        events: Events,
-        quota: Quota,
     ) -> int:
         """See `_step`; row t of begin = (t, e) is full up to environment e - 1."""
+        buffers, events, quota = filling.buffers, filling.events, filling.quota
         n_steps, n_envs = buffers.rewards.shape
 
-        # bound once: what stands between two calls of env.step is all in these locals
+        # Bound once: what stands between two calls of env.step is all in these locals.
         encoder = self.observation_encoder
         plain, dim, write = encoder.is_plain, encoder.dim, encoder.write
         rows = buffers.observations.reshape(-1, dim)  # row i + E follows row i = t E + e
@@ -231,7 +239,7 @@ class InProcessSampler(SamplerBase):
         act = actor.step
         enough = quota.least
 
-        # after a crash in the middle of a time step: its actions are drawn already
+        # After a crash in the middle of a row, the actions of that row are drawn already.
         first_t, first_e = begin
         rest = [turn for turn in steps if turn[0] >= first_e] if first_e else None
         turns = steps if rest is None else rest
@@ -250,7 +258,7 @@ class InProcessSampler(SamplerBase):
                     i = first + e
                     rewards[i] = reward
                     if terminated or truncated:
-                        # the true successor, before the reset replaces it
+                        # Keep the true successor before the reset replaces it.
                         if truncated and not terminated:
                             events.finals.append(encoder.encode(observation))
                             events.final_indices.append((t, e))
@@ -275,11 +283,36 @@ class InProcessSampler(SamplerBase):
         except Exception as error:
             if e < 0:  # not from an environment
                 raise
-            failure = self._explain(error, buffers, t, e, observation)
-            if self._remake is None:
+            failure, is_the_policys = self._explain(error, filling, t, e, observation)
+            if self._remake is None or is_the_policys:
                 raise failure from error
             raise _Crash(t, e, failure) from error
         return t + 1
+
+    def _explain(
+        self, error: Exception, filling: Filling, t: int, e: int, observation: Any
+    ) -> tuple[Exception, bool]:
+        """The error to raise for one that came up in environment e at row t.
+
+        Returns
+        -------
+        tuple
+            The error, and whether the policy is at fault, which no fresh environment mends.
+        """
+        buffers, events = filling.buffers, filling.events
+        ended = bool(buffers.terminated[t, e] or buffers.truncated[t, e])
+        # A NaN often breaks an environment one step later: name the cause, not the effect. Where a
+        # reset fails after an episode that will be dropped for its NaN, each is named by itself.
+        if not (ended and self.recovers_crashes):
+            begin = events.begin_of(t, e)
+            cause = first_non_finite(
+                buffers, events, states=slice(begin, t + 1), rewards=slice(begin, t), e=e
+            )
+            if cause is not None:
+                return self._non_finite(cause, buffers, events), cause.kind is Kind.ACTION
+        step = self._sentences.step(t, e)
+        where, returns = (f"reset after {step}", RESET_RETURNS) if ended else (step, STEP_RETURNS)
+        return self._sentences.failure(error, where, observation, returns), False
 
     def _close(self) -> None:
         for environment in self.environments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from ..core import RowWriter
 from ..envs import EnvironmentFailure, ObservationError
-from ..envs.envpool import is_envpool, read_spaces, step_of
 from .budget import Budget
+from .crashes import first_non_finite
 from .data import Rollout
-from .filling import RolloutBuffers
-from .sampler import Actor, Events, Quota, SamplerBase, environment_seed
+from .errors import raised_in_our_frame
+from .filling import Events, Filling, RolloutBuffers
+from .interface import Actor
+from .sampler import environment_seed
+from .stepping import SteppingSampler
 
 if TYPE_CHECKING:
     from ..config import Sampling
@@ -24,34 +27,46 @@ Array: TypeAlias = npt.NDArray[Any]
 _MODES = ("NextStep", "SameStep", "Disabled")
 
 
-class VectorEnvSampler(SamplerBase):
+class VectorEnvSampler(SteppingSampler):
     """Steps a `gymnasium.vector.VectorEnv`, one call for all environments.
 
     What happens when the episode of environment e ends at step t depends on the mode that the
-    vector environment declares in `metadata["autoreset_mode"]`:
+    vector environment declares in ``metadata["autoreset_mode"]``:
 
     * NEXT_STEP: step t returns the true final observation, and step t + 1 ignores its action and
       returns the first observation of the next episode. Row (t + 1, e) is no transition: it is
-      marked `valid = False`, with reward 0.
+      marked as not valid, with reward 0.
     * SAME_STEP: step t returns the first observation of the next episode already; the true final
       observation is taken from `info["final_obs"]`.
     * DISABLED: step t returns the true final observation, and this sampler calls
-      `reset(options={"reset_mask": mask})`.
+      ``reset(options={"reset_mask": mask})``.
 
     Seeding: Gymnasium's SyncVectorEnv and AsyncVectorEnv get one seed an environment, as in
     `InProcessSampler`. Other vector environments accept a single number only: that of
-    environment 0. An EnvPool got its seeds when it was made.
+    environment 0.
 
-    Args:
-        vector_env: the vector environment.
-        name: how errors and logs call it.
-        dtype: dtype of observations and continuous actions.
-        state_dependent_std: the Gaussian's deviation is a network output.
-        autoreset_mode: overrides the declared mode: "NextStep", "SameStep" or "Disabled".
+    A subclass may start and step another kind of vector environment, see `_first_observations` and
+    `_step_function`.
 
-    Raises:
-        ValueError: the mode is not declared or not known.
-        TypeError: a space that is not supported.
+    Parameters
+    ----------
+    vector_env
+        The vector environment.
+    name
+        How errors and logs call it.
+    dtype
+        dtype of observations and continuous actions: float32 or float64.
+    state_dependent_std
+        Whether the Gaussian's deviation is a network output.
+    autoreset_mode
+        Overrides the declared mode: "NextStep", "SameStep" or "Disabled".
+
+    Raises
+    ------
+    ValueError
+        The mode is not declared or not known.
+    TypeError
+        A space that is not supported.
     """
 
     def __init__(
@@ -65,35 +80,57 @@ class VectorEnvSampler(SamplerBase):
     ) -> None:
         super().__init__(
             name,
-            *read_spaces(vector_env),
+            *self._spaces_of(vector_env),
             n_envs=int(vector_env.num_envs),
             dtype=dtype,
             state_dependent_std=state_dependent_std,
         )
         self.vector_env = vector_env
-        if _steps_in_parallel(vector_env):
+        if self._steps_in_parallel():
             self.busy_cores = self.n_envs
         self.autoreset_mode = _autoreset_mode(vector_env, autoreset_mode)
-        # NEXT_STEP: environments whose next step is a reset
+        # Under NEXT_STEP, the environments whose next step is a reset.
         self._resetting = np.zeros(self.n_envs, np.bool_)
         self._to_env = self.action_adapter.batch_converter(
             self.n_envs, self.observation_encoder.dtype
         )
 
+    # --- what may differ from one kind of vector environment to another ---
+
+    @staticmethod
+    def _spaces_of(vector_env: Any) -> tuple[Any, Any]:
+        """Observation and action space of one environment."""
+        return vector_env.single_observation_space, vector_env.single_action_space
+
+    def _first_observations(self, seeds: Sequence[int]) -> Any:
+        """Start all environments anew, each with its seed where it takes one."""
+        takes_all = _accepts_seed_list(self.vector_env)
+        observations, _ = self.vector_env.reset(seed=list(seeds) if takes_all else seeds[0])
+        return observations
+
+    def _step_function(self) -> Callable[[Any], tuple[Any, ...]]:
+        """What steps all environments, as ``vector_env.step`` does."""
+        step: Callable[[Any], tuple[Any, ...]] = self.vector_env.step
+        return step
+
+    def _steps_in_parallel(self) -> bool:
+        """Whether the environments are stepped by as many threads or processes."""
+        from gymnasium.vector import AsyncVectorEnv
+
+        return isinstance(self.vector_env.unwrapped, AsyncVectorEnv)
+
+    # --- one rollout ---
+
+    def _seeds(self) -> list[int]:
+        """The seeds of a reset at this moment, one an environment."""
+        counters = self.state.counters.tolist()
+        return [environment_seed(self._seed, e, counter) for e, counter in enumerate(counters)]
+
     def _restart(self) -> None:
         self._resetting[:] = False
-        seeds = [
-            environment_seed(self._seed, e, int(self._counters[e])) for e in range(self.n_envs)
-        ]
-        observations: Any = None
         try:
-            if is_envpool(self.vector_env):
-                observations, _ = self.vector_env.reset()
-            else:
-                observations, _ = self.vector_env.reset(
-                    seed=seeds if _accepts_seed_list(self.vector_env) else seeds[0]
-                )
-            self.observation_encoder.write_batch(observations, self._observations)
+            observations = self._first_observations(self._seeds())
+            self.observation_encoder.write_batch(observations, self.state.observations)
         except Exception as error:
             raise self._vector_failure(
                 error,
@@ -102,10 +139,12 @@ class VectorEnvSampler(SamplerBase):
             ) from error
 
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
-        """The budget of a batch.
+        """The budget of a batch, see `SamplerBase.budget`.
 
-        Raises:
-            ValueError: whole episodes are asked for.
+        Raises
+        ------
+        ValueError
+            Whole episodes are asked for.
         """
         if sampling == "episodes":
             raise ValueError(
@@ -118,7 +157,7 @@ class VectorEnvSampler(SamplerBase):
     def _collect(self, budget: Budget, on_step: Callable[[], object] | None) -> Rollout:
         if budget.sampling == "steps":
             return super()._collect(budget, on_step)
-        # autoresets are no steps: make up for them
+        # Autoresets are no steps: take further rows to make up for them.
         parts: list[Rollout] = []
         missing = budget.total
         while missing > 0:
@@ -128,14 +167,9 @@ class VectorEnvSampler(SamplerBase):
         return Rollout.join(parts)
 
     def _step(
-        self,
-        buffers: RolloutBuffers,
-        row: int,
-        actor: Actor,
-        on_step: Callable[[], object] | None,
-        events: Events,
-        quota: Quota,
+        self, filling: Filling, row: int, actor: Actor, on_step: Callable[[], object] | None
     ) -> int:
+        buffers, events = filling.buffers, filling.events
         n_steps = len(buffers.rewards)
         to_env, stored_actions = self._to_env, buffers.actions
         write_batch, write_row = self.observation_encoder.write_batch, None
@@ -143,14 +177,12 @@ class VectorEnvSampler(SamplerBase):
             write_row = RowWriter(
                 buffers.observations, buffers.rewards, buffers.terminated, buffers.truncated
             ).write
-        is_pool = is_envpool(self.vector_env)
-        step = step_of(self.vector_env) if is_pool else self.vector_env.step
-        act = actor.step
+        step, act = self._step_function(), actor.step
         next_step = self.autoreset_mode == "NextStep"
         resetting = bool(next_step and self._resetting.any())
 
         t = row
-        inside = False  # between here and the environment: errors are its own
+        inside = False  # whether an error is the environment's own
         try:
             for t in range(row, n_steps):
                 act(t)
@@ -188,18 +220,23 @@ class VectorEnvSampler(SamplerBase):
         except Exception as error:
             if not inside or isinstance(error, EnvironmentFailure):
                 raise
-            # a NaN often breaks an environment one step later: name the cause, not the effect
-            non_finite = self._non_finite(buffers, t)
-            if non_finite is not None:
-                raise non_finite from error
+            # A NaN often breaks an environment one step later: name the cause, not the effect.
+            cause = first_non_finite(buffers, events, states=slice(0, t + 1), rewards=slice(0, t))
+            if cause is not None:
+                raise self._non_finite(cause, buffers, events) from error
             raise self._vector_failure(
                 error,
                 self._vector_step(t),
                 "step() must return (observations, rewards, terminated, truncated, infos), "
                 f"each for {self.n_envs} environments",
             ) from error
-        quota.close_row(n_steps - 1, buffers, events)
+        filling.quota.close_row(n_steps - 1, buffers, events)
         return n_steps
+
+    def _follows_reset(self, t: int, e: int, buffers: RolloutBuffers, events: Events) -> bool:
+        if self.autoreset_mode == "NextStep":
+            return t == 0 or not buffers.valid[t - 1, e]
+        return super()._follows_reset(t, e, buffers, events)
 
     def _mark_resets(self, buffers: RolloutBuffers, t: int) -> None:
         """Step t only reset these environments: it is no transition of theirs."""
@@ -216,13 +253,13 @@ class VectorEnvSampler(SamplerBase):
         if self.autoreset_mode != "SameStep":
             row: Array = buffers.observations[t + 1, e].copy()
             return row
-        # the older name is that of Gymnasium before 1.1
+        # The second name is that of Gymnasium before 1.1.
         batch = infos.get("final_obs", infos.get("final_observation"))
         final = None if batch is None else _entry(batch, e)
         if final is None:
             raise EnvironmentFailure(
-                f"{self._where(t, e)}: truncated, but info['final_obs'][{e}] is missing; under the "
-                "autoreset mode SAME_STEP it must hold the true final observation"
+                f"{self._sentences.step(t, e)}: truncated, but info['final_obs'][{e}] is missing; "
+                "under the autoreset mode SAME_STEP it must hold the true final observation"
             )
         return self.observation_encoder.encode(final)
 
@@ -232,18 +269,15 @@ class VectorEnvSampler(SamplerBase):
         rows[ended] = self.observation_encoder.encode_batch(observations, self.n_envs)[ended]
 
     def _vector_step(self, t: int) -> str:
-        return f"{self.name}, step {int(self._first_steps[0]) + t}"
+        return f"{self.name}, step {self._sentences.first_steps[0] + t}"
 
     def _vector_failure(self, error: Exception, where: str, interface: str) -> Exception:
         if isinstance(error, ObservationError):
             return ValueError(f"{where}: {error}")
-        # raised in our own frame, not in one below it: we could not use what came back
-        trace = error.__traceback__
-        ours = trace is not None and trace.tb_next is None
         sentence = f"{type(error).__name__}: {error}"
         return EnvironmentFailure(
             f"{where}: {sentence}; {interface}"
-            if ours
+            if raised_in_our_frame(error)
             else f"{where}: the environment raised {sentence}"
         )
 
@@ -255,7 +289,7 @@ def _autoreset_mode(vector_env: Any, override: str | None) -> str:
     mode = override
     if mode is None:
         mode = (vector_env.metadata or {}).get("autoreset_mode")
-    # gymnasium.vector.AutoresetMode is an enum whose values are these strings
+    # It may be a gymnasium.vector.AutoresetMode, an enum whose values are these strings.
     mode = getattr(mode, "value", mode)
     if mode not in _MODES:
         raise ValueError(
@@ -264,12 +298,6 @@ def _autoreset_mode(vector_env: Any, override: str | None) -> str:
             "gymnasium.vector.AutoresetMode, because a wrong guess would train on resets"
         )
     return str(mode)
-
-
-def _steps_in_parallel(vector_env: Any) -> bool:
-    from gymnasium.vector import AsyncVectorEnv
-
-    return is_envpool(vector_env) or isinstance(vector_env.unwrapped, AsyncVectorEnv)
 
 
 def _accepts_seed_list(vector_env: Any) -> bool:

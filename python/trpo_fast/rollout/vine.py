@@ -196,7 +196,7 @@ class VineSampler:
                 "env: vine sampling goes back to saved states of single environments, got a "
                 f"{type(trunk).__name__}; pass an id, an Env or a factory that makes one"
             )
-        if trunk._recovers:
+        if trunk.recovers_crashes:
             raise ValueError(
                 "restart_crashed_environments: expected False under vine sampling, got True: a "
                 "replaced environment cannot go back to the states of the one that crashed"
@@ -473,14 +473,14 @@ class _BranchStepper:
         self._action = np.zeros((1, 1, adapter.action_dim), start.actions.dtype)
         self._counter = np.zeros(1, np.uint64)
         self._env = np.zeros(1, np.uint32)
-        policy = sampler._policy
+        policy = sampler.policy
         assert policy is not None
         self._actor = policy.actor(
             self._observation,
             self._action,
             self._counter,
             self._env,
-            seed=_stream_seed(sampler._seed, _BRANCH_NOISE),
+            seed=_stream_seed(sampler.seed, _BRANCH_NOISE),
         )
 
     def run(self, n: int, b: int, e: int) -> None:

@@ -30,15 +30,16 @@ import numpy.typing as npt
 from ... import runtime
 from ...envs import EnvironmentFailure
 from ..budget import Budget
+from ..crashes import MOST_CRASHES
 from ..data import Rollout
-from ..in_process import MOST_CRASHES
-from ..sampler import ActingPolicy, SamplerBase, first_rows
+from ..filling import first_rows
+from ..interface import ActingPolicy
+from ..sampler import SamplerBase
 from .memory import BlockShape, SharedBlock
 from .process import ROW, Lost, WorkerProcess, stop_workers
 
 if TYPE_CHECKING:
     from ...envs import EnvSource
-    from ..in_process import InProcessSampler
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -149,9 +150,9 @@ class WorkerSampler(SamplerBase):
             n_envs=n_envs,
             dtype=dtype,
             state_dependent_std=state_dependent_std,
+            recovers_crashes=restart_crashed_environments,
         )
         self.busy_cores = len(self._groups)
-        self._recovers = restart_crashed_environments
 
     @property
     def n_workers(self) -> int:
@@ -182,28 +183,6 @@ class WorkerSampler(SamplerBase):
         """Go on exactly where `{**state_dict(), **environment_state()}` was taken."""
         super().load_environment_state(state)
         self._resumes = self._started
-
-    def map_environments(
-        self, function: Callable[..., Any], arguments: Sequence[Any] | None = None
-    ) -> list[Any]:
-        """Call `function(environment)`, or `function(environment, arguments[e])`, on each of them.
-
-        Function, arguments and results are sent with cloudpickle.
-
-        Returns:
-            The E results in the order of the environments.
-
-        Raises:
-            Exception: what the function raised.
-            EnvironmentFailure: a worker ended, or hangs.
-        """
-
-        def on_group(sampler: InProcessSampler, given: list[Any] | None) -> list[Any]:
-            return sampler.map_environments(function, given)
-
-        given = [None if arguments is None else list(arguments[group]) for group in self._groups]
-        results = self.map_groups(on_group, given, name="map_environments")
-        return [result for group in results for result in group]
 
     def map_groups(
         self,
@@ -245,14 +224,12 @@ class WorkerSampler(SamplerBase):
         start_time = time.perf_counter()
         start = "fresh" if not self._started else "resume" if self._resumes else ""
         self._started = self._resumes = False
-        self._first_steps = self._counters.astype(np.int64)
         runtime.rest_threads()  # the workers need the processors
         with self._stops_on_error():
             self._ensure_started()
             for worker in self._workers:
                 if start:
-                    for name in ("counters", "returns", "lengths", "observations"):
-                        worker.block.lasting[name][:] = getattr(self, f"_{name}")[worker.group]
+                    self.state.write(worker.block.lasting, worker.group)
                 self._send_collect(worker, budget, start, on_step is not None)
             rollout = Rollout.concatenate(self._parts(budget, on_step))
             self._read_state()
@@ -289,7 +266,7 @@ class WorkerSampler(SamplerBase):
 
         answers: list[Any] = [ROW] * len(self._workers)
         while waiting := [w for w, answer in enumerate(answers) if answer is ROW]:
-            on_loss = restart if self._recovers else None
+            on_loss = restart if self.recovers_crashes else None
             came = self._gather(waiting, on_loss=on_loss)
             for w, answer in zip(waiting, came, strict=True):
                 answers[w] = answer
@@ -308,8 +285,7 @@ class WorkerSampler(SamplerBase):
 
     def _read_state(self) -> None:
         for worker in self._workers:
-            for name in ("counters", "returns", "lengths", "observations"):
-                getattr(self, f"_{name}")[worker.group] = worker.block.lasting[name]
+            self.state.read(worker.block.lasting, worker.group)
 
     # --- processes ---
 
@@ -446,7 +422,7 @@ class WorkerSampler(SamplerBase):
             for worker in self._workers:
                 # what was drawn is drawn, though nobody will see it
                 if worker.command[0] == "collect":
-                    counters = self._counters[worker.group]
+                    counters = self.state.counters[worker.group]
                     np.maximum(counters, worker.block.lasting["counters"], out=counters)
             stop_workers(self._workers, os.getpid())
             raise

@@ -168,7 +168,7 @@ class _Worker:
         distribution = Distribution(policy.pop("kind"), policy.pop("sizes"))
         self._policy = Policy(policy.pop("obs_dim"), distribution, **policy)
         self._block = SharedBlock(self._memory, BlockShape(**shape))
-        self._sampler.keep_state_in(self._block.lasting)
+        self._sampler.state.keep_in(self._block.lasting)
         self._sampler.bind(self._policy, seed=seed)
 
     def collect(

@@ -1,0 +1,129 @@
+"""One sentence for everything that an environment may do wrong: who, at which step, what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..envs import EnvironmentFailure, ObservationError
+from .crashes import Kind
+
+if TYPE_CHECKING:
+    from ..envs import ObservationEncoder
+    from .crashes import NonFinite
+
+_FINITE = "the environment must return finite numbers: mend it, or wrap it"
+
+RESET_RETURNS = "reset() must return (observation, info)"
+STEP_RETURNS = (
+    "step() must return (observation, reward, terminated, truncated, info), "
+    "the reward one number and the flags one bool each"
+)
+
+
+class Sentences:
+    """Names environments and steps, and says what went wrong there.
+
+    Environments are counted from 0 over the whole run, and so are steps: as actions drawn.
+
+    Parameters
+    ----------
+    name
+        How the environment is called.
+    first_index
+        Index of the first environment in the whole run.
+    encoder
+        Tells an observation that cannot be used from a fault of ours.
+
+    Attributes
+    ----------
+    first_steps
+        Actions that each environment had drawn when the rollout began: (E,), int64.
+    """
+
+    def __init__(self, name: str, first_index: int, encoder: ObservationEncoder) -> None:
+        self.name = name
+        self.first_index = first_index
+        self.first_steps = np.zeros(0, np.int64)
+        self._encoder = encoder
+
+    def step(self, t: int, e: int) -> str:
+        """Row t of environment e."""
+        return f"environment {self.first_index + e} ({self.name}), step {self.first_steps[e] + t}"
+
+    def reset_before(self, t: int, e: int) -> str:
+        """The reset whose observation the action of row t of environment e is chosen for."""
+        return f"reset before {self.step(t, e)}"
+
+    def non_finite(self, found: NonFinite, *, after_reset: bool) -> ValueError:
+        """The error about a NaN or an infinity.
+
+        Parameters
+        ----------
+        found
+            Which value.
+        after_reset
+            Whether a reset returned it, if it is a state; otherwise the step before did.
+        """
+        t, e, value = found.t, found.e, found.value
+        if found.kind is Kind.ACTION:
+            return ValueError(
+                f"{self.step(t, e)}: the policy chose the action {value} (entry {found.entry}) for "
+                "a finite observation; its parameters are not finite any more: go back to the last "
+                "good checkpoint"
+            )
+        if found.kind is Kind.REWARD:
+            return ValueError(f"{self.step(t, e)}: the reward is {value}; {_FINITE}")
+        if found.kind is Kind.FINAL_STATE:
+            what = f"entry {found.entry} of the final observation is {value}"
+            return ValueError(f"{self.step(t, e)}: {what}; {_FINITE}")
+        where = self.reset_before(t, e) if after_reset else self.step(t - 1, e)
+        return ValueError(f"{where}: observation entry {found.entry} is {value}; {_FINITE}")
+
+    def failure(self, error: Exception, where: str, observation: Any, interface: str) -> Exception:
+        """The error to raise for one that came up while an environment was used.
+
+        It tells apart an environment that raised from one that returned something wrong.
+
+        Parameters
+        ----------
+        error
+            What came up, with its traceback.
+        where
+            The environment and the step, or the reset.
+        observation
+            What the environment returned last; None if nothing came back.
+        interface
+            What it should have returned.
+        """
+        if isinstance(error, ObservationError):
+            return ValueError(f"{where}: {error}")
+        if not raised_in_our_frame(error):
+            return EnvironmentFailure(
+                f"{where}: the environment raised {type(error).__name__}: {error}"
+            )
+        unusable = EnvironmentFailure(f"{where}: {type(error).__name__}: {error}; {interface}")
+        with np.errstate(all="ignore"):
+            try:
+                row = self._encoder.encode(observation)
+            except ObservationError as wrong:
+                return ValueError(f"{where}: {wrong}")
+            except Exception:  # what came back is no observation at all
+                return unusable
+        if np.isfinite(row).all():
+            return unusable
+        k = int(np.argmin(np.isfinite(row)))
+        return ValueError(
+            f"{where}: observation entry {k} is {row[k]} as {row.dtype.name}; "
+            "the environment must return numbers that this dtype can hold"
+        )
+
+
+def raised_in_our_frame(error: Exception) -> bool:
+    """Whether the function that caught an error raised it itself, not one that it called.
+
+    Then the environment did not raise: it returned something that could not be used.
+    """
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is None

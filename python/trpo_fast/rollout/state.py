@@ -1,0 +1,115 @@
+"""What of a sampler goes on from one rollout to the next."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .crashes import Episode
+    from .filling import RolloutBuffers
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class RunState:
+    """Counters, running episodes and current observations of E environments.
+
+    Parameters
+    ----------
+    n_envs
+        E.
+    obs_dim
+        O.
+    dtype
+        dtype of observations.
+
+    Attributes
+    ----------
+    counters
+        Actions drawn so far: (E,), uint64.
+    returns
+        Undiscounted rewards of the running episodes so far: (E,), float64.
+    lengths
+        Their steps so far: (E,), int64.
+    observations
+        What the next action will be chosen for: (E, O), dtype.
+    steps_beside
+        Steps taken outside rollouts, by which the parent of a worker process sees that it lives:
+        (1,), int64.
+    """
+
+    NAMES = ("counters", "returns", "lengths", "observations")
+    """What a rollout begins with and leaves behind."""
+
+    def __init__(self, n_envs: int, obs_dim: int, dtype: npt.DTypeLike) -> None:
+        self.counters = np.zeros(n_envs, np.uint64)
+        self.returns = np.zeros(n_envs, np.float64)
+        self.lengths = np.zeros(n_envs, np.int64)
+        self.observations: Array = np.zeros((n_envs, obs_dim), dtype)
+        self.steps_beside = np.zeros(1, np.int64)
+
+    def keep_in(self, arrays: Mapping[str, Array]) -> None:
+        """Move into arrays of the caller, named as the attributes are."""
+        for name in (*self.NAMES, "steps_beside"):
+            values = getattr(self, name).copy()
+            setattr(self, name, arrays[name])
+            arrays[name][...] = values
+
+    def read(self, arrays: Mapping[str, Array], group: slice) -> None:
+        """Take the values of a group of environments from arrays of that group."""
+        for name in self.NAMES:
+            getattr(self, name)[group] = arrays[name]
+
+    def write(self, arrays: Mapping[str, Array], group: slice) -> None:
+        """Put the values of a group of environments into arrays of that group."""
+        for name in self.NAMES:
+            arrays[name][:] = getattr(self, name)[group]
+
+    def forget_episodes(self) -> None:
+        """Nobody can finish the running episodes: the next ones are counted from 0."""
+        self.returns[:] = 0.0
+        self.lengths[:] = 0
+
+    def finish_episodes(
+        self, buffers: RolloutBuffers, episodes: Sequence[Episode]
+    ) -> list[tuple[int, int, float, int]]:
+        """Count the steps and rewards of a rollout.
+
+        Rewards are added one after the other, so that the sum does not depend on where one rollout
+        stops and the next begins. Rows that are not valid have reward 0 and count no step.
+
+        Parameters
+        ----------
+        buffers
+            The rollout.
+        episodes
+            All of them, by environment, then time.
+
+        Returns
+        -------
+        list
+            (t, e, return, length) of the episodes that ended, ordered by t, then e.
+        """
+        n_steps, n_envs = buffers.valid.shape
+        steps_before = np.zeros((n_steps + 1, n_envs), np.int64)  # valid rows before row t
+        np.cumsum(buffers.valid, axis=0, out=steps_before[1:])
+        rewards = buffers.rewards.T.tolist()
+        finished = []
+        for episode in episodes:
+            e, begin, after = episode.e, episode.begin, episode.end + 1
+            if not episode.lost:
+                total = reduce(operator.add, rewards[e][begin:after], self.returns[e])
+                length = self.lengths[e] + steps_before[after, e] - steps_before[begin, e]
+                if episode.goes_on:
+                    self.returns[e], self.lengths[e] = total, length
+                    continue
+                finished.append((episode.end, e, float(total), int(length)))
+            self.returns[e] = 0.0
+            self.lengths[e] = 0
+        return sorted(finished)
