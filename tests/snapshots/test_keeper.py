@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+
 from stand_ins import (
     SIMULATORS,
     Closing,
@@ -24,7 +25,6 @@ from stand_ins import (
     Slow,
     SwigEnv,
 )
-
 from trpo_fast.checkpoint import load_checkpoint, save_checkpoint
 from trpo_fast.snapshots import SnapshotError, StateKeeper, configuration_of, try_out
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .configuration import Configuration, configuration_of, difference
+from .foreign import refuse_deadly_states
 from .graph import Budget
 from .nodes import Array, SnapshotError, type_name
 from .snapshot import json_array, json_value, read_snapshot, restore, save_environments
@@ -95,6 +96,9 @@ class StateKeeper:
             differs = difference(constructed, saved)
             if differs is not None:
                 raise SnapshotError(differs)
+        refuse_deadly_states(
+            [snapshot.node for snapshot in snapshots if snapshot.node], self._environments
+        )
         try:
             for env, snapshot, (seed, _) in zip(self._environments, snapshots, given, strict=True):
                 env.reset(seed=seed)

@@ -264,6 +264,11 @@ class Restorer:
                 f"{path}: the snapshot was taken from another MuJoCo model, or by another version "
                 "of MuJoCo; use those that it was taken with"
             )
+        if not self._same and (state.has_indices or not np.isfinite(node.integration).all()):
+            raise SnapshotError(
+                f"{path}: the state of MuJoCo has numbers that a file must not bring: indices of "
+                "delays, or what is not finite"
+            )
         state.write(node.integration)
         at = 0
         for view in views:

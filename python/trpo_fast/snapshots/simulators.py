@@ -45,6 +45,8 @@ class _IntegrationState:
         self._what = mujoco.mjtState.mjSTATE_INTEGRATION
         self.signature = int(getattr(data, "signature", 0))
         self.size = int(mujoco.mj_stateSize(self._model, self._what))
+        # buffers of delayed sensors and actuators begin with places in themselves
+        self.has_indices = bool(getattr(self._model, "nhistory", 0))
 
     def read(self) -> Array:
         state = np.empty(self.size)
