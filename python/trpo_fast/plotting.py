@@ -119,6 +119,11 @@ def plot_runs(
 def read_run(folder: Path_) -> Run:
     """Read what is drawn of one run.
 
+    Parameters
+    ----------
+    folder
+        The folder of a run.
+
     Raises
     ------
     ValueError

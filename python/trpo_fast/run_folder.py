@@ -81,6 +81,11 @@ class RunFolder:
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """Take a folder that a run has made.
 
+        Parameters
+        ----------
+        path
+            The folder.
+
         Raises
         ------
         RunFolderError

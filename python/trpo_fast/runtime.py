@@ -68,7 +68,13 @@ def rest_threads() -> None:
 
 @contextmanager
 def fewer_threads(n: int) -> Iterator[None]:
-    """While entered, let the core use ``n`` threads fewer, but at least one."""
+    """While entered, let the core use ``n`` threads fewer, but at least one.
+
+    Parameters
+    ----------
+    n
+        How many threads to leave to others, at least 0.
+    """
     threads = get_num_threads()
     set_num_threads(max(1, threads - n))
     try:

@@ -37,19 +37,11 @@ CODES = ("GL07", "GL08", "PR01", "PR02", "PR03", "PR07", "RT03", "SS01")
 EXCUSED = (
     "algorithms",
     "checkpoint.py",
-    "cli",
     "config.py",
     "core",
-    "envs",
-    "logging",
-    "plotting.py",
     "presets.py",
     "rollout",
-    "run_folder.py",
-    "runtime.py",
-    "selfcheck",
     "snapshots",
-    "tabular",
     "training",
 )
 

@@ -311,6 +311,16 @@ def _integer(text: str) -> int:
 
 
 def at_least(flag: str, value: int, low: int) -> None:
-    """Raise UsageError if the value of a flag is below `low`."""
+    """Raise UsageError if the value of a flag is below `low`.
+
+    Parameters
+    ----------
+    flag
+        The flag, for the sentence.
+    value
+        The value to check.
+    low
+        The least value allowed.
+    """
     if value < low:
         raise UsageError(f"{flag}: expected an integer of at least {low}, got {value}; raise it")

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def evaluate(command: Evaluate) -> int:
-    """Play episodes with a run's policy and print mean and deviation."""
+    """Play episodes with a run's policy and print mean and deviation.
+
+    Parameters
+    ----------
+    command
+        The parsed command.
+    """
     at_least("--episodes", command.episodes, 1)
     if command.max_steps is not None:
         at_least("--max-steps", command.max_steps, 1)
@@ -44,7 +50,13 @@ def evaluate(command: Evaluate) -> int:
 
 
 def record(command: Record) -> int:
-    """Write a video of one episode."""
+    """Write a video of one episode.
+
+    Parameters
+    ----------
+    command
+        The parsed command.
+    """
     from ..training.video import record_video, require_encoder
 
     # before the environment is made
@@ -66,7 +78,13 @@ def record(command: Record) -> int:
 
 
 def plot(command: Plot) -> int:
-    """Write the learning curves of runs."""
+    """Write the learning curves of runs.
+
+    Parameters
+    ----------
+    command
+        The parsed command.
+    """
     if not command.runs:
         raise UsageError("plot: expected at least one run folder, got none; name one")
     folders = [RunFolder.open(run).path for run in command.runs]
@@ -79,7 +97,13 @@ def plot(command: Plot) -> int:
 
 
 def explain(command: Explain) -> int:
-    """Print the page of a method, or the list of all."""
+    """Print the page of a method, or the list of all.
+
+    Parameters
+    ----------
+    command
+        The parsed command.
+    """
     if command.method is None:
         width = max(map(len, PAGES))
         for name, about in PAGES.items():

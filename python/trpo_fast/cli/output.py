@@ -23,12 +23,24 @@ class UsageError(ValueError):
 
 
 def say(text: str) -> None:
-    """Print a line of the result to standard output."""
+    """Print a line of the result to standard output.
+
+    Parameters
+    ----------
+    text
+        What to print, without the end of the line.
+    """
     write_line(text, sys.stdout)
 
 
 def say_facts(facts: Mapping[str, Any]) -> None:
-    """Print names and values as two columns; a list is printed on one line."""
+    """Print names and values as two columns; a list is printed on one line.
+
+    Parameters
+    ----------
+    facts
+        Values by name, in the order to print them in.
+    """
     width = max(map(len, facts))
     for name, value in facts.items():
         text = ", ".join(value) if isinstance(value, list) else value

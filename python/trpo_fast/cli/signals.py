@@ -48,7 +48,16 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def on_iteration(self, agent: TRPO, record: Mapping[str, object]) -> bool | None:
-        """Stop training (return False) once a signal has come; a callback of learn()."""
+        """Stop training (return False) once a signal has come; a callback of learn().
+
+        Parameters
+        ----------
+        agent
+            The agent that trains.
+        record
+            The numbers of an iteration by name: ``group/name`` keys, numbers and texts
+            as values.
+        """
         return False if self.requested else None
 
     @property

@@ -61,7 +61,13 @@ def write_line(text: str, stream: TextIO) -> None:
 
 
 def drop(stream: TextIO) -> None:
-    """Have all that is written to a stream from now on go to the null device."""
+    """Have all that is written to a stream from now on go to the null device.
+
+    Parameters
+    ----------
+    stream
+        The stream.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)

@@ -27,6 +27,11 @@ _OF_THE_MACHINE = ("n_threads", "n_workers")
 def train(command: Train) -> int:
     """Train, or continue training, until the total of steps or a signal.
 
+    Parameters
+    ----------
+    command
+        The parsed command.
+
     Returns
     -------
     int

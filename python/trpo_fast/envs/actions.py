@@ -109,7 +109,17 @@ class ActionAdapter:
     def from_space(
         cls, space: Any, *, state_dependent_std: bool = False, scaling: bool = False
     ) -> ActionAdapter:
-        """Return `ActionAdapter(space, state_dependent_std, scaling)`."""
+        """Return `ActionAdapter(space, state_dependent_std, scaling)`.
+
+        Parameters
+        ----------
+        space
+            The Gymnasium space.
+        state_dependent_std
+            As in the class.
+        scaling
+            As in the class.
+        """
         return cls(space, state_dependent_std, scaling)
 
     @property
@@ -120,7 +130,13 @@ class ActionAdapter:
         return Distribution(self.kind, self.sizes)  # type: ignore[arg-type, unused-ignore]
 
     def stored_dtype(self, dtype: npt.DTypeLike) -> np.dtype[Any]:
-        """Return the dtype of stored actions: int32, or the policy's `dtype` for a Gaussian."""
+        """Return the dtype of stored actions: int32, or the policy's `dtype` for a Gaussian.
+
+        Parameters
+        ----------
+        dtype
+            That of the policy, float32 or float64.
+        """
         return np.dtype(np.int32) if self.is_discrete else np.dtype(dtype)
 
     def to_env(self, actions: Array) -> Any:

@@ -23,12 +23,24 @@ _DECIDED_BY_RUN = ("num_envs", "batch_size", "seed", "env_seed", "env_type")
 
 
 def is_envpool_source(source: object) -> bool:
-    """Whether `source` is an id that begins with "envpool:"."""
+    """Whether `source` is an id that begins with "envpool:".
+
+    Parameters
+    ----------
+    source
+        As in `make_environment`.
+    """
     return isinstance(source, str) and source.startswith(PREFIX)
 
 
 def is_envpool(vector_env: Any) -> bool:
-    """Whether a vector environment is an EnvPool."""
+    """Whether a vector environment is an EnvPool.
+
+    Parameters
+    ----------
+    vector_env
+        A vector environment.
+    """
     return any(base.__module__.partition(".")[0] == "envpool" for base in type(vector_env).__mro__)
 
 
@@ -36,6 +48,11 @@ def read_spaces(vector_env: Any) -> tuple[Any, Any]:
     """Read the spaces of one environment of a vector environment.
 
     EnvPool warns that it rounds bounds when its spaces are first read; the warning is kept quiet.
+
+    Parameters
+    ----------
+    vector_env
+        A vector environment.
 
     Returns
     -------

@@ -21,7 +21,13 @@ class ObservationError(ValueError):
 
 
 def is_of_old_gym(value: object) -> bool:
-    """Return whether an object's class, or one of its bases, is of `gym`, Gymnasium's forerunner."""
+    """Return whether an object's class, or one of its bases, is of `gym`, Gymnasium's forerunner.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     return any(base.__module__.partition(".")[0] == "gym" for base in type(value).__mro__)
 
 
@@ -65,7 +71,13 @@ def place_of(error: BaseException) -> str:
 
 
 def is_of_users_code(error: BaseException) -> bool:
-    """Return whether an exception passed through code that is neither ours nor a library's."""
+    """Return whether an exception passed through code that is neither ours nor a library's.
+
+    Parameters
+    ----------
+    error
+        The exception, with its traceback.
+    """
     return any(
         not _is_ours(f.filename) and not _is_of_a_library(f.filename)
         for f in traceback.extract_tb(error.__traceback__)

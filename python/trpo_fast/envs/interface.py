@@ -92,7 +92,13 @@ def reset_problem(returned: Any) -> str | None:
 
 
 def reset_error_problem(error: BaseException) -> str | None:
-    """Return one sentence about a `reset` that does not take a seed, or None if that is not it."""
+    """Return one sentence about a `reset` that does not take a seed, or None if that is not it.
+
+    Parameters
+    ----------
+    error
+        The exception, with its traceback.
+    """
     text = str(error)
     if isinstance(error, TypeError) and "unexpected keyword argument" in text:
         for name in ("seed", "options"):
@@ -105,7 +111,13 @@ def reset_error_problem(error: BaseException) -> str | None:
 
 
 def describe(value: Any) -> str:
-    """Return in a few words what a foreign value is: its type, and its shape or the value."""
+    """Return in a few words what a foreign value is: its type, and its shape or the value.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     kind = type(value).__name__
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"

@@ -45,7 +45,7 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
         A Gymnasium id (`"CartPole-v1"`, `"ALE/Breakout-v5"`, `"module:Id-v0"`, where the module is
         imported first; `"envpool:Id-v0"` is an EnvPool of one), an `Env` (returned as it is), or a
         callable without arguments that returns an `Env`.
-    kwargs
+    **kwargs
         Passed to `gymnasium.make`; allowed with an id only. Gymnasium's passive checker is left out
         unless `disable_env_checker=False` is given: one call less per step.
 
@@ -146,7 +146,7 @@ def copy_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
 
     Parameters
     ----------
-    source, kwargs
+    source, **kwargs
         As in `make_environment`.
 
     Returns
@@ -296,7 +296,13 @@ def open_environments(
 
 
 def environment_name(source: EnvSource) -> str:
-    """Return the Gymnasium id where there is one, otherwise the name of the class or function."""
+    """Return the Gymnasium id where there is one, otherwise the name of the class or function.
+
+    Parameters
+    ----------
+    source
+        As in `make_environment`.
+    """
     if isinstance(source, str):
         return source
     env_id = getattr(getattr(source, "spec", None), "id", None)

@@ -72,7 +72,15 @@ class ObservationEncoder:
 
     @classmethod
     def from_space(cls, space: Any, dtype: npt.DTypeLike = "float32") -> ObservationEncoder:
-        """Return `ObservationEncoder(space, dtype)`, in the precision of a policy by default."""
+        """Return `ObservationEncoder(space, dtype)`, in the precision of a policy by default.
+
+        Parameters
+        ----------
+        space
+            The Gymnasium space.
+        dtype
+            float32 or float64.
+        """
         return cls(space, dtype)
 
     def write(self, observation: Any, row: Array) -> None:
@@ -111,13 +119,27 @@ class ObservationEncoder:
         self._write_batch(observations, rows)
 
     def encode(self, observation: Any) -> Array:
-        """Return one observation as a new row, (O,); see `write`."""
+        """Return one observation as a new row, (O,); see `write`.
+
+        Parameters
+        ----------
+        observation
+            An element of the space.
+        """
         row = np.empty(self.dim, self.dtype)
         self._write(observation, row)
         return row
 
     def encode_batch(self, observations: Any, n: int) -> Array:
-        """Return a batch of `n` observations as new rows, (n, O); see `write_batch`."""
+        """Return a batch of `n` observations as new rows, (n, O); see `write_batch`.
+
+        Parameters
+        ----------
+        observations
+            As in `write_batch`.
+        n
+            How many threads to leave to others, at least 0.
+        """
         rows = np.empty((n, self.dim), self.dtype)
         self._write_batch(observations, rows)
         return rows

@@ -21,7 +21,7 @@ class SingleEnvPool(gymnasium.Env[Any, Any]):
     ----------
     source
         "envpool:" and a task of EnvPool.
-    kwargs
+    **kwargs
         Further arguments of `envpool.make_gymnasium`.
     """
 
@@ -38,7 +38,15 @@ class SingleEnvPool(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode."""
+        """Start an episode.
+
+        Parameters
+        ----------
+        seed
+            Makes the pool anew with this seed; None goes on.
+        options
+            Not used.
+        """
         super().reset(seed=seed)
         if seed is not None:
             self._renew(seed)
@@ -46,7 +54,13 @@ class SingleEnvPool(gymnasium.Env[Any, Any]):
         return _first(observations), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one step."""
+        """Take one step.
+
+        Parameters
+        ----------
+        action
+            An element of the action space.
+        """
         batch = np.asarray(action, self.action_space.dtype)[np.newaxis]
         observations, rewards, terminated, truncated, _ = self._step(batch)
         ends = bool(terminated[0]), bool(truncated[0])

@@ -40,7 +40,15 @@ def layers_of(env: Any) -> list[Any]:
 
 
 def is_same_environment(one: Any, other: Any) -> bool:
-    """Return whether two environments share a layer: a step of one is then a step of the other."""
+    """Return whether two environments share a layer: a step of one is then a step of the other.
+
+    Parameters
+    ----------
+    one
+        An environment or a vector environment.
+    other
+        Another one.
+    """
     layers = {id(layer) for layer in layers_of(one)}
     return any(id(layer) in layers for layer in layers_of(other))
 

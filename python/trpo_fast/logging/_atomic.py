@@ -16,6 +16,11 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[TextIO]:
 
     Whoever reads ``path`` sees the old file or the new one, never a part, even after a crash.
 
+    Parameters
+    ----------
+    path
+        The file.
+
     Raises
     ------
     OSError

@@ -16,7 +16,14 @@ class Logger(Protocol):
     """Receives one record per training iteration."""
 
     def write(self, record: Record) -> None:
-        """Take one record: ``group/name`` keys, scalar values. It may be changed afterwards."""
+        """Take one record: ``group/name`` keys, scalar values. It may be changed afterwards.
+
+        Parameters
+        ----------
+        record
+            The numbers of an iteration by name: ``group/name`` keys, numbers and texts
+            as values.
+        """
 
     def close(self) -> None:
         """Write out what is pending and release the resources. Calling it twice is harmless."""

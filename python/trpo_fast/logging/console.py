@@ -79,7 +79,14 @@ class ConsoleLogger:
         self._refused = 0
 
     def write(self, record: Record) -> None:
-        """Take one record and show it if it is time."""
+        """Take one record and show it if it is time.
+
+        Parameters
+        ----------
+        record
+            The numbers of an iteration by name: ``group/name`` keys, numbers and texts
+            as values.
+        """
         if self.style == "quiet":
             return
         self._pending = self._filter(record)
@@ -166,7 +173,13 @@ class ProgressBar:
         self._next_time = clock() + self._wait
 
     def update(self, timesteps: int) -> None:
-        """Take the number of environment steps taken in all; cheap enough for every step."""
+        """Take the number of environment steps taken in all; cheap enough for every step.
+
+        Parameters
+        ----------
+        timesteps
+            Environment steps taken in all.
+        """
         self.timesteps = timesteps
         if self.enabled and self._clock() >= self._next_time:
             self._draw()

@@ -66,6 +66,12 @@ class CsvLogger:
     def write(self, record: Record) -> None:
         """Append one row and flush it.
 
+        Parameters
+        ----------
+        record
+            The numbers of an iteration by name: ``group/name`` keys, numbers and texts
+            as values.
+
         Raises
         ------
         ValueError
@@ -127,6 +133,11 @@ class CsvLogger:
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """Rows of a CSV file as text; a last line that was cut short is left out.
 
+    Parameters
+    ----------
+    path
+        The CSV file.
+
     Raises
     ------
     OSError
@@ -141,6 +152,11 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, list[float]]:
     """Columns of a CSV file as numbers; empty and non-numeric cells become NaN.
 
     All columns have the same length, the number of rows.
+
+    Parameters
+    ----------
+    path
+        The CSV file.
 
     Raises
     ------

@@ -84,6 +84,12 @@ class TensorBoardLogger:
     def write(self, record: Record) -> None:
         """Append the numbers of one record at its step and flush.
 
+        Parameters
+        ----------
+        record
+            The numbers of an iteration by name: ``group/name`` keys, numbers and texts
+            as values.
+
         Raises
         ------
         KeyError

@@ -64,6 +64,12 @@ class WandbLogger:
     def write(self, record: Record) -> None:
         """Send one record.
 
+        Parameters
+        ----------
+        record
+            The numbers of an iteration by name: ``group/name`` keys, numbers and texts
+            as values.
+
         Raises
         ------
         ValueError

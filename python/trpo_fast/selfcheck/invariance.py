@@ -49,7 +49,13 @@ def _trained_bits() -> list[bytes]:
 
 
 def check_level(level: str) -> str:
-    """The numerics once more at another instruction-set level, in a process of its own."""
+    """The numerics once more at another instruction-set level, in a process of its own.
+
+    Parameters
+    ----------
+    level
+        Name of an instruction-set level, see `trpo_fast.runtime.simd_level`.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "trpo_fast.selfcheck"],
         env={**os.environ, "TRPO_FAST_SIMD_LEVEL": level},

@@ -50,7 +50,13 @@ class CheckResult:
 
 
 def run_check(check: Check) -> CheckResult:
-    """Run one check; whatever it raises becomes its result."""
+    """Run one check; whatever it raises becomes its result.
+
+    Parameters
+    ----------
+    check
+        The check.
+    """
     started = time.perf_counter()
     passed, trace = False, ""
     try:
@@ -74,7 +80,21 @@ def problem(
     n: int = N,
     dtype: str = "float64",
 ) -> tuple[core.Policy, Array, NDArray[Any], Array]:
-    """A policy with outputs of size 1, observations, actions drawn from it, and weights."""
+    """A policy with outputs of size 1, observations, actions drawn from it, and weights.
+
+    Parameters
+    ----------
+    head
+        The action distribution.
+    activation
+        Of the hidden layers.
+    hidden
+        Units of the hidden layers.
+    n
+        N, number of samples.
+    dtype
+        float32 or float64.
+    """
     policy = core.Policy(
         OBS_DIM, head, hidden_sizes=hidden, activation=activation, dtype=dtype, output_gain=1.0
     )
@@ -83,11 +103,30 @@ def problem(
 
 
 def normals(seed: int, *shape: int) -> Array:
+    """Return standard normal numbers of a stream of the core.
+
+    Parameters
+    ----------
+    seed
+        Seed of the stream.
+    *shape
+        Shape of the array.
+    """
     return core.random_normals(seed, 0, 0, int(np.prod(shape))).reshape(shape)
 
 
 def differences(function: Callable[[Array], Any], theta: Array, h: float = 1e-5) -> Array:
-    """d function / d theta_i, stacked over i, by central differences; ``theta`` is called last."""
+    """d function / d theta_i, stacked over i, by central differences; ``theta`` is called last.
+
+    Parameters
+    ----------
+    function
+        From parameters (D,) to a number or an array.
+    theta
+        (D,), where the derivative is taken.
+    h
+        Half the distance between the two points of a difference.
+    """
     rows = []
     for i in range(len(theta)):
         step = np.zeros_like(theta)
@@ -98,7 +137,19 @@ def differences(function: Callable[[Array], Any], theta: Array, h: float = 1e-5)
 
 
 def compare(what: str, actual: Any, expected: Any, tolerance: float) -> float:
-    """Largest error, relative to the largest expected entry."""
+    """Largest error, relative to the largest expected entry.
+
+    Parameters
+    ----------
+    what
+        What is compared, for the sentence.
+    actual
+        An array.
+    expected
+        An array of the same shape.
+    tolerance
+        Largest error allowed, relative to the largest expected entry.
+    """
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if actual.shape != expected.shape:
         raise CheckFailed(f"{what}: expected shape {expected.shape}, got {actual.shape}")
@@ -111,6 +162,17 @@ def compare(what: str, actual: Any, expected: Any, tolerance: float) -> float:
 def same_bits(
     what: str, expected: Mapping[str, NDArray[Any]], got: Mapping[str, NDArray[Any]]
 ) -> None:
+    """Raise CheckFailed unless two sets of arrays have the same names, dtypes, shapes and bits.
+
+    Parameters
+    ----------
+    what
+        What is compared, for the sentence.
+    expected
+        Arrays by name.
+    got
+        Arrays by name.
+    """
     differing = [
         name
         for name in sorted(expected.keys() | got.keys())

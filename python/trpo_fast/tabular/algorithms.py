@@ -99,6 +99,11 @@ def greedy_step(old: PolicyEvaluation) -> Step:
     """Policy iteration: pi'(s) = argmax_a A(s, a). Bound: J(pi), as V grows in every state.
 
     Size: 1.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
     """
     return Step(policy=greedy_policy(old.A), bound=old.J, size=1.0)
 
@@ -107,6 +112,11 @@ def conservative_policy_step(old: PolicyEvaluation) -> Step:
     """Mix the greedy policy in: pi' = (1 - alpha) pi + alpha greedy.
 
     alpha maximises Kakade and Langford's bound, see `conservative_step_size`. Size: alpha.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
     """
     target = greedy_policy(old.A)
     alpha = conservative_step_size(old, target)
@@ -122,6 +132,11 @@ def penalised_step(old: PolicyEvaluation) -> Step:
 
     C = 4 eps gamma/(1 - gamma)^2 makes M a lower bound on J that touches it at pi: maximising it
     cannot lower J. The maximisation is exact, see `maximise_penalised`. Size: 1/C.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
     """
     C = penalty_coefficient(old)
     best = maximise_penalised(old, C)
@@ -143,6 +158,15 @@ def trust_region_step(
     Over all policies, so that the parameters play no part. The bound is theorem 1's and may lie
     below J(pi): a radius larger than the theory's is the point of the method.
     Size: 1/(the constraint's multiplier), 0 where nothing can be gained.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    delta
+        Radius of the trust region, in nats, > 0.
+    constraint
+        "mean" bounds the KL averaged over d_pi, "max" the largest one of any state.
     """
     _check_constraint(constraint)
     maximise = maximise_mean_kl if constraint == "mean" else maximise_max_kl
@@ -172,6 +196,19 @@ def natural_gradient_step(
 
     and beta = sqrt(2 delta / x^T F x) starts the search: shrink by backtrack_ratio until the exact
     KL is within delta and the surrogate improves; after max_backtracks pi stays. Size: beta.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    delta
+        Radius of the trust region, in nats, > 0.
+    constraint
+        "mean" bounds the KL averaged over d_pi, "max" the largest one of any state.
+    backtrack_ratio
+        Factor in (0, 1) by which the line search shrinks the step.
+    max_backtracks
+        Most times that it does, >= 0.
     """
     _check_constraint(constraint)
     check_delta(delta)
@@ -200,7 +237,19 @@ def policy_iteration(
     iterations: int = 1000,
     tolerance: float = 1e-9,
 ) -> Solution:
-    """Repeat `greedy_step`: evaluate exactly, then be greedy (Howard 1960)."""
+    """Repeat `greedy_step`: evaluate exactly, then be greedy (Howard 1960).
+
+    Parameters
+    ----------
+    mdp
+        The process, with S states and A actions.
+    policy
+        pi_0, (S, A); uniform where None.
+    iterations
+        Most steps, >= 0.
+    tolerance
+        Stops once max A is at most this, >= 0.
+    """
     return _iterate(mdp, policy, greedy_step, iterations, tolerance)
 
 
@@ -214,6 +263,17 @@ def conservative_policy_iteration(
     """Repeat `conservative_policy_step`. J never falls. Kakade and Langford 2002, section 4.
 
     Departure from the paper: policy and advantages are exact, so that the greedy policy is too.
+
+    Parameters
+    ----------
+    mdp
+        The process, with S states and A actions.
+    policy
+        pi_0, (S, A); uniform where None.
+    iterations
+        Most steps, >= 0.
+    tolerance
+        Stops once max A is at most this, >= 0.
     """
     return _iterate(mdp, policy, conservative_policy_step, iterations, tolerance)
 
@@ -225,7 +285,19 @@ def monotonic_improvement(
     iterations: int = 1000,
     tolerance: float = 1e-9,
 ) -> Solution:
-    """Repeat `penalised_step`: algorithm 1 of Schulman et al. 2015. J never falls."""
+    """Repeat `penalised_step`: algorithm 1 of Schulman et al. 2015. J never falls.
+
+    Parameters
+    ----------
+    mdp
+        The process, with S states and A actions.
+    policy
+        pi_0, (S, A); uniform where None.
+    iterations
+        Most steps, >= 0.
+    tolerance
+        Stops once max A is at most this, >= 0.
+    """
     return _iterate(mdp, policy, penalised_step, iterations, tolerance)
 
 
@@ -243,10 +315,16 @@ def trpo(
 
     Parameters
     ----------
+    mdp
+        The process, with S states and A actions.
     policy
         pi_0, shape (S, A); uniform where None.
     delta
         Radius of the trust region, in nats: of the KL averaged over d_pi, or of its maximum.
+    constraint
+        "mean" bounds the KL averaged over d_pi, "max" the largest one of any state.
+    method
+        "exact" maximises over all policies, "natural_gradient" takes TRPO's step.
     iterations, tolerance
         Stops after so many steps, or once max A <= tolerance.
     """
@@ -319,6 +397,15 @@ def value_iteration(
 
     A sweep that changes V by at most c leaves it within c gamma/(1 - gamma) of V*; stops once
     that is at most ``tolerance``, or after so many sweeps.
+
+    Parameters
+    ----------
+    mdp
+        The process, with S states and A actions.
+    tolerance
+        Largest error of V that is good enough, >= 0.
+    sweeps
+        Most sweeps over all states, >= 1.
     """
     V = np.zeros(mdp.n_states)
     error_bound, used = math.inf, 0

@@ -51,6 +51,8 @@ def evaluate(mdp: FiniteMDP, policy: npt.ArrayLike) -> PolicyEvaluation:
 
     Parameters
     ----------
+    mdp
+        The process, with S states and A actions.
     policy
         pi(a|s), shape (S, A), rows that sum to 1.
 
@@ -86,6 +88,13 @@ def performance_difference(old: PolicyEvaluation, new: PolicyEvaluation) -> floa
         J(pi') - J(pi) = sum_s rho_pi'(s) sum_a pi'(a|s) A_pi(s, a)
 
     Kakade and Langford 2002, lemma 6.1; Schulman et al. 2015, equation 2.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    new
+        The evaluation of pi'.
     """
     return float(new.visitation @ (new.policy * old.A).sum(axis=1))
 
@@ -96,6 +105,13 @@ def surrogate(old: PolicyEvaluation, policy: npt.ArrayLike) -> float:
         L_pi(pi') = J(pi) + sum_s rho_pi(s) sum_a pi'(a|s) A_pi(s, a)
 
     Equal to J in value and gradient at pi' = pi. Schulman et al. 2015, equation 3.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    policy
+        pi'(a|s), (S, A), rows that sum to 1.
     """
     return old.J + policy_advantage(old, policy) / (1.0 - old.mdp.gamma)
 
@@ -104,6 +120,13 @@ def policy_advantage(old: PolicyEvaluation, policy: npt.ArrayLike) -> float:
     """Return sum_s d_pi(s) sum_a pi'(a|s) A_pi(s, a), with the *normalised* visitation.
 
     Kakade and Langford 2002, definition 3.2, where values are scaled by 1 - gamma; ours are not.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    policy
+        pi'(a|s), (S, A), rows that sum to 1.
     """
     candidate = old.mdp.check_policy(policy)
     # A has mean 0 under pi: the difference says the same, and is exactly 0 at pi' = pi
@@ -112,7 +135,13 @@ def policy_advantage(old: PolicyEvaluation, policy: npt.ArrayLike) -> float:
 
 
 def policy_gradient(old: PolicyEvaluation) -> FloatArray:
-    """Return dJ/dtheta(s, a) = rho(s) pi(a|s) A(s, a), shape (S, A), for pi = softmax(theta)."""
+    """Return dJ/dtheta(s, a) = rho(s) pi(a|s) A(s, a), shape (S, A), for pi = softmax(theta).
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    """
     return old.visitation[:, None] * old.policy * old.A
 
 
@@ -121,6 +150,11 @@ def natural_gradient(old: PolicyEvaluation) -> FloatArray:
 
     F is the Hessian of the mean KL, block diagonal in the states: d(s) (diag(pi) - pi pi^T).
     It maps A to d pi A, since A has mean 0 under pi. Kakade 2001, theorem 1.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
     """
     return old.A / (1.0 - old.mdp.gamma)
 
@@ -135,6 +169,13 @@ def kl_divergence(old: npt.ArrayLike, new: npt.ArrayLike) -> FloatArray:
     that pi never takes: the same sum, because the changes pi' - pi add up to 0. No term is
     negative, so that tiny divergences keep their digits. Infinite where pi takes an action that
     pi' never takes.
+
+    Parameters
+    ----------
+    old
+        pi(a|s), (..., A).
+    new
+        pi'(a|s), (..., A).
     """
     p, q = np.asarray(old, np.float64), np.asarray(new, np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -149,6 +190,13 @@ def kl_term(z: FloatArray, log_ratio: FloatArray) -> FloatArray:
 
     Near 0, with r = z/(2 + z), log(1 + z) = 2 atanh(r) and z - 2r = z r leave
     z r - 2 (r^3/3 + r^5/5 + ...).
+
+    Parameters
+    ----------
+    z
+        pi'(a)/pi(a) - 1, any shape.
+    log_ratio
+        log(1 + z), of the same shape.
     """
     near = np.abs(z) < 0.1
     z_near = np.where(near, z, 0.0)
@@ -159,25 +207,57 @@ def kl_term(z: FloatArray, log_ratio: FloatArray) -> FloatArray:
 
 
 def total_variation(old: npt.ArrayLike, new: npt.ArrayLike) -> FloatArray:
-    """Return D_TV(pi, pi') = 1/2 sum_a |pi(a|s) - pi'(a|s)| for each state: (..., A) -> (...)."""
+    """Return D_TV(pi, pi') = 1/2 sum_a |pi(a|s) - pi'(a|s)| for each state: (..., A) -> (...).
+
+    Parameters
+    ----------
+    old
+        pi(a|s), (..., A).
+    new
+        pi'(a|s), (..., A).
+    """
     difference = np.asarray(old, np.float64) - np.asarray(new, np.float64)
     return np.asarray(0.5 * np.abs(difference).sum(axis=-1))
 
 
 def mean_kl(old: PolicyEvaluation, policy: npt.ArrayLike) -> float:
-    """Return sum_s d_pi(s) D_KL(pi || pi')(s), in nats. Schulman et al. 2015, equation 12."""
+    """Return sum_s d_pi(s) D_KL(pi || pi')(s), in nats. Schulman et al. 2015, equation 12.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    policy
+        pi'(a|s), (S, A), rows that sum to 1.
+    """
     weight = old.state_distribution
     visited = weight > 0.0  # a state never seen may diverge without limit
     return float(weight[visited] @ kl_divergence(old.policy, policy)[visited])
 
 
 def max_kl(old: PolicyEvaluation, policy: npt.ArrayLike) -> float:
-    """Return max_s D_KL(pi || pi')(s), in nats, over all states, visited or not."""
+    """Return max_s D_KL(pi || pi')(s), in nats, over all states, visited or not.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    policy
+        pi'(a|s), (S, A), rows that sum to 1.
+    """
     return float(kl_divergence(old.policy, policy).max())
 
 
 def max_total_variation(old: PolicyEvaluation, policy: npt.ArrayLike) -> float:
-    """Return alpha = max_s D_TV(pi, pi')(s), over all states, visited or not."""
+    """Return alpha = max_s D_TV(pi, pi')(s), over all states, visited or not.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    policy
+        pi'(a|s), (S, A), rows that sum to 1.
+    """
     return float(total_variation(old.policy, policy).max())
 
 
@@ -185,7 +265,13 @@ def max_total_variation(old: PolicyEvaluation, policy: npt.ArrayLike) -> float:
 
 
 def penalty_coefficient(old: PolicyEvaluation) -> float:
-    """Return C = 4 eps gamma / (1 - gamma)^2. Schulman et al. 2015, theorem 1 and equation 9."""
+    """Return C = 4 eps gamma / (1 - gamma)^2. Schulman et al. 2015, theorem 1 and equation 9.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    """
     gamma = old.mdp.gamma
     return 4.0 * old.epsilon * gamma / (1.0 - gamma) ** 2
 
@@ -199,6 +285,15 @@ def lower_bound(
         "kl":  J(pi') >= L_pi(pi') - C max_s D_KL(pi || pi')(s)
 
     The second follows from the first, because D_TV^2 <= D_KL.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    policy
+        pi'(a|s), (S, A), rows that sum to 1.
+    divergence
+        "kl" or "tv": which of the two bounds.
     """
     if divergence == "kl":
         distance = max_kl(old, policy)
@@ -220,6 +315,15 @@ def conservative_bound(old: PolicyEvaluation, target: npt.ArrayLike, alpha: floa
     Kakade and Langford 2002, theorem 4.1 (their values are scaled by 1 - gamma; the inequality is
     homogeneous, so that it holds in either scale). Schulman et al. 2015, equation 6 is its
     weakening with 1 - gamma in the inner denominator.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    target
+        The policy to mix in, (S, A), rows that sum to 1.
+    alpha
+        Weight of the target, in [0, 1].
     """
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha: expected a mixture weight in [0, 1], got {alpha}")
@@ -237,6 +341,13 @@ def conservative_step_size(old: PolicyEvaluation, target: npt.ArrayLike) -> floa
     The bound is concave in alpha; this is where its derivative vanishes. To first order it is
     (1 - gamma) A_bar / (4 gamma eps'), and Kakade and Langford's corollary 4.2 is that with
     eps' replaced by the largest reward in their scale. 0 where A_bar <= 0.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    target
+        The policy to mix in, (S, A), rows that sum to 1.
     """
     gamma = old.mdp.gamma
     A_bar, epsilon = policy_advantage(old, target), _mixture_epsilon(old, target)

@@ -83,7 +83,15 @@ class FiniteMDP:
         return np.full(self.rewards.shape, 1.0 / self.n_actions)
 
     def check_policy(self, policy: npt.ArrayLike, name: str = "policy") -> FloatArray:
-        """Return the policy as float64 of shape (S, A), or raise ValueError with one sentence."""
+        """Return the policy as float64 of shape (S, A), or raise ValueError with one sentence.
+
+        Parameters
+        ----------
+        policy
+            pi(a|s), (S, A), rows that sum to 1.
+        name
+            How errors call the policy.
+        """
         pi = np.asarray(policy, np.float64)
         if pi.shape != self.rewards.shape:
             raise ValueError(
@@ -110,6 +118,19 @@ def random_mdp(
     Every (s, a) leads to ``branching`` different states, drawn uniformly; their probabilities are
     the pieces of the unit interval cut at uniform points. R(s, a) is standard normal. rho_0 is
     uniform over the simplex.
+
+    Parameters
+    ----------
+    n_states
+        S, >= 1.
+    n_actions
+        A, >= 1.
+    branching
+        States that an action may lead to, in [1, S].
+    gamma
+        Discount, in [0, 1).
+    seed
+        Of the random numbers.
     """
     if not 1 <= branching <= n_states:
         raise ValueError(
@@ -136,6 +157,15 @@ def chain_mdp(n_states: int = 8, *, slip: float = 0.0, gamma: float = 0.9) -> Fi
     Actions: 0 left, 1 right; with probability ``slip`` the other one happens. Every step taken
     in the last state pays 1, every other 0. A random walk rarely gets there: the example with
     which Kakade and Langford (2002, section 3) show why plain policy gradients stall.
+
+    Parameters
+    ----------
+    n_states
+        S, >= 1.
+    slip
+        Probability in [0, 1] that an action goes another way.
+    gamma
+        Discount, in [0, 1).
     """
     _check_slip(slip)
     place = np.arange(n_states)
@@ -160,6 +190,15 @@ def gridworld_mdp(
     Other steps pay 0. Actions: 0 up, 1 right, 2 down, 3 left; with probability ``slip`` one of
     the three others happens; a move into a wall or out of the grid stays. States are the
     cells other than walls, row by row.
+
+    Parameters
+    ----------
+    layout
+        Rows of the grid as texts.
+    slip
+        Probability in [0, 1] that an action goes another way.
+    gamma
+        Discount, in [0, 1).
     """
     _check_slip(slip)
     cells = [(r, c) for r, row in enumerate(layout) for c, mark in enumerate(row) if mark != "#"]
@@ -190,14 +229,26 @@ def gridworld_mdp(
 
 
 def softmax(logits: npt.ArrayLike) -> FloatArray:
-    """Return pi(a|s) = exp(theta(s, a)) / sum_b exp(theta(s, b)) for logits of shape (..., A)."""
+    """Return pi(a|s) = exp(theta(s, a)) / sum_b exp(theta(s, b)) for logits of shape (..., A).
+
+    Parameters
+    ----------
+    logits
+        (..., A), any finite numbers; -inf gives probability 0.
+    """
     theta = np.asarray(logits, np.float64)
     weights = np.exp(theta - theta.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def greedy_policy(scores: npt.ArrayLike) -> FloatArray:
-    """Return the deterministic policy argmax_a scores(s, a); the first action wins a tie."""
+    """Return the deterministic policy argmax_a scores(s, a); the first action wins a tie.
+
+    Parameters
+    ----------
+    scores
+        (S, A); the largest of each row wins, the first one where several are equal.
+    """
     table = np.asarray(scores, np.float64)
     return np.asarray(np.eye(table.shape[-1])[table.argmax(axis=-1)], np.float64)
 

@@ -79,6 +79,13 @@ def maximise_max_kl(old: PolicyEvaluation, delta: float) -> Maximum:
 
     Every state moves to the level delta, unvisited ones too (they change neither L nor the
     constraint). States where no action is better than another keep their policy.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    delta
+        Radius of the trust region, in nats, > 0.
     """
     check_delta(delta)
     paths = _Paths(old)
@@ -88,7 +95,15 @@ def maximise_max_kl(old: PolicyEvaluation, delta: float) -> Maximum:
 
 
 def maximise_mean_kl(old: PolicyEvaluation, delta: float) -> Maximum:
-    """Maximise L_pi(pi') subject to sum_s d_pi(s) D_KL(pi || pi')(s) <= delta, in nats."""
+    """Maximise L_pi(pi') subject to sum_s d_pi(s) D_KL(pi || pi')(s) <= delta, in nats.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    delta
+        Radius of the trust region, in nats, > 0.
+    """
     check_delta(delta)
     paths = _Paths(old)
     d = (1.0 - old.mdp.gamma) * paths.rho
@@ -129,6 +144,13 @@ def maximise_penalised(old: PolicyEvaluation, C: float | None = None) -> Maximum
     From a policy that is random where it matters, the first nat is worth infinitely much and pi'
     always moves. From a deterministic one it is worth at most sum_s rho(s) max_a A(s, a): with a
     larger C, which is the rule, pi itself is the maximiser.
+
+    Parameters
+    ----------
+    old
+        The evaluation of pi.
+    C
+        Price of the largest KL of any state, >= 0.
     """
     if C is None:
         C = penalty_coefficient(old)
@@ -309,6 +331,12 @@ def _inside(delta: float) -> float:
 
 
 def check_delta(delta: float) -> None:
-    """Raise ValueError unless delta can be the radius of a trust region."""
+    """Raise ValueError unless delta can be the radius of a trust region.
+
+    Parameters
+    ----------
+    delta
+        Radius of the trust region, in nats, > 0.
+    """
     if not (math.isfinite(delta) and delta > 0.0):
         raise ValueError(f"delta: expected a finite trust-region radius > 0 in nats, got {delta}")

@@ -26,31 +26,71 @@ class Callback:
     """Base class; every method may be left as it is."""
 
     def on_start(self, agent: Any, total_timesteps: int) -> None:
-        """Training begins; it ends at ``total_timesteps`` environment steps."""
+        """Training begins; it ends at ``total_timesteps`` environment steps.
+
+        Parameters
+        ----------
+        agent
+            The agent that trains.
+        total_timesteps
+            Environment steps at which training ends.
+        """
 
     def on_step(self, agent: Any) -> None:
-        """All environments were stepped once. Called only if it is overridden: it costs time."""
+        """All environments were stepped once. Called only if it is overridden: it costs time.
+
+        Parameters
+        ----------
+        agent
+            The agent that trains.
+        """
 
     def on_iteration(self, agent: Any, record: Record) -> bool | None:
         """Act on one iteration of sampling and update; False ends training after all callbacks.
 
         ``record`` holds the numbers of the iteration and goes to the loggers afterwards; entries
         may be added.
+
+        Parameters
+        ----------
+        agent
+            The agent that trains.
+        record
+            The numbers of an iteration by name: ``group/name`` keys, numbers and texts
+            as values.
         """
         return None
 
     def on_logged(self, agent: Any) -> None:
-        """The record of the iteration has reached the loggers: what is saved now has its row."""
+        """The record of the iteration has reached the loggers: what is saved now has its row.
+
+        Parameters
+        ----------
+        agent
+            The agent that trains.
+        """
 
     def on_end(self, agent: Any) -> None:
-        """Training has ended, also if it was interrupted."""
+        """Training has ended, also if it was interrupted.
+
+        Parameters
+        ----------
+        agent
+            The agent that trains.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive an interruption, as values that JSON can hold."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned; called before :meth:`on_start`."""
+        """Take over what :meth:`state_dict` returned; called before :meth:`on_start`.
+
+        Parameters
+        ----------
+        state
+            What `state_dict` returned.
+        """
 
     @property
     def wants_steps(self) -> bool:
@@ -62,7 +102,13 @@ CallbackLike: TypeAlias = Callback | Callable[[Any, Record], Any]
 
 
 class FunctionCallback(Callback):
-    """A plain function ``(agent, record) -> bool | None``, called after every iteration."""
+    """A plain function ``(agent, record) -> bool | None``, called after every iteration.
+
+    Parameters
+    ----------
+    function
+        From the agent and the record to False, to end training, or None.
+    """
 
     def __init__(self, function: Callable[[Any, Record], Any]) -> None:
         self.function = function
@@ -253,7 +299,15 @@ def _as_callback(callback: CallbackLike) -> Callback:
 
 
 def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless a value is an integer of at least 1."""
+    """Raise ValueError unless a value is an integer of at least 1.
+
+    Parameters
+    ----------
+    name
+        The name of the value, for the sentence.
+    value
+        The value to check.
+    """
     try:
         wrong = isinstance(value, bool) or operator.index(value) < 1
     except TypeError:
@@ -263,5 +317,13 @@ def check_count(name: str, value: int) -> None:
 
 
 def next_multiple(timesteps: int, every: int) -> int:
-    """Return the smallest multiple of `every` above `timesteps`."""
+    """Return the smallest multiple of `every` above `timesteps`.
+
+    Parameters
+    ----------
+    timesteps
+        Environment steps taken in all.
+    every
+        Steps between two multiples, at least 1.
+    """
     return (timesteps // every + 1) * every

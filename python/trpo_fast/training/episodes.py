@@ -122,7 +122,19 @@ def run_episodes(
     seeds: dict[int, int | None],
     result: EvaluationResult,
 ) -> None:
-    """Run these episodes, by their numbers, and write what they returned into the result."""
+    """Run these episodes, by their numbers, and write what they returned into the result.
+
+    Parameters
+    ----------
+    act
+        From an observation to an action.
+    env
+        The environment.
+    seeds
+        The seed of the reset by the number of the episode.
+    result
+        Written to at these episodes.
+    """
     for episode, seed in seeds.items():
         for _ in play(act, env, episode, seed, result):
             pass
@@ -195,7 +207,15 @@ def play(
 
 
 def episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
-    """Return the seed of each episode's reset, in [0, 2**31), drawn from ``seed``; or None for all."""
+    """Return the seed of each episode's reset, in [0, 2**31), drawn from ``seed``; or None for all.
+
+    Parameters
+    ----------
+    seed
+        An integer >= 0, or None.
+    episodes
+        Number of episodes n, >= 1.
+    """
     if seed is None:
         return [None] * episodes
     stream = np.random.Generator(np.random.Philox(seed))
@@ -204,6 +224,13 @@ def episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
 
 def act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
     """Return a function from one observation to the environment's action.
+
+    Parameters
+    ----------
+    policy
+        An agent with ``predict``, or a function from an observation to an action.
+    deterministic
+        True: the mode of the policy. False: a sample.
 
     Raises
     ------
@@ -222,7 +249,17 @@ def act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
 
 
 def empty_result(episodes: int, seed: int | None, max_steps: int | None) -> EvaluationResult:
-    """Return a result of zeros for so many episodes; ValueError if a number is out of range."""
+    """Return a result of zeros for so many episodes; ValueError if a number is out of range.
+
+    Parameters
+    ----------
+    episodes
+        Number of episodes n, >= 1.
+    seed
+        An integer >= 0, or None.
+    max_steps
+        An integer >= 1, or None.
+    """
     _check("episodes", episodes, 1)
     if seed is not None:
         _check("seed", seed, 0)

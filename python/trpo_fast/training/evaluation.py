@@ -147,6 +147,13 @@ def workers_of(agent: Any, deterministic: bool) -> _Workers | None:
 
     None too where actions are sampled: their random numbers are drawn in this process, one after the
     other.
+
+    Parameters
+    ----------
+    agent
+        The agent.
+    deterministic
+        Whether the mode of the policy is taken.
     """
     workers: _Workers | None = getattr(agent, "evaluation_workers", None)
     return workers if deterministic else None
@@ -296,7 +303,7 @@ def own_environment(agent: Any, **rendering: str) -> Environment:
     ----------
     agent
         Has ``evaluation_environment()``, or an ``env_name``.
-    rendering
+    **rendering
         ``render_mode``, where pictures are wanted.
 
     Raises
@@ -327,7 +334,7 @@ def opened(env: Environment, **settings: Any) -> Iterator[Env[Any, Any]]:
     ----------
     env
         An id, an environment, or a callable that makes one.
-    settings
+    **settings
         Keyword arguments of ``gymnasium.make``; used with an id only.
     """
     from ..envs import make_environment

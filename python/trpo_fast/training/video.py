@@ -57,13 +57,15 @@ def record_video(
 
     Parameters
     ----------
-    policy, episodes, deterministic, seed, max_steps
-        As in `evaluate_policy`: the same seed films the same episodes.
+    policy
+        As in `evaluate_policy`.
     path
         The file to write. Its folder is made if needed; an older file is replaced.
     env
-        As in `evaluate_policy`. An id is made with ``render_mode="rgb_array"``; an
-        environment, or a function that makes one, must have it already.
+        As in `evaluate_policy`. An id is made with ``render_mode="rgb_array"``; an environment, or a
+        function that makes one, must have it already.
+    episodes, deterministic, seed, max_steps
+        As in `evaluate_policy`: the same seed films the same episodes.
     fps
         Frames per second; None takes the environment's ``render_fps``, or 30. A GIF shows at most
         50: frames are left out.
