@@ -97,8 +97,9 @@ def gradient_estimates(
     )
     agent.policy.parameters = trained.policy.parameters
     agent.policy.set_normalizer(statistics.mean, statistics.variance)
-    agent.value_function.parameters = trained.value_function.parameters
-    agent.value_scale = trained.value_scale
+    if agent.value_fitting is not None:
+        agent.value_function.parameters = trained.value_function.parameters
+        agent.value_fitting.scale = trained.value_scale
     trained.close()
 
     # let the environments come to all times of an episode before the first batch counts
@@ -110,7 +111,7 @@ def gradient_estimates(
         taken += rollout.n_transitions
         if isinstance(rollout, VineRollout):
             branches = rollout.branches
-            values = agent._values_of_raw if agent.config.vine.bootstrap else None
+            values = agent.values_of_raw if agent.config.vine.bootstrap else None
             objective = VineObjective(
                 agent.policy,
                 agent.policy.normalize(branches.observations),
@@ -120,7 +121,7 @@ def gradient_estimates(
             )
             gradients.append(objective.gradient())
         else:
-            batch = agent._advantages(rollout)
+            batch = agent.advantages(rollout)
             gradients.append(
                 agent.policy.surrogate_gradient(
                     batch.observations,

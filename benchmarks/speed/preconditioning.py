@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benc
 
 from benchmarks.tools import report
 from trpo_fast import TRPO, core
+from trpo_fast.training.trust_region import natural_step_options
 
 TOLERANCES = (1e-1, 1e-2, 1e-3)
 TRUNCATIONS = (6, 10, 15)  # the agent's default; the paper's and Tianshou's; sb3-contrib's
@@ -42,13 +43,13 @@ def batch_of(env: str, timesteps: int, batch_size: int) -> tuple[core.Policy, An
         env, seed=0, n_workers=0, dtype="float64", batch_size=batch_size, env_kwargs=kwargs
     )
     agent.learn(timesteps, progress=False)
-    rollout = agent.sampler.collect(agent._budget)
-    batch = agent._advantages(rollout)
+    rollout = agent.collect()
+    batch = agent.advantages(rollout)
     a = batch.advantages
     gradient = agent.policy.surrogate_gradient(
         batch.observations, batch.actions, (a - a.mean()) / a.std(), normalized=True
     )
-    damping = agent._update_settings()["cg_damping"]
+    damping = natural_step_options(agent.config, agent.policy)["cg_damping"]
     agent.close()
     return agent.policy, batch.observations, gradient, damping
 

@@ -7,48 +7,54 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .algorithms.kl_penalty import KLPenalty
-    from .algorithms.npg import NPG
-    from .algorithms.single_path import SinglePathTRPO
-    from .algorithms.vine import VineTRPO
-    from .algorithms.vpg import VPG
+    from .algorithms.kl_penalty import KLPenalty, KLPenaltyConfig
+    from .algorithms.npg import NPG, NPGConfig
+    from .algorithms.single_path import SinglePathConfig, SinglePathTRPO
+    from .algorithms.trpo import TRPO
+    from .algorithms.vine import VineConfig, VineOptions, VineTRPO
+    from .algorithms.vpg import VPG, VPGConfig
     from .config import TRPOConfig
     from .presets import preset
-    from .training.agent import TRPO
 
 __all__ = [
     "NPG",
     "TRPO",
     "VPG",
     "KLPenalty",
+    "KLPenaltyConfig",
+    "NPGConfig",
+    "SinglePathConfig",
     "SinglePathTRPO",
     "TRPOConfig",
+    "VPGConfig",
+    "VineConfig",
+    "VineOptions",
     "VineTRPO",
     "__version__",
     "preset",
 ]
 
-_HOMES = {
-    "TRPO": "training.agent",
-    "TRPOConfig": "config",
-    "preset": "presets",
-    "NPG": "algorithms.npg",
-    "VPG": "algorithms.vpg",
-    "KLPenalty": "algorithms.kl_penalty",
-    "SinglePathTRPO": "algorithms.single_path",
-    "VineTRPO": "algorithms.vine",
-}
+_LIGHT = {"TRPOConfig": "config", "preset": "presets"}  # what needs no method's module
 
 
 def __getattr__(name: str) -> Any:
-    # loaded on first use, so that importing the package costs no more than NumPy
-    if name in _HOMES:
-        import importlib
+    # Loaded on first use, so that importing the package costs no more than NumPy. Classes are found
+    # among the methods; names in lower case are modules, which the import system finds itself.
+    import importlib
 
-        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _LIGHT:
+        value = getattr(importlib.import_module(f".{_LIGHT[name]}", __name__), name)
+    elif name[:1].isupper():
+        from .algorithms import public_name
+
+        try:
+            value = public_name(name)
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from trpo_fast import TRPO
-from trpo_fast.algorithms.kl_penalty import KLPenalty, KLPenaltyConfig, _adapted
+from trpo_fast.algorithms.kl_penalty import KLPenalty, KLPenaltyConfig, adapted_coefficient
 from trpo_fast.algorithms.npg import NPG, NPGConfig
 from trpo_fast.algorithms.vpg import VPG, VPGConfig
 from trpo_fast.checkpoint import CheckpointError
-from trpo_fast.config import ConfigError
+from trpo_fast.config import ConfigError, TRPOConfig
 from trpo_fast.presets import preset
+from trpo_fast.training.agent import OnPolicyAgent
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "learning"))
 
 SMALL: dict[str, Any] = {"n_envs": 2, "batch_size": 64, "n_workers": 0, "hidden_sizes": (8,)}
-METHODS: dict[str, tuple[type[TRPO], dict[str, Any]]] = {
+METHODS: dict[str, tuple[type[OnPolicyAgent[Any]], dict[str, Any]]] = {
     "trpo_max_kl": (TRPO, {"kl_constraint": "max"}),
     "trpo_empirical": (TRPO, {"fisher": "empirical"}),
     "npg": (NPG, {}),
@@ -41,7 +42,7 @@ def make(method: str, env: str = "CartPole-v1", **settings: Any) -> Any:
     return cls(env, **{**SMALL, **own, **settings})
 
 
-def everything(agent: TRPO) -> dict[str, bytes]:
+def everything(agent: OnPolicyAgent[Any]) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in agent.state_tensors().items()}
 
 
@@ -78,12 +79,12 @@ def test_normalized_vanilla_step_has_its_length() -> None:
 
 
 def test_coefficient_adapts_as_in_the_paper() -> None:
-    assert _adapted(1.0, 0.0151, 0.01) == 2.0
-    assert _adapted(1.0, 0.0149, 0.01) == 1.0
-    assert _adapted(1.0, 0.0067, 0.01) == 1.0
-    assert _adapted(1.0, 0.0066, 0.01) == 0.5
-    assert _adapted(1e4, 1.0, 0.01) == 1e4
-    assert _adapted(1e-4, 0.0, 0.01) == 1e-4
+    assert adapted_coefficient(1.0, 0.0151, 0.01) == 2.0
+    assert adapted_coefficient(1.0, 0.0149, 0.01) == 1.0
+    assert adapted_coefficient(1.0, 0.0067, 0.01) == 1.0
+    assert adapted_coefficient(1.0, 0.0066, 0.01) == 0.5
+    assert adapted_coefficient(1e4, 1.0, 0.01) == 1e4
+    assert adapted_coefficient(1e-4, 0.0, 0.01) == 1e-4
 
 
 def test_coefficient_follows_the_kl_of_each_update() -> None:
@@ -92,7 +93,7 @@ def test_coefficient_follows_the_kl_of_each_update() -> None:
     agent.learn(640, callback=lambda _, record: records.append(record))
     beta = 1.0
     for record in records:
-        beta = _adapted(beta, record["policy/kl"], 0.01)
+        beta = adapted_coefficient(beta, record["policy/kl"], 0.01)
         assert record["policy/kl_coefficient"] == beta
     assert agent.kl_coefficient == beta
     assert len({record["policy/kl_coefficient"] for record in records}) > 1
@@ -103,11 +104,11 @@ def test_coefficient_follows_the_kl_of_each_update() -> None:
 
 @pytest.mark.parametrize("config", [NPGConfig, VPGConfig, KLPenaltyConfig])
 def test_configuration_round_trip(config: type[NPGConfig]) -> None:
-    settings = config(max_kl=0.02, hidden_sizes=(3,))
+    settings = config(gamma=0.9, hidden_sizes=(3,))
     assert config.from_dict(settings.to_dict()) == settings
     assert settings.replace(seed=4) == dataclasses.replace(settings, seed=4)
     with pytest.raises(ConfigError, match="expected known field names"):
-        settings.replace(maxkl=1.0)
+        settings.replace(gama=1.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.seed = 1  # type: ignore[misc]
 
@@ -128,7 +129,7 @@ def test_configuration_round_trip(config: type[NPGConfig]) -> None:
     ],
 )
 def test_bad_settings_get_one_sentence(
-    cls: type[TRPO], settings: dict[str, Any], message: str
+    cls: type[OnPolicyAgent[Any]], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         cls("CartPole-v1", **settings)
@@ -140,7 +141,10 @@ def test_presets_and_configurations_of_trpo_are_taken() -> None:
     assert isinstance(agent.config, NPGConfig)
     assert agent.config.step_size == 0.25
     assert agent.config.batch_size == expected.batch_size
-    assert KLPenalty("CartPole-v1", config=expected).config.gae_lambda == expected.gae_lambda
+    config = TRPOConfig(gae_lambda=0.9, n_workers=0)
+    assert KLPenalty("CartPole-v1", config=config).config.gae_lambda == 0.9
+    with pytest.raises(ConfigError, match="KLPenalty has no max_kl"):
+        KLPenalty("CartPole-v1", config=config.replace(max_kl=0.02))
 
 
 # ---- files ------------------------------------------------------------------------------------
@@ -162,7 +166,7 @@ def test_save_load_and_go_on_bit_for_bit(method: str, env: str, tmp_path: Path) 
     if isinstance(agent, KLPenalty):
         assert isinstance(loaded, KLPenalty)
         assert loaded.kl_coefficient == agent.kl_coefficient
-    observation = agent._encoder.space.sample()
+    observation = agent.acting.encoder.space.sample()
     for one, other in zip(
         np.atleast_1d(agent.predict(observation, deterministic=True)[0]),
         np.atleast_1d(loaded.predict(observation, deterministic=True)[0]),
@@ -184,7 +188,7 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls", [NPG, VPG, KLPenalty])
-def test_learns_something_in_seconds(cls: type[TRPO]) -> None:
+def test_learns_something_in_seconds(cls: type[OnPolicyAgent[Any]]) -> None:
     agent = cls("CartPole-v1", seed=1, n_workers=0, hidden_sizes=(32,))
     agent.learn(40_000)
     assert agent.evaluate(episodes=10, seed=1).mean_return > 70.0  # a random policy makes 22

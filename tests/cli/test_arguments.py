@@ -11,12 +11,11 @@ import pytest
 
 from command_line import trpo_fast
 from trpo_fast import cli
-from trpo_fast.algorithms import ALGORITHMS, algorithm_class
+from trpo_fast.algorithms import ALGORITHMS, algorithm_class, algorithm_name
 from trpo_fast.cli.arguments import Train
 from trpo_fast.cli.arguments import parse as parse_arguments
 from trpo_fast.config import TRPOConfig, field_names
 from trpo_fast.presets import preset
-from trpo_fast.training import agent
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
@@ -86,7 +85,7 @@ def test_only_explicit_flags_win_over_a_preset() -> None:
 @pytest.mark.parametrize(
     ("flags", "own"),
     [
-        (["single-path"], {"gae_lambda": 1.0}),
+        (["single-path"], {"baseline": "time"}),
         (["npg", "--step-size", "None"], {"step_size": None}),
         (["vpg", "--ascent", "normalized"], {"ascent": "normalized"}),
         (["kl-penalty", "--policy-epochs", "3"], {"policy_epochs": 3, "kl_target": 0.01}),
@@ -108,7 +107,9 @@ def test_an_algorithm_has_flags_of_its_own(flags: list[str], own: dict[str, obje
 
 
 def test_every_algorithm_has_a_name() -> None:
-    assert set(ALGORITHMS.values()) == {"TRPO", *agent.ALGORITHMS}
+    assert set(ALGORITHMS) == {"trpo", "single-path", "vine", "npg", "vpg", "kl-penalty"}
+    for name in ALGORITHMS:
+        assert algorithm_name(algorithm_class(name)) == name
 
 
 @pytest.mark.parametrize("text", ["1.5", "x", "1e400", "nan", ""])

@@ -80,8 +80,8 @@ def test_the_rooms_as_they_are_keep_the_layers(house: Path) -> None:
             "training is not allowed to import trpo_fast.algorithms",
         ),
         (
-            "config.py",
-            "from .envs import making\n",
+            "config/settings.py",
+            "from ..envs import making\n",
             "config is not allowed to import trpo_fast.envs",
         ),
         (

@@ -133,8 +133,8 @@ def test_what_must_not_change_a_bit(change: dict[str, Any]) -> None:
 def test_when_the_value_function_is_fitted_changes_no_bit(
     overlaps: bool, cores: int, seen: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watched = _Watched(TRPO._improve_policy)
-    monkeypatch.setattr(TRPO, "_improve_policy", watched)
+    watched = _Watched(TRPO.improve_policy)
+    monkeypatch.setattr(TRPO, "improve_policy", watched)
     monkeypatch.setattr("trpo_fast.training.agent.available_cores", lambda: cores)
     threads = runtime.get_num_threads()
     agent = trained(n_threads=3, overlap_value_fit=overlaps)
@@ -152,7 +152,9 @@ class _Watched:
 
     def __get__(self, agent: TRPO, _: Any = None) -> Any:
         def call(batch: Any) -> Any:
-            self.seen.add((type(agent._value_fit).__name__, runtime.get_num_threads()))
+            self.seen.add(
+                (type(agent.value_fitting._under_way).__name__, runtime.get_num_threads())
+            )
             return self.function(agent, batch)
 
         return call
@@ -208,7 +210,7 @@ def test_sampling_keeps_every_promise(sampling: Any, tmp_path: Path) -> None:
 def test_padding_leaks_into_no_advantage(sampling: Any) -> None:
     agent = trained(uneven, 200, sampling=sampling, n_envs=5, batch_size=64)
     rollout = agent.sampler.collect(agent.sampler.budget(sampling, 64))
-    batch = agent._advantages(rollout)
+    batch = agent.advantages(rollout)
     assert len(batch.advantages) == rollout.n_transitions < rollout.valid.size
 
     def value(rows: Any) -> Any:
@@ -265,7 +267,7 @@ def test_learning_in_parts_equals_learning_at_once() -> None:
     "settings",
     [
         {"dtype": "float64"},
-        {"value_optimizer": "lbfgs", "value_lbfgs_iterations": 3},
+        {"value_optimizer": "lbfgs", "value_lbfgs_iterations": 3, "value_epochs": 10},
         {"fisher_fraction": 0.2},
         {"value_minibatch_size": None},
         {"hidden_sizes": (), "value_hidden_sizes": (8,)},
@@ -319,20 +321,20 @@ def test_every_space_trains_and_predicts(observation_space: Any, action_space: A
     agent = trained(env, 512)
     for deterministic in (False, True):
         observation = observation_space.sample()
-        drawn = agent._predictions
+        drawn = agent.acting.drawn
         action, state = agent.predict(observation, deterministic=deterministic)
         assert state is None
         assert action_space.contains(action)
         # one native call where the observation is a plain vector, and what it stands for elsewhere
-        rows, _ = agent._encoder.encode_any(observation)
+        rows, _ = agent.acting.encoder.encode_any(observation)
         stored = agent.policy.act(
             rows,
             deterministic=deterministic,
-            seed=agent._predict_seed,
+            seed=agent.acting.seed,
             steps=np.array([drawn], np.uint64),
         )
-        np.testing.assert_array_equal(action, agent._adapter.to_env(stored[0]))
-        assert agent._predictions == drawn + (not deterministic)
+        np.testing.assert_array_equal(action, agent.acting.adapter.to_env(stored[0]))
+        assert agent.acting.drawn == drawn + (not deterministic)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -4,65 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from numpy.typing import NDArray
 
 from .. import core
-from ..config import TRPOConfig
-from ..training.agent import _FISHER, TRPO, _Batch, _derived_seed
+from ..config import ValueConfig, integer, number
+from ..training.agent import OnPolicyAgent
+from ..training.batch import Batch
+from ..training.saved_state import optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ..envs import EnvSource
 
-__all__ = ["KLPenalty", "KLPenaltyConfig"]
-
-
-class _Relative(TRPO):
-    """What the relatives share: the state of the policy's Adam in a checkpoint."""
-
-    def state_tensors(self) -> dict[str, NDArray[Any]]:
-        optimizer = self.policy.optimizer_state()
-        return {
-            **super().state_tensors(),
-            **{f"policy_optimizer.{name}": array for name, array in optimizer.items()},
-        }
-
-    def _restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        super()._restore(tensors, metadata)
-        names = ("first_moment", "second_moment", "steps")
-        self.policy.load_optimizer_state({n: tensors[f"policy_optimizer.{n}"] for n in names})
+__all__ = ["KLPenalty", "KLPenaltyConfig", "adapted_coefficient"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KLPenaltyConfig(TRPOConfig):
-    """Settings of :class:`KLPenalty`; those of TRPO's trust region are not used."""
+class KLPenaltyConfig(ValueConfig):
+    """Settings of :class:`KLPenalty`."""
 
-    kl_target: float = 0.01
+    method: ClassVar[str] = "KLPenalty"
+    lacks: ClassVar[str] = "kl_target and Adam, not a trust region, decide the length of its step"
+
+    kl_target: float = number(0.01, "(0, inf)", remedy="0.01 nats is usual")
     """Mean KL(old‖new) in nats that each update should make."""
 
-    kl_coefficient: float = 1.0
+    kl_coefficient: float = number(1.0, "[0, inf)", remedy="1 is usual; it adapts", changes="never")
     """β at the start of training, standardised advantage per nat; it adapts from there."""
 
-    policy_learning_rate: float = 3e-4
+    policy_learning_rate: float = number(3e-4, "(0, inf)", remedy="0.0003 is usual")
     """Step size of Adam."""
 
-    policy_epochs: int = 10
+    policy_epochs: int = integer(10, 1, remedy="10 is usual")
     """Passes of Adam over the batch per update."""
 
-    policy_minibatch_size: int | None = 64
+    policy_minibatch_size: int | None = integer(
+        64, 1, optional=True, remedy="None takes the whole batch"
+    )
     """Samples per Adam step; None takes the whole batch."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._number("kl_target", "(0, inf)", remedy="0.01 nats is usual")
-        self._number("kl_coefficient", "[0, inf)", remedy="1 is usual; it adapts")
-        self._number("policy_learning_rate", "(0, inf)", remedy="0.0003 is usual")
-        self._integer("policy_epochs", 1, remedy="10 is usual")
-        self._optional_integer("policy_minibatch_size", 1, remedy="None takes the whole batch")
 
-
-class KLPenalty(_Relative):
+class KLPenalty(OnPolicyAgent[KLPenaltyConfig]):
     """KL-penalised policy update with an adaptive coefficient: PPO's first form.
 
     Schulman et al. 2017, section 4. Several epochs of minibatch Adam on ::
@@ -74,19 +57,22 @@ class KLPenalty(_Relative):
         d < kl_target / 1.5:   beta <- beta / 2
         d > kl_target * 1.5:   beta <- 2 beta
 
-    Unlike in the paper, advantages are standardised over the whole batch, and beta stays within
-    [1e-4, 1e4], so that it finds its way back soon. Where TRPO bounds the KL of every update, this
-    one only aims at it. The agent's ``kl_coefficient`` is beta of the next update.
+    Unlike in the paper, advantages are standardised over the whole batch, and beta is clamped to
+    [1e-4, 1e4], so that a run of small KLs cannot drive it far off. Where TRPO bounds the KL of every
+    update, this one only aims at it. The agent's ``kl_coefficient`` is beta of the next update.
+
+    Arguments are those of :class:`trpo_fast.TRPO`, settings those of :class:`KLPenaltyConfig`.
     """
 
     config_type = KLPenaltyConfig
-    config: KLPenaltyConfig
 
     def __init__(self, env: EnvSource, **settings: Any) -> None:
         super().__init__(env, **settings)
-        self.kl_coefficient = self.config.kl_coefficient  # beta
+        self.kl_coefficient = self.config.kl_coefficient
+        """beta of the next update."""
 
-    def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
+    def improve_policy(self, batch: Batch) -> core.UpdateSummary:
+        """Climb the penalised surrogate with Adam, and adapt beta."""
         config = self.config
         summary = self.policy.ascend(
             batch.observations,
@@ -98,27 +84,34 @@ class KLPenalty(_Relative):
             minibatch_size=config.policy_minibatch_size,
             kl_coefficient=self.kl_coefficient,
             standardize_advantages=config.standardize_advantages,
-            seed=_derived_seed(config.seed, _FISHER, self.iteration),
+            seed=self.update_seed,
         )
         if summary.accepted:
-            self.kl_coefficient = _adapted(self.kl_coefficient, summary.kl, config.kl_target)
+            self.kl_coefficient = adapted_coefficient(
+                self.kl_coefficient, summary.kl, config.kl_target
+            )
         return summary
 
-    def _record(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        record = super()._record(*args, **kwargs)
+    def record(self, *args: Any) -> dict[str, Any]:
+        """The numbers of every method, and beta of the next update."""
+        record = super().record(*args)
         record["policy/kl_coefficient"] = self.kl_coefficient
         return record
 
-    def state_metadata(self) -> dict[str, Any]:
-        return {**super().state_metadata(), "kl_coefficient": self.kl_coefficient}
+    def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The moments of Adam, and beta."""
+        return optimizer_tensors(self.policy), {"kl_coefficient": self.kl_coefficient}
 
-    def _restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        super()._restore(tensors, metadata)
+    def restore_own_state(
+        self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    ) -> None:
+        """Take over the moments of Adam, and beta."""
+        restore_optimizer(self.policy, tensors)
         self.kl_coefficient = float(metadata["kl_coefficient"])
 
 
-def _adapted(beta: float, kl: float, target: float) -> float:
-    """beta of the next update, after one that made a mean KL of ``kl``."""
+def adapted_coefficient(beta: float, kl: float, target: float) -> float:
+    """beta of the next update, after one that made a mean KL of ``kl`` nats."""
     if kl < target / 1.5:
         beta /= 2.0
     elif kl > target * 1.5:

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from .. import core
-from ..config import TRPOConfig
-from ..training.agent import _Batch
-from .kl_penalty import _Relative
+from ..config import NaturalStepConfig, ValueConfig, number
+from ..training.agent import OnPolicyAgent
+from ..training.batch import Batch
+from ..training.trust_region import natural_step_options
 
 __all__ = ["NPG", "NPGConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NPGConfig(TRPOConfig):
-    """Settings of :class:`NPG`: those of TRPO, of which the line search is not used, and a step."""
+class NPGConfig(ValueConfig, NaturalStepConfig):
+    """Settings of :class:`NPG`: those of TRPO but for its line search, and a step."""
 
-    step_size: float | None = 0.3
+    method: ClassVar[str] = "NPG"
+    lacks: ClassVar[str] = "no line search follows its step"
+
+    step_size: float | None = number(
+        0.3, "(0, inf)", optional=True, remedy="0.3 is usual; None follows max_kl"
+    )
     """Length of the step along x = (F + lambda I)^-1 g; None goes to the boundary max_kl."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.step_size is not None:
-            self._number("step_size", "(0, inf)", remedy="0.3 is usual; None follows max_kl")
+    @classmethod
+    def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """The trust region, which a step of fixed size does not know."""
+        idle = super().without_effect(values)
+        if values["step_size"] is not None:
+            reason = f"step_size={values['step_size']!r} (None goes to the boundary max_kl)"
+            idle |= {"max_kl": reason, "kl_constraint": reason}
+        return idle
 
 
-class NPG(_Relative):
+class NPG(OnPolicyAgent[NPGConfig]):
     """Natural policy gradient (Kakade 2001; Schulman et al. 2015, section 7).
 
     ::
@@ -37,20 +49,22 @@ class NPG(_Relative):
 
     No line search follows: neither the KL nor the surrogate is checked. With equal step sizes the
     step is, bit for bit, TRPO's first candidate. Tianshou's example uses a fixed step of 0.1.
+
+    Arguments are those of :class:`trpo_fast.TRPO`, settings those of :class:`NPGConfig`.
     """
 
     config_type = NPGConfig
-    config: NPGConfig
 
-    def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
+    def improve_policy(self, batch: Batch) -> core.UpdateSummary:
+        """Solve F x = g, and step along x."""
         step_size = self.config.step_size
         return self.policy.update(
             batch.observations,
             batch.actions,
             batch.advantages,
             normalized=True,
-            **self._update_settings(),
-            constraint=self.config.kl_constraint,
+            **natural_step_options(self.config, self.policy),
             step="boundary" if step_size is None else "fixed",
             step_size=step_size,
+            seed=self.update_seed,
         )

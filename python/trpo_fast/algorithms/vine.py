@@ -7,24 +7,20 @@ The branches come from :class:`trpo_fast.rollout.vine.VineSampler`, the objectiv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from ..config import ConfigError, TRPOConfig
+from ..config import AgentConfig, ConfigError, TRPOConfig, ValueConfig, field_names
 from ..core.vine import vine_update
-from ..rollout import Rollout
+from ..rollout import Rollout, Sampler
 from ..rollout.vine import Branches, VineOptions, VineRollout, VineSampler
-from ..training.agent import TRPO, _Batch
-
-if TYPE_CHECKING:
-    from ..envs import EnvSource
-
-Array = NDArray[Any]
-Float64 = NDArray[np.float64]
+from ..training.agent import OnPolicyAgent
+from ..training.batch import Batch
+from ..training.trust_region import natural_step_options
 
 __all__ = ["VineConfig", "VineOptions", "VineTRPO"]
 
@@ -33,11 +29,12 @@ __all__ = ["VineConfig", "VineOptions", "VineTRPO"]
 class VineConfig(TRPOConfig):
     """Settings of :class:`VineTRPO`: those of TRPO, and how the vine grows."""
 
+    method: ClassVar[str] = "VineTRPO"
+
     vine: VineOptions = field(default_factory=VineOptions)
     """Rollout set and branches."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if isinstance(self.vine, Mapping):
             object.__setattr__(self, "vine", VineOptions.from_dict(self.vine))
         if not isinstance(self.vine, VineOptions):
@@ -45,13 +42,29 @@ class VineConfig(TRPOConfig):
                 f"vine: expected VineOptions or a mapping of their names, got {self.vine!r:.80}; "
                 "leave it out for the defaults"
             )
+        super().__post_init__()
+
+    @classmethod
+    def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """The value function, where it does not stand for what follows a branch."""
+        idle = super().without_effect(values)
+        if not _bootstraps(values["vine"]):
+            names = set(field_names(ValueConfig)) - set(field_names(AgentConfig))
+            idle |= dict.fromkeys(names, "vine.bootstrap=False")
+        return idle
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
         return {**super().to_dict(), "vine": asdict(self.vine)}
 
 
-class VineTRPO(TRPO):
+def _bootstraps(vine: object) -> bool:
+    """What the options of a vine, or the mapping that a file holds, say of ``bootstrap``."""
+    options = vars(vine) if isinstance(vine, VineOptions) else vine
+    return not isinstance(options, Mapping) or options.get("bootstrap", True) is not False
+
+
+class VineTRPO(OnPolicyAgent[VineConfig]):
     """TRPO with vine sampling (Schulman et al. 2015, section 5.2).
 
     >>> agent = VineTRPO("CartPole-v1", vine=VineOptions(states=64, branch_steps=16), seed=0)
@@ -75,72 +88,77 @@ class VineTRPO(TRPO):
     """
 
     config_type = VineConfig
-    config: VineConfig
 
-    def __init__(self, env: EnvSource, **settings: Any) -> None:
-        super().__init__(env, **settings)
+    def make_sampler(self) -> Sampler:
+        """Open the environments of the trunk, and let branches grow from it."""
+        trunk = super().make_sampler()
         try:
-            vine = VineSampler(self.sampler, self.config.vine, gamma=self.config.gamma)
-            self._budget = vine.budget(self.config.sampling, self.config.batch_size)
+            return VineSampler(trunk, self.config.vine, gamma=self.config.gamma)
         except BaseException:
-            self.sampler.close()
+            trunk.close()
             raise
-        vine.bind(self.policy, seed=self.config.seed)
-        self.sampler = vine
 
-    def _advantages(self, rollout: Rollout) -> _VineBatch:
+    def apply(self, config: VineConfig) -> None:
+        """Hand changed settings to the sampler too."""
+        assert isinstance(self.sampler, VineSampler)
+        self.sampler.options, self.sampler.gamma = config.vine, config.gamma
+        super().apply(config)
+
+    def advantages(self, rollout: Rollout) -> VineBatch:
         """Q of every branch; the trunk's returns are what V learns from."""
         assert isinstance(rollout, VineRollout)
         branches = rollout.branches
-        values = self._values_of_raw if self.config.vine.bootstrap else None
-        return _VineBatch(super()._advantages(rollout), branches, branches.q_values(values))
+        values = self.values_of_raw if self.config.vine.bootstrap else None
+        trunk = super().advantages(rollout)
+        rows = {one.name: getattr(trunk, one.name) for one in fields(trunk)}
+        return VineBatch(**rows, branches=branches, q_values=branches.q_values(values))
 
-    def _values_of_raw(self, observations: Array) -> Float64:
-        return self._values(self.policy.normalize(observations))
+    def values_of_raw(self, observations: NDArray[Any]) -> NDArray[np.float64]:
+        """V (N,) in the units of the rewards, of observations (N, O) that are not normalised."""
+        assert self.value_fitting is not None
+        return self.value_fitting.predict(self.policy.normalize(observations))
 
-    def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
-        assert isinstance(batch, _VineBatch)
-        branches, settings = batch.branches, self._update_settings()
+    def improve_policy(self, batch: Batch) -> core.UpdateSummary:
+        """The step of TRPO on the objective of the branches."""
+        assert isinstance(batch, VineBatch)
+        branches, options = batch.branches, natural_step_options(self.config, self.policy)
+        for name in ("constraint", "fisher", "fisher_fraction", "standardize_advantages"):
+            del options[name]
         return vine_update(
             self.policy,
             self.policy.normalize(branches.observations),
             branches.actions,
             batch.q_values,
             estimator=branches.estimator,
-            max_kl=settings["max_kl"],
-            cg_iterations=settings["cg_iterations"],
-            cg_tolerance=settings["cg_tolerance"],
-            cg_damping=settings["cg_damping"],
-            backtrack_ratio=self.config.backtrack_ratio,
-            max_backtracks=self.config.max_backtracks,
-            cg_preconditioner=settings["cg_preconditioner"],
-            seed=settings["seed"],
+            **options,
+            seed=self.update_seed,
         )
 
     @property
-    def _fit_threads(self) -> int:
-        return super()._fit_threads if self.config.vine.bootstrap else 0
+    def fits_values(self) -> bool:
+        """Whether V is needed: where it stands for what follows a branch."""
+        return self.config.vine.bootstrap
 
-    def _start_value_fit(self, batch: _Batch) -> None:
-        if self.config.vine.bootstrap:
-            super()._start_value_fit(batch)
-
-    def _record(self, rollout: Rollout, *args: Any) -> dict[str, Any]:
+    def record(self, rollout: Rollout, *args: Any) -> dict[str, Any]:
+        """The numbers of TRPO, and those of the branches."""
         assert isinstance(rollout, VineRollout)
-        record = super()._record(rollout, *args)
+        record = super().record(rollout, *args)
         record["vine/states"], record["vine/branches"] = rollout.branches.returns.shape
         record["vine/branch_steps"] = rollout.branches.n_steps
         return record
 
 
-class _VineBatch(_Batch):
-    """A trunk's rows for V, and the branches for the policy."""
+@dataclass(eq=False)
+class VineBatch(Batch):
+    """A trunk's transitions for V, and the branches for the policy.
 
-    __slots__ = ("branches", "q_values")
+    Attributes
+    ----------
+    branches
+        N states of the rollout set, B branches of each.
+    q_values
+        Shape (N, B), float64, in the units of the rewards.
+    """
 
-    def __init__(self, trunk: _Batch, branches: Branches, q_values: Float64) -> None:
-        super().__init__(
-            trunk.observations, trunk.actions, trunk.advantages, trunk.returns, trunk.values
-        )
-        self.branches = branches
-        self.q_values = q_values  # (N, B) reward units
+    branches: Branches
+    q_values: NDArray[np.float64]

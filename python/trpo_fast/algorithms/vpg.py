@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+from numpy.typing import NDArray
 
 from .. import core
-from ..config import TRPOConfig
-from ..training.agent import _Batch
-from .kl_penalty import _Relative
+from ..config import ValueConfig, choice, number
+from ..training.agent import OnPolicyAgent
+from ..training.batch import Batch
+from ..training.saved_state import optimizer_tensors, restore_optimizer
 
 __all__ = ["VPG", "VPGConfig"]
 
+Ascent = Literal["adam", "gradient", "normalized"]
+
 
 @dataclass(frozen=True, kw_only=True)
-class VPGConfig(TRPOConfig):
-    """Settings of :class:`VPG`; those of TRPO's trust region are not used."""
+class VPGConfig(ValueConfig):
+    """Settings of :class:`VPG`."""
 
-    ascent: Literal["adam", "gradient", "normalized"] = "adam"
+    method: ClassVar[str] = "VPG"
+    lacks: ClassVar[str] = "policy_learning_rate, not a trust region, is the length of its step"
+
+    ascent: Ascent = choice("adam", Ascent)
     """One step a batch: of Adam, policy_learning_rate times g, or g scaled to that length."""
 
-    policy_learning_rate: float = 3e-3
+    policy_learning_rate: float = number(3e-3, "(0, inf)", remedy="0.003 suits Adam")
     """Step size of Adam, factor of g, or length of the normalised step."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._choice("ascent", Literal["adam", "gradient", "normalized"])
-        self._number("policy_learning_rate", "(0, inf)", remedy="0.003 suits Adam")
 
-
-class VPG(_Relative):
+class VPG(OnPolicyAgent[VPGConfig]):
     """Vanilla policy gradient (Williams 1992; Sutton et al. 2000) with generalised advantages.
 
     ::
@@ -41,12 +45,14 @@ class VPG(_Relative):
 
     The last maximises the linear model of L subject to ||theta - theta_k|| <= policy_learning_rate:
     TRPO with the identity in place of F (Schulman et al. 2015, section 7, equation 20).
+
+    Arguments are those of :class:`trpo_fast.TRPO`, settings those of :class:`VPGConfig`.
     """
 
     config_type = VPGConfig
-    config: VPGConfig
 
-    def _improve_policy(self, batch: _Batch) -> core.UpdateSummary:
+    def improve_policy(self, batch: Batch) -> core.UpdateSummary:
+        """Step along g."""
         config = self.config
         rows = (batch.observations, batch.actions, batch.advantages)
         rate, standardize = config.policy_learning_rate, config.standardize_advantages
@@ -75,3 +81,13 @@ class VPG(_Relative):
             max_kl=0.5 * rate * rate,
             standardize_advantages=standardize,
         )
+
+    def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The moments of Adam."""
+        return optimizer_tensors(self.policy), {}
+
+    def restore_own_state(
+        self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    ) -> None:
+        """Take over the moments of Adam."""
+        restore_optimizer(self.policy, tensors)

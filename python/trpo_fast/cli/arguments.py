@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, cast
 import tyro
 
 from ..algorithms import ALGORITHMS, PAGES, algorithm_class
-from ..config import TRPOConfig
+from ..config import AgentConfig, TRPOConfig, field_names
 from ..presets import PRESETS, find_preset
 from ..run_folder import RunFolder, RunFolderError
 from .output import UsageError
@@ -72,7 +72,7 @@ class Train:
     checkpoint_every: int = 50_000
     """Environment steps between saves of the latest checkpoint; it is saved at the end anyway."""
 
-    config: TRPOConfig = field(default_factory=TRPOConfig)
+    config: AgentConfig = field(default_factory=TRPOConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +176,7 @@ def parse(arguments: list[str]) -> Command:
         If there is no run to resume, or its record is damaged.
     """
     known = _algorithm_in(arguments)
+    _refuse_settings_of_other_methods(known, arguments)
     command = _parse_with(Train(config=_flags(_config_class(known)())), arguments)
     if not isinstance(command, Train):
         return command
@@ -183,7 +184,7 @@ def parse(arguments: list[str]) -> Command:
         raise UsageError("--preset: expected none with --resume, got both; leave out --preset")
     if command.preset is not None:
         find_preset(command.preset)  # raises if there is none, before the core is loaded
-        config = algorithm_class(known)._resolve_config(None, command.preset, {}, command.env)
+        config = algorithm_class(known).make_config(None, command.preset, {}, command.env)
         return _parse_with(Train(config=_flags(config)), arguments)
     if command.resume is None:
         return command
@@ -222,7 +223,15 @@ def _algorithm_in(arguments: Sequence[str]) -> str:
     return found
 
 
-def _config_class(algorithm: str) -> type[TRPOConfig]:
+def _refuse_settings_of_other_methods(algorithm: str, arguments: Sequence[str]) -> None:
+    """Raise ConfigError for a flag that is a setting of TRPO, but none of this method."""
+    if algorithm != "trpo" and arguments[:1] == ["train"]:
+        flags = (text.partition("=")[0] for text in arguments if text.startswith("--"))
+        names = {flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags}
+        _config_class(algorithm).refuse_unknown(name for name in field_names() if name in names)
+
+
+def _config_class(algorithm: str) -> type[AgentConfig]:
     # for TRPO's configuration the class of its agent is not asked, which would load the core
     return TRPOConfig if algorithm == "trpo" else algorithm_class(algorithm).config_type
 
@@ -238,7 +247,7 @@ def _flags(config: Any) -> Any:
         "__doc__": _first_paragraph(plain.__doc__ or ""),
         "__post_init__": lambda self: None,
     }
-    if issubclass(plain, TRPOConfig):
+    if issubclass(plain, AgentConfig):
         n_workers = Annotated[int | None, tyro.conf.arg(aliases=("--workers",))]
         own |= {"__annotations__": {"n_workers": n_workers}, "n_workers": None}
     flags: Any = dataclass(frozen=True, kw_only=True)(type(plain.__name__, (plain,), own))

@@ -6,16 +6,16 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..algorithms import ALGORITHMS, PAGES, page
+from ..algorithms import ALGORITHMS, PAGES, page, title
 from ..presets import PRESETS
 from ..run_folder import RunFolder
 from .arguments import Evaluate, Explain, Plot, Record, at_least
 from .output import DONE, FAILED, UsageError, library_versions, say, say_facts
 
 if TYPE_CHECKING:
-    from ..training.agent import TRPO
+    from ..training.agent import OnPolicyAgent
 
 
 def evaluate(command: Evaluate) -> int:
@@ -106,8 +106,8 @@ def explain(command: Explain) -> int:
     """
     if command.method is None:
         width = max(map(len, PAGES))
-        for name, about in PAGES.items():
-            say(f"{name:<{width}}  {about}")
+        for name in PAGES:
+            say(f"{name:<{width}}  {title(name)}")
         return DONE
     text = page(command.method)
     if not sys.stdout.isatty():
@@ -148,7 +148,7 @@ def selfcheck() -> int:
     return FAILED if failed else DONE
 
 
-def _loaded(run: str, which: str | None) -> tuple[Path, TRPO]:
+def _loaded(run: str, which: str | None) -> tuple[Path, OnPolicyAgent[Any]]:
     path = Path(run)
     if path.is_file():
         if which is not None:
@@ -158,6 +158,6 @@ def _loaded(run: str, which: str | None) -> tuple[Path, TRPO]:
         folder = RunFolder.open(path)
         file, env = folder.checkpoint(which), folder.read_record()["env"]
 
-    from ..training.agent import TRPO
+    from ..algorithms.trpo import TRPO
 
     return file, TRPO.load(file, env=env)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..training.interruption import Interruption
 
 if TYPE_CHECKING:
-    from ..training.agent import TRPO
+    from ..training.agent import OnPolicyAgent
 
 
 class StopOnSignal:
@@ -47,7 +47,7 @@ class StopOnSignal:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def on_iteration(self, agent: TRPO, record: Mapping[str, object]) -> bool | None:
+    def on_iteration(self, agent: OnPolicyAgent[Any], record: Mapping[str, object]) -> bool | None:
         """Stop training (return False) once a signal has come; a callback of learn().
 
         Parameters

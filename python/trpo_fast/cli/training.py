@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, cast
 
 from ..algorithms import algorithm_class
-from ..config import TRPOConfig
+from ..config import AgentConfig
 from ..presets import find_preset
 from ..run_folder import RunFolder
 from .arguments import STORED, Train, at_least
@@ -18,7 +18,7 @@ from .output import DONE, INTERRUPTED, UsageError, fail, library_versions, say, 
 from .signals import StopOnSignal
 
 if TYPE_CHECKING:
-    from ..training.agent import TRPO
+    from ..training.agent import OnPolicyAgent
 
 # settings that may change with --resume: results do not depend on them
 _OF_THE_MACHINE = ("n_threads", "n_workers")
@@ -62,7 +62,9 @@ def train(command: Train) -> int:
     return DONE
 
 
-def _started(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFolder, TRPO]:
+def _started(
+    command: Train, config: AgentConfig, held: ExitStack
+) -> tuple[RunFolder, OnPolicyAgent[Any]]:
     if not command.env:
         raise UsageError("train: expected an environment, got none; name one, as CartPole-v1")
     name = re.sub(r"[^\w.-]+", "-", command.env)
@@ -83,7 +85,9 @@ def _started(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
     return run, agent
 
 
-def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFolder, TRPO]:
+def _resumed(
+    command: Train, config: AgentConfig, held: ExitStack
+) -> tuple[RunFolder, OnPolicyAgent[Any]]:
     run = RunFolder.open(cast(str, command.resume))
     held.enter_context(run.locked())
     stored = run.read_record()
@@ -103,8 +107,8 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
                 f"leave it out with --resume, or start a new run"
             )
 
+    from ..algorithms.trpo import TRPO
     from ..runtime import set_num_threads
-    from ..training.agent import TRPO
 
     agent = held.enter_context(
         closing(TRPO.load(run.checkpoint("latest"), env=stored["env"], n_workers=config.n_workers))
@@ -123,7 +127,7 @@ def _resumed(command: Train, config: TRPOConfig, held: ExitStack) -> tuple[RunFo
     return run, agent
 
 
-def _learn(agent: TRPO, run: RunFolder, command: Train, stop: StopOnSignal) -> None:
+def _learn(agent: OnPolicyAgent[Any], run: RunFolder, command: Train, stop: StopOnSignal) -> None:
     from ..logging import CsvLogger, Logger, TensorBoardLogger
     from ..training.callbacks import CallbackLike, CheckpointEvery
     from ..training.evaluate_every import EvaluateEvery
@@ -160,7 +164,7 @@ def _learn(agent: TRPO, run: RunFolder, command: Train, stop: StopOnSignal) -> N
     )
 
 
-def _by_flag(config: TRPOConfig) -> dict[str, Any]:
+def _by_flag(config: AgentConfig) -> dict[str, Any]:
     """Return the settings by the names of their flags; those of a group stand beside the others."""
     flat: dict[str, Any] = {}
     for name, value in config.to_dict().items():
@@ -168,7 +172,7 @@ def _by_flag(config: TRPOConfig) -> dict[str, Any]:
     return flat
 
 
-def _describe(command: Train, config: TRPOConfig) -> dict[str, Any]:
+def _describe(command: Train, config: AgentConfig) -> dict[str, Any]:
     record: dict[str, Any] = {
         **{name: getattr(command, name) for name in STORED},
         "seed": config.seed,

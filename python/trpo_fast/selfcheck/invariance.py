@@ -103,7 +103,7 @@ def check_checkpoint() -> str:
 
 def check_training() -> str:
     """A short training on CartPole: the trust region holds, and it learns."""
-    from ..training.agent import TRPO
+    from ..algorithms.trpo import TRPO
 
     records: list[Mapping[str, Any]] = []
 
@@ -130,7 +130,7 @@ def check_training() -> str:
 
 def check_resume() -> str:
     """Saved, loaded and continued: the bits of a training that was never interrupted."""
-    from ..training.agent import TRPO
+    from ..algorithms.trpo import TRPO
 
     with tempfile.TemporaryDirectory(prefix="trpo_fast_selfcheck_") as folder:
         with closing(_trained(512)) as agent:
@@ -155,7 +155,7 @@ _TRAINING: dict[str, Any] = {"n_workers": 0, "n_envs": 4, "seed": 1, "hidden_siz
 
 
 def _trained(steps: int, **settings: Any) -> Any:
-    from ..training.agent import TRPO
+    from ..algorithms.trpo import TRPO
 
     agent = TRPO("CartPole-v1", **{**_TRAINING, "batch_size": 256, **settings})
     return agent.learn(steps, progress=False)

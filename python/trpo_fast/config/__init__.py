@@ -1,0 +1,46 @@
+"""The settings of a run: frozen dataclasses with units, each field checked in one place."""
+
+from .fields import ConfigError, choice, did_you_mean, flag, integer, layer_sizes, number, setting
+from .settings import (
+    Activation,
+    AgentConfig,
+    DType,
+    FisherForm,
+    KLConstraint,
+    KLConvention,
+    LearningRateSchedule,
+    NaturalStepConfig,
+    Preconditioner,
+    Sampling,
+    TRPOConfig,
+    TrustRegionConfig,
+    ValueConfig,
+    ValueOptimizer,
+    field_names,
+)
+
+__all__ = [
+    "Activation",
+    "AgentConfig",
+    "ConfigError",
+    "DType",
+    "FisherForm",
+    "KLConstraint",
+    "KLConvention",
+    "LearningRateSchedule",
+    "NaturalStepConfig",
+    "Preconditioner",
+    "Sampling",
+    "TRPOConfig",
+    "TrustRegionConfig",
+    "ValueConfig",
+    "ValueOptimizer",
+    "choice",
+    "did_you_mean",
+    "field_names",
+    "flag",
+    "integer",
+    "layer_sizes",
+    "number",
+    "setting",
+]

@@ -1,0 +1,429 @@
+"""The settings of a run: frozen dataclasses, checked once, with units.
+
+Every field is also a flag of the command line (``max_kl`` is ``--max-kl``), and its help text is
+the docstring below the field. A field says in one place all that is known of it: its default, the
+values that it takes, and what to do about another one.
+
+A method has the fields that it uses and no others, so that nothing given is ignored:
+
+===========================  ====================================================================
+:class:`AgentConfig`         what every method needs: run, sampling, policy network, normalisation
+:class:`TrustRegionConfig`   direction and length of a natural step, and its line search
+:class:`ValueConfig`         generalised advantages, and the fit of the value function
+:class:`TRPOConfig`          all of them
+===========================  ====================================================================
+
+The other methods' classes stand in ``trpo_fast.algorithms``. A setting that has an effect only
+beside a certain value of another one (``value_lbfgs_iterations`` with ``value_optimizer="lbfgs"``)
+keeps its default otherwise, and any other value is refused. Presets, and files of versions that
+knew no such rule, are read without what has no effect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from .fields import (
+    LARGEST_SEED,
+    ConfigError,
+    choice,
+    did_you_mean,
+    flag,
+    integer,
+    layer_sizes,
+    number,
+    show,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DType = Literal["float32", "float64"]
+Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
+KLConvention = Literal["sum", "mean_over_action_dimensions"]
+KLConstraint = Literal["mean", "max"]
+FisherForm = Literal["gauss_newton", "empirical"]
+Preconditioner = Literal["none", "kronecker"]
+ValueOptimizer = Literal["adam", "lbfgs"]
+LearningRateSchedule = Literal["constant", "linear"]
+Sampling = Literal["steps", "total_steps", "episodes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Settings that every method has, keyword-only and immutable.
+
+    Change a copy with :meth:`replace`; store with :meth:`to_dict`, restore with :meth:`from_dict`.
+
+    Raises
+    ------
+    ConfigError
+        (a ``ValueError``) if a value has the wrong type or lies outside its range.
+    """
+
+    method: ClassVar[str] = "this method"
+    lacks: ClassVar[str] = "it has no use for it"  # why a setting of TRPO is none of this method
+
+    # fields that files of earlier versions lack, with what was done before there were these fields
+    _before: ClassVar[Mapping[str, object]] = {"cg_preconditioner": "none", "sampling": "steps"}
+
+    seed: int = integer(
+        0, 0, LARGEST_SEED, remedy="any fixed number makes a run repeatable", changes="never"
+    )
+    """Seed of every random stream: initial weights, actions, minibatches, environments."""
+
+    dtype: DType = choice("float32", DType, changes="never")
+    """Precision of networks, observations and updates (scalars accumulate in double anyway)."""
+
+    n_threads: int | None = integer(
+        None, 1, optional=True, remedy="None uses every core that is allowed"
+    )
+    """Threads of the C++ core, None for all that are allowed; results do not depend on it."""
+    # allowed: by processor affinity, cgroup limits and OMP_NUM_THREADS
+
+    # ---- sampling
+
+    n_envs: int = integer(8, 1, remedy="1 is the smallest number of environments", changes="never")
+    """Environments stepped side by side."""
+
+    batch_size: int = integer(2048, 2, remedy="an update needs some hundred steps to mean anything")
+    """Environment steps per update, over all environments; sampling says how they are counted."""
+
+    sampling: Sampling = choice("steps", Sampling)
+    """A batch: the same steps of each environment, exactly batch_size in all, or whole episodes."""
+    # steps: ceil(batch_size / n_envs) of each environment; episodes go on in the next batch.
+    # total_steps: batch_size over all; the first (batch_size mod n_envs) environments take one more.
+    # episodes: whole ones of each environment until it has its share of total_steps; the paper's.
+    # None of them depends on how long a step takes: no bias towards what is quick to simulate.
+
+    n_workers: int | None = integer(
+        None, 0, optional=True, remedy="0 steps all environments in this process", changes="load"
+    )
+    """Processes that step the environments: None chooses by the cores allowed, 0 stays in process."""
+    # the results do not depend on it
+
+    worker_timeout: float = number(
+        300.0, "(0, inf)", remedy="300 seconds suit most simulators", changes="load"
+    )
+    """Seconds that an environment in a worker may take for one step before it counts as hung."""
+
+    restart_crashed_environments: bool = flag(False, changes="load")
+    """Replace an environment that crashes and drop its episode, instead of ending the run."""
+
+    gamma: float = number(0.99, "[0, 1]", remedy="0.99 suits most tasks")
+    """Discount factor γ per step, in [0, 1]."""
+
+    # ---- networks
+
+    hidden_sizes: tuple[int, ...] = layer_sizes((64, 64))
+    """Units of each hidden layer of the policy; empty for a linear policy."""
+
+    activation: Activation = choice("tanh", Activation, changes="never")
+    """Activation of the policy's hidden layers."""
+
+    hidden_gain: float = number(
+        math.sqrt(2.0), "(0, inf)", remedy="sqrt(2) is usual", changes="never"
+    )
+    """Gain of the orthogonal initialisation of hidden layers, policy and value function."""
+
+    policy_output_gain: float = number(
+        0.01, "[0, inf)", remedy="0.01 starts near equal actions", changes="never"
+    )
+    """Gain of the orthogonal initialisation of the policy's last layer."""
+
+    initial_log_std: float = number(
+        -0.5, "[-20, 20]", remedy="it is a logarithm: 0 is a std of 1", changes="never"
+    )
+    """Initial logarithm of the standard deviation of continuous actions, in action units."""
+
+    state_dependent_std: bool = flag(False, changes="never")
+    """Let the policy network output log-stds too, instead of one free vector."""
+
+    # ---- normalisation
+
+    normalize_observations: bool = flag(True, changes="never")
+    """Bring observations to running mean 0 and deviation 1; frozen while a batch is collected."""
+
+    observation_clip: float = number(10.0, "(0, inf)", remedy="10 standard deviations are usual")
+    """Bound on the absolute value of a normalised observation, in standard deviations."""
+
+    standardize_advantages: bool = flag(True)
+    """Bring the advantages of a batch to mean 0 and deviation 1."""
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            if "check" in one.metadata:
+                value = one.metadata["check"](one.name, getattr(self, one.name))
+                object.__setattr__(self, one.name, value)
+        if self.batch_size < self.n_envs:
+            raise ConfigError(
+                f"batch_size: expected at least one step for each of the {self.n_envs} "
+                f"environments, got {self.batch_size}; raise batch_size or lower n_envs"
+            )
+        defaults = _defaults(type(self))
+        for name, other in self.without_effect(vars(self)).items():
+            value = getattr(self, name)
+            if value != defaults[name]:
+                raise ConfigError(
+                    f"{name}: expected its default {defaults[name]!r} with {other}, under which it "
+                    f"has no effect, got {show(value)}; leave it out"
+                )
+
+    @classmethod
+    def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """The fields that other fields' values leave without effect, and which values these are.
+
+        Parameters
+        ----------
+        values
+            A value for every field.
+        """
+        if values["normalize_observations"]:
+            return {}
+        return {"observation_clip": "normalize_observations=False"}
+
+    @property
+    def steps_per_env(self) -> int:
+        """Steps T of each environment per update by sampling "steps", ceil(batch_size / n_envs)."""
+        return -(-self.batch_size // self.n_envs)
+
+    def replace(self, **changes: object) -> Self:
+        """Return a copy with these fields changed, checked again."""
+        self.refuse_unknown(changes)
+        return dataclasses.replace(self, **cast(Any, changes))
+
+    def changed(self, changes: Mapping[str, object], *, loading: bool = False) -> Self:
+        """Return a copy for an agent that exists: what it was built with stays as it is.
+
+        Raises
+        ------
+        ConfigError
+            for a setting that cannot change any more, an unknown one, or an invalid value.
+        """
+        new = self.replace(**changes)
+        allowed = ("always", "load") if loading else ("always",)
+        for one in dataclasses.fields(self):
+            before, after = getattr(self, one.name), getattr(new, one.name)
+            if before != after and one.metadata.get("changes", "always") not in allowed:
+                at_load = one.metadata["changes"] == "load"
+                remedy = f"pass {one.name} to load" if at_load else "make a new agent for that"
+                raise ConfigError(
+                    f"{one.name}: expected the {before!r} that the agent was made with, got "
+                    f"{after!r}, which cannot change any more; {remedy}"
+                )
+        return new
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them; tuples become lists."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def values_for(self, other: type[AgentConfig]) -> dict[str, Any]:
+        """The values that a configuration of another method takes over, or has to refuse.
+
+        Left out are defaults of fields that the other one does not have.
+        """
+        known, defaults = field_names(other), _defaults(type(self))
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name in known or getattr(self, name) != defaults[name]
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
+        """Build a configuration from (a part of) what :meth:`to_dict` gave; the rest is default.
+
+        Raises
+        ------
+        ConfigError
+            on an unknown name, with the closest known one, or an invalid value.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"configuration: expected a mapping of field names to values, got "
+                f"{show(values)}; start from {cls.__name__}().to_dict()"
+            )
+        cls.refuse_unknown(values)
+        return cls(**cast(Any, dict(values)))
+
+    @classmethod
+    def from_saved(cls, values: Mapping[str, object]) -> Self:
+        """As :meth:`from_dict`, of a file: it may be older than a field, or than its absence.
+
+        A field younger than the file means what was done then. Fields that the method ignored,
+        when it had them still, are left out.
+        """
+        if isinstance(values, Mapping):
+            values = cls.usable({**cls._before, **values})
+        return cls.from_dict(values)
+
+    @classmethod
+    def usable(cls, values: Mapping[str, Any], **given: Any) -> dict[str, Any]:
+        """These values of TRPO's fields, as far as this method uses them, and those given.
+
+        Parameters
+        ----------
+        values
+            Of a preset, or of a file; what has no effect is left out.
+        given
+            Values that win over them, kept in any case.
+        """
+        known = field_names(cls)
+        kept = {k: v for k, v in values.items() if k in known or k not in field_names()}
+        idle = cls.without_effect({**_defaults(cls), **kept, **given})
+        return {**{k: v for k, v in kept.items() if k not in idle}, **given}
+
+    @classmethod
+    def refuse_unknown(cls, values: Iterable[str]) -> None:
+        """Raise ConfigError for a name that is no field of this class."""
+        known = field_names(cls)
+        for name in values:
+            if name in known:
+                continue
+            if name in field_names():
+                raise ConfigError(
+                    f"{name}: expected a setting of {cls.method}, got one of TRPO; {cls.method} has "
+                    f"no {name}: {cls.lacks}, so leave it out"
+                )
+            remedy = did_you_mean(name, known) or f"the fields are listed under {cls.__name__}"
+            raise ConfigError(f"configuration: expected known field names, got {name!r}; {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NaturalStepConfig(AgentConfig):
+    """Settings of a natural gradient: the Fisher matrix, conjugate gradient, the KL to make."""
+
+    max_kl: float = number(0.01, "(0, inf)", remedy="0.01 nats is usual")
+    """Trust region δ: bound on KL(old‖new) in nats, mean over the states of the batch."""
+
+    kl_constraint: KLConstraint = choice("mean", KLConstraint)
+    """What max_kl bounds: the mean KL over the states of the batch, or the largest one."""
+
+    kl_convention: KLConvention = choice("sum", KLConvention)
+    """How the KL counts action dimensions: summed (the true KL) or averaged, as by sb3-contrib."""
+    # the mean over A dimensions of a Gaussian is the sum with max_kl and cg_damping times A
+
+    cg_iterations: int = integer(6, 1, remedy="6 are usual, 10 to 15 without a preconditioner")
+    """Most conjugate gradient iterations per update; without a preconditioner 10 to 15 are usual."""
+
+    cg_tolerance: float = number(1e-6, "[0, 1)", remedy="it is relative to the gradient's norm")
+    """Relative residual ‖b − Ax‖ / ‖b‖ at which conjugate gradient stops."""
+
+    cg_damping: float = number(0.03, "[0, inf)", remedy="0.01 to 0.1 is usual")
+    """λ added to the diagonal of the Fisher matrix, in the matrix's own units."""
+
+    cg_preconditioner: Preconditioner = choice("kronecker", Preconditioner)
+    """What makes conjugate gradient need fewer iterations: Kronecker-factored curvature, or none."""
+
+    fisher: FisherForm = choice("gauss_newton", FisherForm)
+    """The Fisher matrix: Gauss-Newton form of the KL's Hessian, or covariance of the scores."""
+
+    fisher_fraction: float = number(1.0, "(0, 1]", remedy="1 uses the whole batch")
+    """Share of the batch, in (0, 1], behind the Fisher matrix; gradient and line search use all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustRegionConfig(NaturalStepConfig):
+    """Settings of a trust-region step: a natural gradient with a line search behind it."""
+
+    backtrack_ratio: float = number(0.8, "(0, 1)", remedy="0.8 is usual")
+    """Factor α in (0, 1) by which the line search shrinks the step."""
+
+    max_backtracks: int = integer(10, 0, remedy="10 is usual")
+    """Most times the line search shrinks the step; 0 tries the full step only."""
+
+    @classmethod
+    def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """The line search's ratio where it makes no second try."""
+        idle = super().without_effect(values)
+        if values["max_backtracks"] == 0:
+            idle["backtrack_ratio"] = "max_backtracks=0"
+        return idle
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueConfig(AgentConfig):
+    """Settings of the value function, and of the advantages that it helps to estimate."""
+
+    gae_lambda: float = number(0.95, "[0, 1]", remedy="0.95 suits most tasks")
+    """λ of generalised advantage estimation, in [0, 1]: 0 is one-step TD, 1 is Monte Carlo."""
+
+    value_hidden_sizes: tuple[int, ...] = layer_sizes((64, 64))
+    """Units of each hidden layer of the value function; empty for a linear one."""
+
+    value_activation: Activation = choice("tanh", Activation, changes="never")
+    """Activation of the value function's hidden layers."""
+
+    value_output_gain: float = number(1.0, "[0, inf)", remedy="1 is usual", changes="never")
+    """Gain of the orthogonal initialisation of the value function's last layer."""
+
+    value_optimizer: ValueOptimizer = choice("adam", ValueOptimizer)
+    """How the value function is fitted: Adam on minibatches, or L-BFGS on the whole batch."""
+
+    value_learning_rate: float = number(1e-3, "(0, inf)", remedy="0.001 is usual")
+    """Step size of Adam."""
+
+    value_learning_rate_schedule: LearningRateSchedule = choice("constant", LearningRateSchedule)
+    """Adam's step size over a run: constant, or linear to 0 over the total steps of learn()."""
+
+    value_epochs: int = integer(10, 1, remedy="10 is usual")
+    """Passes of Adam over the batch per update."""
+
+    value_minibatch_size: int | None = integer(
+        128, 1, optional=True, remedy="None takes the whole batch"
+    )
+    """Samples per Adam step; None takes the whole batch."""
+
+    value_lbfgs_iterations: int = integer(25, 1, remedy="25 is usual")
+    """L-BFGS iterations per update."""
+
+    overlap_value_fit: bool = flag(True)
+    """Fit the value function in a thread beside policy update and rollout; same results."""
+
+    scale_returns: bool = flag(True, changes="never")
+    """Fit the value function to returns divided by their running standard deviation."""
+
+    @classmethod
+    def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """The settings of the other optimiser."""
+        idle = super().without_effect(values)
+        if values["value_optimizer"] == "adam":
+            idle["value_lbfgs_iterations"] = "value_optimizer='adam'"
+        if values["value_optimizer"] == "lbfgs":
+            for name in ("learning_rate", "learning_rate_schedule", "epochs", "minibatch_size"):
+                idle[f"value_{name}"] = "value_optimizer='lbfgs'"
+        return idle
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRPOConfig(ValueConfig, TrustRegionConfig):
+    """Settings of :class:`trpo_fast.TRPO`, keyword-only and immutable.
+
+    Change a copy with :meth:`replace`; store with :meth:`to_dict`, restore with :meth:`from_dict`.
+
+    Raises
+    ------
+    ConfigError
+        (a ``ValueError``) if a value has the wrong type or lies outside its range.
+    """
+
+    method: ClassVar[str] = "TRPO"
+
+
+def field_names(config: type[AgentConfig] = TRPOConfig) -> tuple[str, ...]:
+    """Return the names of all fields of a configuration class, in their order."""
+    return tuple(field.name for field in dataclasses.fields(config))
+
+
+def _defaults(config: type[AgentConfig]) -> dict[str, Any]:
+    return {
+        one.name: one.default_factory()
+        if one.default_factory is not dataclasses.MISSING
+        else one.default
+        for one in dataclasses.fields(config)
+    }

@@ -1,0 +1,314 @@
+"""The state of an agent as arrays and JSON, and an agent from such a state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import core, runtime
+from .._version import __version__
+from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ..envs import describe_spaces, spaces_mismatch
+from ..snapshots import SnapshotError
+from .callbacks import CallbackList
+from .value_fitting import entries
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..config import AgentConfig
+    from ..envs import EnvSource
+    from .agent import OnPolicyAgent
+
+Agent = TypeVar("Agent", bound="OnPolicyAgent[Any]")
+
+# prefixes of environment ids that a checkpoint may name without being asked
+KNOWN_ENVIRONMENT_MODULES = ("ale_py", "envpool", "gymnasium")
+
+
+class SavedState(NamedTuple):
+    """Everything that an agent is, without its environments' code."""
+
+    tensors: dict[str, NDArray[Any]]
+    """Every array by name."""
+    metadata: dict[str, Any]
+    """The rest, as JSON can hold it."""
+
+
+def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
+    """Take the state of an agent between two iterations, in one pass.
+
+    The environments are part of it where their state can be saved; where it cannot, the entry
+    ``unsaved_environments`` of the metadata says why.
+    """
+    fitting = agent.value_fitting
+    fit = None if fitting is None else fitting.finish()
+    sampler = dict(agent.sampler.state_dict())
+    unsaved = ""
+    try:
+        sampler.update(agent.sampler.environment_state())
+    except SnapshotError as error:
+        unsaved = str(error)
+    groups = {
+        "observation_statistics": agent.observation_statistics.state_dict(),
+        "sampler": sampler,
+    }
+    own_tensors, own_metadata = agent.own_state()
+    tensors = {
+        "policy": agent.policy.parameters,
+        **({} if fitting is None else fitting.tensors()),
+        "episode_returns": np.array(agent.episodes.returns, np.float64),
+        "episode_lengths": np.array(agent.episodes.lengths, np.float64),
+        **{
+            f"{group}.{name}": array
+            for group, arrays in groups.items()
+            for name, array in arrays.items()
+        },
+        **own_tensors,
+    }
+    metadata = {
+        "algorithm": type(agent).__name__,
+        "config": agent.config.to_dict(),
+        "env": agent.env_name,
+        "env_kwargs": agent.env_kwargs,
+        "spaces": describe_spaces(agent.acting.encoder.space, agent.acting.adapter.space),
+        "n_envs": agent.sampler.n_envs,
+        "timesteps": agent.timesteps,
+        "iteration": agent.iteration,
+        "value_scale": 1.0 if fitting is None else fitting.scale,
+        "value_fit": None if fit is None else asdict(fit),
+        "elapsed_seconds": agent.elapsed_seconds,
+        "predictions": agent.acting.drawn,
+        "callbacks": agent.callback_state,
+        "unsaved_environments": unsaved,
+        "versions": {"trpo_fast": __version__, "numpy": np.__version__},
+        "simd_level": runtime.simd_level(),
+        **own_metadata,
+    }
+    return SavedState(tensors, metadata)
+
+
+def agent_from_state(
+    cls: type[Agent],
+    tensors: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, Any],
+    env: EnvSource | None,
+    changes: Mapping[str, Any],
+) -> Agent:
+    """Build an agent of this class from what :func:`state_of` gave.
+
+    Parameters
+    ----------
+    cls
+        The class that the state is of.
+    tensors, metadata
+        The state; a file's, so anything may stand in it.
+    env
+        What is stepped; None makes the environment of the id that the state names.
+    changes
+        Settings that are to differ from those of the state.
+
+    Raises
+    ------
+    CheckpointError
+        A state that no agent has written, or one of other spaces than the environment has.
+    ConfigError
+        A setting that cannot change.
+    """
+    try:
+        config = cls.config_type.from_saved(metadata["config"]).changed(changes, loading=True)
+        source = trusted_id(metadata["env"]) if env is None else env
+        kwargs = metadata["env_kwargs"] if isinstance(source, str) else None
+        if kwargs is not None and not isinstance(kwargs, dict):
+            raise CheckpointError(
+                f"checkpoint: expected a dictionary as env_kwargs, got {kwargs!r:.80}; was it "
+                "written by trpo_fast?"
+            )
+        agent = cls(source, config=config, env_kwargs=kwargs)
+    except KeyError as error:
+        raise CheckpointError(
+            f"checkpoint: expected an entry {error}, got none; was it written by trpo_fast?"
+        ) from None
+    try:
+        spaces = describe_spaces(agent.acting.encoder.space, agent.acting.adapter.space)
+        mismatch = spaces_mismatch(metadata["spaces"], spaces)
+        if mismatch is not None:
+            raise CheckpointError(f"checkpoint: {mismatch}")
+        _restore(agent, tensors, metadata)
+    except BaseException as error:
+        agent.close()
+        if isinstance(error, CheckpointError) or not isinstance(error, Exception):
+            raise
+        # The file is intact, but no agent has written it: int(), NumPy and the core say what is wrong.
+        raise CheckpointError(
+            "checkpoint: expected the state of an agent, got an entry that does not fit "
+            f"({type(error).__name__}: {error}); was it written by trpo_fast?"
+        ) from error
+    return agent
+
+
+def _restore(
+    agent: OnPolicyAgent[Any], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+) -> None:
+    """Bring a new agent to a saved state, and note what could not be restored."""
+    agent.policy.parameters = tensors["policy"]
+    if agent.value_fitting is not None:
+        agent.value_fitting.restore(tensors, metadata)
+    agent.observation_statistics.load_state_dict(entries(tensors, "observation_statistics"))
+    agent.episodes.extend(tensors["episode_returns"].tolist(), tensors["episode_lengths"].tolist())
+    agent.timesteps = int(metadata["timesteps"])
+    agent.iteration = int(metadata["iteration"])
+    agent.elapsed_seconds = float(metadata["elapsed_seconds"])
+    agent.acting.drawn = int(metadata["predictions"])
+    agent.callback_state = dict(metadata["callbacks"])
+    CallbackList().load_state_dict(agent.callback_state)  # raises where it is no such state
+    agent.freeze_normalizer()
+    agent.restore_own_state(tensors, metadata)
+
+    sampler = entries(tensors, "sampler")
+    restarted = str(metadata["unsaved_environments"])
+    if agent.sampler.n_envs != metadata["n_envs"]:
+        # Another number of environments goes on beyond every random number drawn so far.
+        drawn = np.full(agent.sampler.n_envs, sampler["counters"].max(), np.uint64)
+        sampler = {"counters": drawn}
+        restarted = f"the run had {metadata['n_envs']} environments"
+    try:
+        agent.sampler.load_environment_state(sampler)
+    except SnapshotError as error:
+        restarted = str(error)
+    notices = [f"the environments start new episodes: {restarted}"] if restarted else []
+    level, level_before = runtime.simd_level(), metadata["simd_level"]
+    if level != level_before:
+        notices.append(
+            f"the instruction-set level is {level} and was {level_before}: "
+            "the run goes on, but not bit for bit"
+        )
+    agent.notice = "; ".join(notices)
+
+
+def trusted_id(env_id: Any) -> str:
+    """The environment that a checkpoint names, unless making it would import a module of its choice."""
+    module, colon, _ = str(env_id).rpartition(":")
+    if colon and module not in KNOWN_ENVIRONMENT_MODULES:
+        raise CheckpointError(
+            f"checkpoint: its environment {env_id!r} lives in the module {module!r}, and loading a "
+            f"file runs no code; if you trust the module, pass env={env_id!r}."
+        )
+    return str(env_id)
+
+
+def optimizer_tensors(policy: core.Policy) -> dict[str, NDArray[Any]]:
+    """The moments of the policy's Adam, for the state of a method that takes its steps with it."""
+    state = policy.optimizer_state()
+    return {f"policy_optimizer.{name}": array for name, array in state.items()}
+
+
+def restore_optimizer(policy: core.Policy, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Take over what :func:`optimizer_tensors` returned."""
+    state = entries(tensors, "policy_optimizer")
+    policy.load_optimizer_state({n: state[n] for n in ("first_moment", "second_moment", "steps")})
+
+
+class StoredAgent:
+    """The part of an agent that goes into files: ``save`` and ``load``."""
+
+    config_type: ClassVar[type[AgentConfig]]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a checkpoint: safetensors with JSON inside, durable, no code in it."""
+        return save_checkpoint(path, *self.state())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        env: EnvSource | None = None,
+        *,
+        n_workers: int | None = None,
+        n_threads: int | None = None,
+        **changes: Any,
+    ) -> Self:
+        """Read a checkpoint and go on.
+
+        Training goes on bit for bit where the environments' state could be saved, and with new
+        episodes where not: the next record says so.
+
+        Parameters
+        ----------
+        path
+            File that :meth:`save` has written.
+        env
+            What is stepped; by default the id that the agent was trained on.
+        n_workers, n_threads
+            They belong to the machine, not to the run; None keeps those of the file.
+        changes
+            Settings that are to differ from now on, as in :meth:`set`; ``worker_timeout`` and
+            ``restart_crashed_environments`` too.
+
+        Raises
+        ------
+        CheckpointError
+            A damaged or foreign file, or one of other spaces than the environment has.
+        ConfigError
+            A setting that cannot change.
+        """
+        tensors, metadata = load_checkpoint(path)
+        for name, value in (("n_workers", n_workers), ("n_threads", n_threads)):
+            if value is not None:
+                changes[name] = value
+        return cls.from_state(tensors, metadata, env, **changes)
+
+    def state(self) -> SavedState:
+        """Everything that the agent is, as arrays by name and as JSON can hold the rest."""
+        return state_of(cast("OnPolicyAgent[Any]", self))
+
+    def state_tensors(self) -> dict[str, NDArray[Any]]:
+        """Every array of the agent's state by name."""
+        return self.state().tensors
+
+    def state_metadata(self) -> dict[str, Any]:
+        """The rest of the agent's state, as JSON can hold it."""
+        return self.state().metadata
+
+    @classmethod
+    def from_state(
+        cls,
+        tensors: Mapping[str, NDArray[Any]],
+        metadata: Mapping[str, Any],
+        env: EnvSource | None = None,
+        **changes: Any,
+    ) -> Self:
+        """Rebuild an agent from what :meth:`state` gave; arguments as in :meth:`load`."""
+        algorithm = metadata.get("algorithm")
+        if algorithm is None:
+            raise CheckpointError(
+                "checkpoint: expected an entry 'algorithm', got none; was it written by trpo_fast?"
+            )
+        writer = cls if algorithm == cls.__name__ else cls.written_by(str(algorithm))
+        built = agent_from_state(
+            cast("type[OnPolicyAgent[Any]]", writer), tensors, metadata, env, changes
+        )
+        return cast("Self", built)
+
+    @classmethod
+    def written_by(cls, algorithm: str) -> type[Self]:
+        """The class of that name, where this one may stand for it: a class stands for itself."""
+        raise CheckpointError(
+            f"checkpoint: expected one of {cls.__name__}, got one of {algorithm}; load it with "
+            "TRPO.load or the class that wrote it."
+        )
+
+    def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and JSON entries by name, beyond those of every agent, that files must hold."""
+        return {}, {}
+
+    def restore_own_state(
+        self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    ) -> None:
+        """Take over what :meth:`own_state` returned from all arrays and entries of a file."""

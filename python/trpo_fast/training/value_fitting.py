@@ -1,0 +1,153 @@
+"""The value function of an agent: its unit, its predictions, and its fit beside other work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import core
+from ..config import ValueConfig
+from .batch import Batch
+from .seeds import Purpose, derived_seed
+
+
+class ValueFitting:
+    """A value function, and the fit to the returns of each batch.
+
+    The network predicts returns in units of their running standard deviation (``scale``).
+
+    Parameters
+    ----------
+    config
+        Settings of the network and of its fit; may be replaced between two fits.
+    obs_dim
+        O, width of an observation.
+    """
+
+    def __init__(self, config: ValueConfig, obs_dim: int) -> None:
+        self.config = config
+        self.return_statistics = core.RunningStatistics(1)
+        self.scale = 1.0
+        """Reward units per unit of the network's output."""
+        self.last_fit: core.FitSummary | None = None
+        """Summary of the latest fit that has ended."""
+        self._under_way: Future[core.FitSummary] | _Deferred | None = None
+        self._network = core.ValueFunction(
+            obs_dim,
+            hidden_sizes=config.value_hidden_sizes,
+            activation=config.value_activation,
+            dtype=config.dtype,
+            hidden_gain=config.hidden_gain,
+            output_gain=config.value_output_gain,
+            seed=derived_seed(config.seed, Purpose.VALUE_WEIGHTS),
+        )
+
+    @property
+    def network(self) -> core.ValueFunction:
+        """The value function; waits for a fit that is under way."""
+        self.finish()
+        return self._network
+
+    def predict(self, observations: NDArray[Any]) -> NDArray[np.float64]:
+        """V (N,) of normalised observations (N, O), in the units of the rewards."""
+        return self.network.predict(observations).astype(np.float64) * self.scale
+
+    def start(self, batch: Batch, *, iteration: int, progress: float, background: Executor) -> None:
+        """Regress V on the returns of a batch.
+
+        Parameters
+        ----------
+        batch
+            Its observations and returns; both are borrowed until the fit has ended.
+        iteration
+            Updates made before, which decides the order of the minibatches.
+        progress
+            Share of the run that is done, in [0, 1], for the schedule of the step size.
+        background
+            Runs the fit with ``overlap_value_fit``; otherwise :meth:`finish` does.
+        """
+        config = self.config
+        if config.scale_returns:
+            self.return_statistics.update(batch.returns[:, np.newaxis])
+            deviation = float(np.sqrt(self.return_statistics.variance[0]))
+            self.scale = deviation if deviation > 0.0 else 1.0
+        rate = config.value_learning_rate
+        if config.value_learning_rate_schedule == "linear":
+            rate *= max(0.0, 1.0 - progress)
+        fit = partial(
+            self._network.fit,
+            batch.observations,
+            batch.returns / self.scale,
+            method=config.value_optimizer,
+            epochs=config.value_epochs,
+            minibatch_size=config.value_minibatch_size,
+            learning_rate=rate,
+            iterations=config.value_lbfgs_iterations,
+            seed=derived_seed(config.seed, Purpose.VALUE_FIT, iteration),
+        )
+        # The core releases the GIL for all of the fit, so a thread is enough to run it beside.
+        overlaps = config.overlap_value_fit
+        self._under_way = background.submit(fit) if overlaps else _Deferred(fit)
+
+    def finish(self) -> core.FitSummary | None:
+        """Wait for the fit under way, if there is one; return the summary of the latest fit."""
+        if self._under_way is not None:
+            fit, self._under_way = self._under_way, None
+            self.last_fit = fit.result()
+        return self.last_fit
+
+    # ---- state
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Parameters, moments of Adam, and statistics of the returns."""
+        groups = {
+            "return_statistics": self.return_statistics.state_dict(),
+            "value_optimizer": self.network.optimizer_state(),
+        }
+        named = {
+            f"{g}.{name}": array for g, arrays in groups.items() for name, array in arrays.items()
+        }
+        return {"value_function": self.network.parameters, **named}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+        """Take over what :meth:`tensors` returned, and scale and last fit as JSON holds them."""
+        self.network.parameters = tensors["value_function"]
+        self.network.load_optimizer_state(entries(tensors, "value_optimizer"))
+        self.return_statistics.load_state_dict(entries(tensors, "return_statistics"))
+        self.scale = float(metadata["value_scale"])
+        self.last_fit = _stored_fit(metadata.get("value_fit"))  # early files have none
+
+
+class _Deferred:
+    """A fit that is made where its result is waited for."""
+
+    def __init__(self, fit: Callable[[], core.FitSummary]) -> None:
+        self.result = fit
+
+
+def entries(tensors: Mapping[str, NDArray[Any]], group: str) -> dict[str, NDArray[Any]]:
+    """The arrays named "group.name", by name."""
+    prefix = group + "."
+    return {key[len(prefix) :]: a for key, a in tensors.items() if key.startswith(prefix)}
+
+
+def _stored_fit(entry: Mapping[str, Any] | None) -> core.FitSummary | None:
+    """The summary of a value fit that a checkpoint holds."""
+    if entry is None:
+        return None
+    status = entry["status"]
+    if status not in ("ok", "non_finite"):
+        raise ValueError(f"value_fit: expected the status ok or non_finite, got {status!r:.80}")
+    return core.FitSummary(
+        status=status,
+        message=str(entry["message"]),
+        loss_before=float(entry["loss_before"]),
+        loss_after=float(entry["loss_after"]),
+        steps=int(entry["steps"]),
+        seconds=float(entry["seconds"]),
+    )
