@@ -99,7 +99,18 @@ def derive(seed: int, purpose: Purpose, index: int = 0, step: int = 0) -> int:
 
 
 def derive_reset(seed: int, purpose: Purpose, index: int = 0, step: int = 0) -> int:
-    """As :func:`derive`, for ``env.reset(seed=...)``: in [0, 2**31), which every simulator takes."""
+    """The seed of one stream, as small as every simulator's ``env.reset(seed=...)`` takes it.
+
+    Parameters
+    ----------
+    seed, purpose, index, step
+        As in :func:`derive`.
+
+    Returns
+    -------
+    int
+        The upper 31 bits of what :func:`derive` gives, in [0, 2**31).
+    """
     return derive(seed, purpose, index, step) >> 33
 
 

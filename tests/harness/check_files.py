@@ -31,7 +31,7 @@ EXCUSED = {
     "python/trpo_fast/algorithms/vine.py",
     "python/trpo_fast/algorithms/vpg.py",
     "python/trpo_fast/core/policy.py",
-    "python/trpo_fast/rollout/sampler.py",
+    "python/trpo_fast/logging/console.py",
     "python/trpo_fast/rollout/vine.py",
     "python/trpo_fast/rollout/workers/sampler.py",
     "python/trpo_fast/training/agent.py",
