@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from left_behind import abandoned_memory, children, shared_memory
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode
+
 from counting import (
     ARRAYS,
     SCRIPT,
@@ -16,8 +18,6 @@ from counting import (
     in_process,
     vector,
 )
-from gymnasium.vector import AutoresetMode
-
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import (
     Budget,

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
 from counting import (
     SCRIPT,
     BrokenEnv,
     CountingEnv,
     CountingPolicy,
 )
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-
 from trpo_fast.rollout import InProcessSampler, Rollout, VectorEnvSampler
 
 

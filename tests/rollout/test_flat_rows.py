@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from counting import SCRIPTS, BrokenEnv, CountingEnv, CountingPolicy, in_process, vector
 from gymnasium.vector import AutoresetMode
 
+from counting import SCRIPTS, BrokenEnv, CountingEnv, CountingPolicy, in_process, vector
 from trpo_fast import core
 from trpo_fast.rollout import InProcessSampler, Rollout
 

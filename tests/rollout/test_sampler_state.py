@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
 from counting import (
     ARRAYS,
     MODES,
@@ -22,8 +24,6 @@ from counting import (
     sampler_for,
     vector,
 )
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-
 from trpo_fast.rollout import (
     InProcessSampler,
     Rollout,

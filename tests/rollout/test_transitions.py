@@ -7,6 +7,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
 from counting import (
     ARRAYS,
     MODES,
@@ -21,9 +24,6 @@ from counting import (
     sampler_for,
     vector,
 )
-from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-
 from trpo_fast.rollout import (
     Rollout,
     VectorEnvSampler,

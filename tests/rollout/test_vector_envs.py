@@ -8,14 +8,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
 from counting import (
     ARRAYS,
     CountingEnv,
     CountingPolicy,
     core_sampler,
 )
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import (
     VectorEnvSampler,

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worker_envs import UnevenEnv, assert_same, with_policy
 
 from trpo_fast.rollout import (
     Rollout,
     WorkerSampler,
     make_sampler,
 )
+from worker_envs import UnevenEnv, assert_same, with_policy
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worker_envs import BrokenEnv, UnevenEnv, now_impatient
 
 from trpo_fast import TRPO
 from trpo_fast.callbacks import EvaluateEvery
@@ -15,6 +14,7 @@ from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import (
     InProcessSampler,
 )
+from worker_envs import BrokenEnv, UnevenEnv, now_impatient
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

@@ -15,11 +15,11 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
-from left_behind import abandoned_memory, is_alive, shared_memory, wait_until
-from worker_envs import UnevenEnv
 
+from left_behind import abandoned_memory, is_alive, shared_memory, wait_until
 from trpo_fast.rollout.workers.process import WorkerProcess
 from trpo_fast.rollout.workers.worker import BOOTSTRAP
+from worker_envs import UnevenEnv
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

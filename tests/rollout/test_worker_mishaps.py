@@ -7,15 +7,15 @@ import signal
 
 import numpy as np
 import pytest
-from left_behind import is_alive, wait_until
-from worker_envs import BrokenEnv, UnevenEnv, assert_same, now_impatient, second_breaks, with_policy
 
+from left_behind import is_alive, wait_until
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import (
     Budget,
     InProcessSampler,
     make_sampler,
 )
+from worker_envs import BrokenEnv, UnevenEnv, assert_same, now_impatient, second_breaks, with_policy
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

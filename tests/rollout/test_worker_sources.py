@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium
 import pytest
 from gymnasium.vector import SyncVectorEnv
-from worker_envs import UnevenEnv
 
 from trpo_fast.rollout import (
     InProcessSampler,
@@ -19,6 +18,7 @@ from trpo_fast.rollout import (
     available_cores,
     make_sampler,
 )
+from worker_envs import UnevenEnv
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

@@ -23,6 +23,7 @@ from .filling import RolloutBuffers
 from .in_process import InProcessSampler
 from .interface import ActingPolicy, Actor, Sampler
 from .sampler import SamplerBase, environment_seed
+from .supersuit import SuperSuitSampler, is_supersuit
 from .vector import VectorEnvSampler
 from .workers import DEFAULT_TIMEOUT, NoWorkers, WorkerSampler, available_cores
 
@@ -57,6 +58,7 @@ def make_sampler(
     n_workers: int | None = 0,
     dtype: npt.DTypeLike = "float32",
     state_dependent_std: bool = False,
+    action_scaling: bool = False,
     env_kwargs: Mapping[str, Any] | None = None,
     worker_timeout: float | None = DEFAULT_TIMEOUT,
     restart_crashed_environments: bool = False,
@@ -80,6 +82,8 @@ def make_sampler(
         dtype of observations and continuous actions, that of the policy: float32 or float64.
     state_dependent_std
         Whether the Gaussian's deviation is a network output.
+    action_scaling
+        Whether [-1, 1] is mapped to the finite bounds of continuous actions.
     env_kwargs
         Passed to ``gymnasium.make``; with an id only.
     worker_timeout
@@ -106,7 +110,11 @@ def make_sampler(
 
     if n_workers is not None and operator.index(n_workers) < 0:
         raise ValueError(f"n_workers: expected at least 0, or None, got {n_workers}")
-    common: dict[str, Any] = {"dtype": dtype, "state_dependent_std": state_dependent_std}
+    common: dict[str, Any] = {
+        "dtype": dtype,
+        "state_dependent_std": state_dependent_std,
+        "action_scaling": action_scaling,
+    }
     if is_envpool_source(env):
         if restart_crashed_environments:
             raise ValueError(
@@ -152,8 +160,13 @@ def make_sampler(
     # In this process.
     opened = open_environments(env, n_envs=n_envs, env_kwargs=env_kwargs)
     if opened.vector_env is not None:
-        vector_sampler = PoolSampler if is_envpool(opened.vector_env) else VectorEnvSampler
-        return vector_sampler(opened.vector_env, name=opened.name, **common)
+        made = opened.vector_env
+        vector_sampler: type[VectorEnvSampler] = VectorEnvSampler
+        if is_envpool(made):
+            vector_sampler = PoolSampler
+        elif is_supersuit(made):
+            vector_sampler = SuperSuitSampler
+        return vector_sampler(made, name=opened.name, **common)
     make_copy = (
         maker_of(env) if exists else partial(copy_environment, env, **dict(env_kwargs or {}))
     )

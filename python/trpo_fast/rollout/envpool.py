@@ -51,6 +51,8 @@ class EnvPoolSampler(PoolSampler):
         dtype of observations and continuous actions: float32 or float64.
     state_dependent_std
         Whether the Gaussian's deviation is a network output.
+    action_scaling
+        Whether [-1, 1] is mapped to the finite bounds of continuous actions.
     env_kwargs
         Further arguments of ``envpool.make_gymnasium``.
 
@@ -68,6 +70,7 @@ class EnvPoolSampler(PoolSampler):
         n_threads: int,
         dtype: npt.DTypeLike = "float32",
         state_dependent_std: bool = False,
+        action_scaling: bool = False,
         env_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._source, self._kwargs, self._n_threads = source, dict(env_kwargs or {}), n_threads
@@ -76,6 +79,7 @@ class EnvPoolSampler(PoolSampler):
             name=source,
             dtype=dtype,
             state_dependent_std=state_dependent_std,
+            action_scaling=action_scaling,
             autoreset_mode="NextStep",
         )
         self.busy_cores = n_threads

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..envs import EnvironmentFailure, ObservationError
+from ..envs.errors import error_sentence
+from ..envs.interface import reset_error_problem, reset_problem, step_problem
 from .crashes import Kind
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class Sentences:
         where = self.reset_before(t, e) if after_reset else self.step(t - 1, e)
         return ValueError(f"{where}: observation entry {found.entry} is {value}; {_FINITE}")
 
-    def failure(self, error: Exception, where: str, observation: Any, interface: str) -> Exception:
+    def failure(self, error: Exception, where: str, returned: Any, *, of_reset: bool) -> Exception:
         """The error to raise for one that came up while an environment was used.
 
         It tells apart an environment that raised from one that returned something wrong.
@@ -92,17 +94,23 @@ class Sentences:
             What came up, with its traceback.
         where
             The environment and the step, or the reset.
-        observation
+        returned
             What the environment returned last; None if nothing came back.
-        interface
-            What it should have returned.
+        of_reset
+            Whether it was reset; otherwise it was stepped.
         """
+        if of_reset and (problem := reset_error_problem(error)):
+            return EnvironmentFailure(f"{where}: {problem}")
+        if not raised_by_us(error):
+            return EnvironmentFailure(f"{where}: the environment raised {error_sentence(error)}")
+        find, interface = (
+            (reset_problem, RESET_RETURNS) if of_reset else (step_problem, STEP_RETURNS)
+        )
+        if problem := find(returned):
+            return EnvironmentFailure(f"{where}: {problem}")
         if isinstance(error, ObservationError):
             return ValueError(f"{where}: {error}")
-        if not raised_in_our_frame(error):
-            return EnvironmentFailure(
-                f"{where}: the environment raised {type(error).__name__}: {error}"
-            )
+        observation = returned[0]
         unusable = EnvironmentFailure(f"{where}: {type(error).__name__}: {error}; {interface}")
         with np.errstate(all="ignore"):
             try:
@@ -120,10 +128,19 @@ class Sentences:
         )
 
 
-def raised_in_our_frame(error: Exception) -> bool:
-    """Whether the function that caught an error raised it itself, not one that it called.
+def raised_by_us(error: Exception) -> bool:
+    """Whether an error came up in the function that caught it or in another one of this package.
 
     Then the environment did not raise: it returned something that could not be used.
+
+    Parameters
+    ----------
+    error
+        An error, caught in a function that calls environments.
     """
     trace = error.__traceback__
-    return trace is not None and trace.tb_next is None
+    if trace is None or trace.tb_next is None:
+        return True
+    module = str(trace.tb_next.tb_frame.f_globals.get("__name__", ""))
+    package, _, rest = module.partition(".")
+    return package == __name__.partition(".")[0] and rest != "envs.single_envpool"

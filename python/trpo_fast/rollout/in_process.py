@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ..envs.interface import one_number
 from .crashes import MOST_CRASHES, Kind, first_non_finite
-from .errors import RESET_RETURNS, STEP_RETURNS
 from .filling import Filling
 from .interface import Actor
 from .sampler import environment_seed
@@ -44,6 +44,8 @@ class InProcessSampler(SteppingSampler):
         dtype of observations and continuous actions: float32 or float64.
     state_dependent_std
         Whether the Gaussian's deviation is a network output.
+    action_scaling
+        Whether [-1, 1] is mapped to the finite bounds of continuous actions.
     remake
         Makes environment number e of the run anew. If given, an environment that raises or returns
         something wrong is replaced: the steps of its episode are dropped (not ``valid``), and
@@ -77,6 +79,7 @@ class InProcessSampler(SteppingSampler):
         first_index: int = 0,
         dtype: npt.DTypeLike = "float32",
         state_dependent_std: bool = False,
+        action_scaling: bool = False,
         remake: Callable[[int], Any] | None = None,
         make_copy: Callable[[], Any] | None = None,
     ) -> None:
@@ -101,6 +104,7 @@ class InProcessSampler(SteppingSampler):
             first_index=first_index,
             dtype=dtype,
             state_dependent_std=state_dependent_std,
+            action_scaling=action_scaling,
             recovers_crashes=remake is not None,
         )
         self.environments = list(environments)
@@ -178,15 +182,14 @@ class InProcessSampler(SteppingSampler):
         """Reset environment e with the seed that belongs to its counter."""
         counter = int(self.state.counters[e])
         index = self.first_index + e
-        observation: Any = None
+        returned: Any = None
         try:
-            observation, _ = self.environments[e].reset(
-                seed=environment_seed(self._seed, index, counter)
-            )
+            returned = self.environments[e].reset(seed=environment_seed(self._seed, index, counter))
+            observation, _ = returned
             self.observation_encoder.write(observation, self.state.observations[e])
         except Exception as error:
             where = f"reset before environment {index} ({self.name}), step {counter}"
-            raise self._sentences.failure(error, where, observation, RESET_RETURNS) from error
+            raise self._sentences.failure(error, where, returned, of_reset=True) from error
 
     def _replace(self, e: int) -> None:
         assert self._remake is not None
@@ -232,7 +235,7 @@ class InProcessSampler(SteppingSampler):
         encoder = self.observation_encoder
         plain, dim, write = encoder.is_plain, encoder.dim, encoder.write
         rows = buffers.observations.reshape(-1, dim)  # row i + E follows row i = t E + e
-        rewards = buffers.rewards.reshape(-1).data
+        rewards: Any = buffers.rewards.reshape(-1).data
         stored_actions, to_env = buffers.actions, self._to_env
         steps = [(e, self.environments[e].step) for e in quota.going]
         resets = [environment.reset for environment in self.environments]
@@ -245,7 +248,7 @@ class InProcessSampler(SteppingSampler):
         turns = steps if rest is None else rest
 
         t, e = first_t, -1
-        observation: Any = None
+        returned: Any = None
         try:
             for t in range(first_t, n_steps):
                 e = -1
@@ -254,9 +257,13 @@ class InProcessSampler(SteppingSampler):
                 actions = to_env(stored_actions[t])
                 first = t * n_envs
                 for e, step in turns:
-                    observation, reward, terminated, truncated, _ = step(actions[e])
+                    returned = step(actions[e])
+                    observation, reward, terminated, truncated, _ = returned
                     i = first + e
-                    rewards[i] = reward
+                    try:
+                        rewards[i] = reward
+                    except TypeError:  # no plain number; an array of one entry is one all the same
+                        rewards[i] = one_number(reward)
                     if terminated or truncated:
                         # Keep the true successor before the reset replaces it.
                         if truncated and not terminated:
@@ -265,7 +272,8 @@ class InProcessSampler(SteppingSampler):
                         buffers.terminated[t, e] = terminated
                         buffers.truncated[t, e] = truncated
                         events.ends.append((t, e))
-                        observation, _ = resets[e]()
+                        returned = resets[e]()
+                        observation, _ = returned
                     # s_{t+1}
                     if plain and len(observation) == dim:
                         rows[i + n_envs] = observation
@@ -283,14 +291,14 @@ class InProcessSampler(SteppingSampler):
         except Exception as error:
             if e < 0:  # not from an environment
                 raise
-            failure, is_the_policys = self._explain(error, filling, t, e, observation)
+            failure, is_the_policys = self._explain(error, filling, t, e, returned)
             if self._remake is None or is_the_policys:
                 raise failure from error
             raise _Crash(t, e, failure) from error
         return t + 1
 
     def _explain(
-        self, error: Exception, filling: Filling, t: int, e: int, observation: Any
+        self, error: Exception, filling: Filling, t: int, e: int, returned: Any
     ) -> tuple[Exception, bool]:
         """The error to raise for one that came up in environment e at row t.
 
@@ -311,8 +319,8 @@ class InProcessSampler(SteppingSampler):
             if cause is not None:
                 return self._non_finite(cause, buffers, events), cause.kind is Kind.ACTION
         step = self._sentences.step(t, e)
-        where, returns = (f"reset after {step}", RESET_RETURNS) if ended else (step, STEP_RETURNS)
-        return self._sentences.failure(error, where, observation, returns), False
+        where = f"reset after {step}" if ended else step
+        return self._sentences.failure(error, where, returned, of_reset=ended), False
 
     def _close(self) -> None:
         for environment in self.environments:

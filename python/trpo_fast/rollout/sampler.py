@@ -77,6 +77,8 @@ class SamplerBase:
         dtype of observations and continuous actions: float32 or float64.
     state_dependent_std
         Whether the Gaussian's deviation is a network output.
+    action_scaling
+        Whether [-1, 1] is mapped to the finite bounds of continuous actions.
     recovers_crashes
         Whether environments that crash are replaced, and their episodes dropped.
 
@@ -105,6 +107,7 @@ class SamplerBase:
         first_index: int = 0,
         dtype: npt.DTypeLike = "float32",
         state_dependent_std: bool = False,
+        action_scaling: bool = False,
         recovers_crashes: bool = False,
     ) -> None:
         self.name = name
@@ -116,7 +119,7 @@ class SamplerBase:
         self.action_space = action_space
         self.observation_encoder = ObservationEncoder.from_space(observation_space, dtype)
         self.action_adapter = ActionAdapter.from_space(
-            action_space, state_dependent_std=state_dependent_std
+            action_space, state_dependent_std=state_dependent_std, scaling=action_scaling
         )
         self._policy: ActingPolicy | None = None
         self._seed = 0

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from ..core import RowWriter
 from ..envs import EnvironmentFailure, ObservationError
+from ..envs.errors import error_sentence
 from .budget import Budget
 from .crashes import first_non_finite
 from .data import Rollout
-from .errors import raised_in_our_frame
+from .errors import raised_by_us
 from .filling import Events, Filling, RolloutBuffers
 from .interface import Actor
 from .sampler import environment_seed
@@ -58,6 +59,8 @@ class VectorEnvSampler(SteppingSampler):
         dtype of observations and continuous actions: float32 or float64.
     state_dependent_std
         Whether the Gaussian's deviation is a network output.
+    action_scaling
+        Whether [-1, 1] is mapped to the finite bounds of continuous actions.
     autoreset_mode
         Overrides the declared mode: "NextStep", "SameStep" or "Disabled".
 
@@ -76,6 +79,7 @@ class VectorEnvSampler(SteppingSampler):
         name: str = "vector environment",
         dtype: npt.DTypeLike = "float32",
         state_dependent_std: bool = False,
+        action_scaling: bool = False,
         autoreset_mode: str | None = None,
     ) -> None:
         super().__init__(
@@ -84,6 +88,7 @@ class VectorEnvSampler(SteppingSampler):
             n_envs=int(vector_env.num_envs),
             dtype=dtype,
             state_dependent_std=state_dependent_std,
+            action_scaling=action_scaling,
         )
         self.vector_env = vector_env
         if self._steps_in_parallel():
@@ -246,16 +251,12 @@ class VectorEnvSampler(SteppingSampler):
         buffers.terminated[t, resetting] = False
         buffers.truncated[t, resetting] = False
 
-    def _final_observation(
-        self, buffers: RolloutBuffers, t: int, e: int, infos: Mapping[str, Any]
-    ) -> Array:
+    def _final_observation(self, buffers: RolloutBuffers, t: int, e: int, infos: Any) -> Array:
         """The true successor of step t in environment e, encoded."""
         if self.autoreset_mode != "SameStep":
             row: Array = buffers.observations[t + 1, e].copy()
             return row
-        # The second name is that of Gymnasium before 1.1.
-        batch = infos.get("final_obs", infos.get("final_observation"))
-        final = None if batch is None else _entry(batch, e)
+        final = _final_of(infos, e)
         if final is None:
             raise EnvironmentFailure(
                 f"{self._sentences.step(t, e)}: truncated, but info['final_obs'][{e}] is missing; "
@@ -274,12 +275,9 @@ class VectorEnvSampler(SteppingSampler):
     def _vector_failure(self, error: Exception, where: str, interface: str) -> Exception:
         if isinstance(error, ObservationError):
             return ValueError(f"{where}: {error}")
-        sentence = f"{type(error).__name__}: {error}"
-        return EnvironmentFailure(
-            f"{where}: {sentence}; {interface}"
-            if raised_in_our_frame(error)
-            else f"{where}: the environment raised {sentence}"
-        )
+        if raised_by_us(error):
+            return EnvironmentFailure(f"{where}: {type(error).__name__}: {error}; {interface}")
+        return EnvironmentFailure(f"{where}: the environment raised {error_sentence(error)}")
 
     def _close(self) -> None:
         self.vector_env.close()
@@ -304,6 +302,20 @@ def _accepts_seed_list(vector_env: Any) -> bool:
     from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
     return isinstance(vector_env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+
+
+def _final_of(infos: Any, e: int) -> Any:
+    """The true final observation of environment e in what a step told; None if it is missing.
+
+    `infos` is a dictionary of arrays, or a list of one dictionary an environment.
+    """
+    if isinstance(infos, Mapping):
+        # The second name is that of Gymnasium before 1.1.
+        batch = infos.get("final_obs", infos.get("final_observation"))
+        return None if batch is None else _entry(batch, e)
+    info = infos[e]
+    names = ("final_obs", "final_observation", "terminal_observation")
+    return next((info[name] for name in names if info.get(name) is not None), None)
 
 
 def _entry(batch: Any, e: int) -> Any:

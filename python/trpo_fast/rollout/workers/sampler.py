@@ -105,6 +105,7 @@ class WorkerSampler(SamplerBase):
         n_workers: number of processes; never more than environments.
         dtype: dtype of observations and continuous actions.
         state_dependent_std: the Gaussian's deviation is a network output.
+        action_scaling: map [-1, 1] to the finite bounds of continuous actions.
         env_kwargs: passed to `gymnasium.make`; with an id only.
         timeout: seconds that a worker may take to start, or for one step of its environments; None
             waits for ever.
@@ -125,6 +126,7 @@ class WorkerSampler(SamplerBase):
         n_workers: int,
         dtype: npt.DTypeLike = "float32",
         state_dependent_std: bool = False,
+        action_scaling: bool = False,
         env_kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         restart_crashed_environments: bool = False,
@@ -133,6 +135,7 @@ class WorkerSampler(SamplerBase):
         self._settings = {
             "dtype": np.dtype(dtype).name,
             "state_dependent_std": state_dependent_std,
+            "action_scaling": action_scaling,
             "restart_crashed_environments": restart_crashed_environments,
         }
         self._timeout = math.inf if timeout is None else timeout
@@ -150,6 +153,7 @@ class WorkerSampler(SamplerBase):
             n_envs=n_envs,
             dtype=dtype,
             state_dependent_std=state_dependent_std,
+            action_scaling=action_scaling,
             recovers_crashes=restart_crashed_environments,
         )
         self.busy_cores = len(self._groups)

@@ -151,6 +151,7 @@ class _Worker:
             first_index=settings["first_index"],
             dtype=settings["dtype"],
             state_dependent_std=settings["state_dependent_std"],
+            action_scaling=settings["action_scaling"],
             remake=(lambda _: copy_environment(env, **kwargs)) if recovers else None,
             make_copy=partial(copy_environment, env, **kwargs),
         )
