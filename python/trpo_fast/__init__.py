@@ -45,10 +45,8 @@ def __getattr__(name: str) -> Any:
     if name in _LIGHT:
         value = getattr(importlib.import_module(f".{_LIGHT[name]}", __name__), name)
     elif name[:1].isupper():
-        from .algorithms import public_name
-
         try:
-            value = public_name(name)
+            value = importlib.import_module(".algorithms", __name__).public_name(name)
         except KeyError:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
     else:
