@@ -24,6 +24,9 @@ from ..training.trust_region import natural_step_options
 
 __all__ = ["VineConfig", "VineOptions", "VineTRPO"]
 
+# settings of TRPO that the update on the vine's objective does not know
+UNUSED = ("kl_constraint", "fisher", "fisher_fraction", "standardize_advantages")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VineConfig(TRPOConfig):
@@ -46,12 +49,12 @@ class VineConfig(TRPOConfig):
 
     @classmethod
     def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
-        """The value function, where it does not stand for what follows a branch."""
+        """What the vine's update does not know, and V where it continues no branch."""
         idle = super().without_effect(values)
         if not _bootstraps(values["vine"]):
             names = set(field_names(ValueConfig)) - set(field_names(AgentConfig))
             idle |= dict.fromkeys(names, "vine.bootstrap=False")
-        return idle
+        return idle | dict.fromkeys(UNUSED, "vine sampling")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -122,8 +125,8 @@ class VineTRPO(OnPolicyAgent[VineConfig]):
         """The step of TRPO on the objective of the branches."""
         assert isinstance(batch, VineBatch)
         branches, options = batch.branches, natural_step_options(self.config, self.policy)
-        for name in ("constraint", "fisher", "fisher_fraction", "standardize_advantages"):
-            del options[name]
+        for name in UNUSED:
+            del options["constraint" if name == "kl_constraint" else name]
         return vine_update(
             self.policy,
             self.policy.normalize(branches.observations),
