@@ -45,7 +45,7 @@ SENTENCES = {
 
 def test_the_timeout_is_that_of_the_sampler() -> None:
     with make_sampler(UnevenEnv, n_envs=2, n_workers=2, worker_timeout=123.0) as sampler:
-        assert [worker._timeout for worker in sampler._workers] == [123.0, 123.0]
+        assert [worker.timeout for worker in sampler.pool.workers] == [123.0, 123.0]
 
 
 @pytest.mark.parametrize("what", SENTENCES)

@@ -127,5 +127,5 @@ def assert_same(got: Rollout, expected: Rollout) -> None:
 
 def now_impatient(sampler: Any) -> None:
     """The timeout of half a second, but not for a busy machine to start the processes."""
-    for worker in sampler._workers:
-        worker._timeout = 0.5
+    for worker in sampler.pool.workers:
+        worker.timeout = 0.5

@@ -15,14 +15,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..data import ROW_ARRAYS
 from ..filling import RolloutBuffers
 
 Array: TypeAlias = npt.NDArray[Any]
 
 _ALIGNMENT = 64  # bytes, a cache line
 
-# NaNs that no arithmetic makes: "nothing was written here". They tell how far a worker came without
-# any bookkeeping between two steps.
+# NaNs that no arithmetic makes, for entries that nothing was written to. They tell how far a worker
+# came without any bookkeeping between two steps.
 _UNWRITTEN = {4: np.uint32(0x7FC0DEAD), 8: np.uint64(0x7FF800000000DEAD)}
 
 
@@ -36,45 +37,57 @@ def anonymous_file() -> int:
 
 @dataclass(frozen=True)
 class BlockShape:
-    """What the sizes of a block follow from; T is that of the rollout."""
+    """What the sizes of a block follow from; T is that of the rollout.
 
-    n_envs: int  # E, of this worker
-    obs_dim: int  # O
-    action_dim: int  # K
-    n_parameters: int  # P
-    dtype: str  # S
+    Parameters
+    ----------
+    n_envs
+        E, of this worker.
+    obs_dim, action_dim, n_parameters
+        O, A, D.
+    dtype
+        dtype of observations and parameters: "float32" or "float64".
+    action_dtype
+        dtype that actions are stored in: that one, or "int32".
+    """
+
+    n_envs: int
+    obs_dim: int
+    action_dim: int
+    n_parameters: int
+    dtype: str
     action_dtype: str
 
     def lasting(self) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
         """What stays from one rollout to the next."""
-        E, O, P = self.n_envs, self.obs_dim, self.n_parameters  # noqa: E741
+        E, O, D = self.n_envs, self.obs_dim, self.n_parameters  # noqa: E741
         return {
-            # from the parent: the policy that acts
-            "parameters": ((P,), self.dtype),
+            # Written by the parent: the policy that acts.
+            "parameters": ((D,), self.dtype),
             "mean": ((O,), np.float64),
             "variance": ((O,), np.float64),
             "normalizer": ((3,), np.float64),  # whether there is one, clip, epsilon
-            # from the worker: where each environment is
+            # Written by the worker: where each environment is, see `RunState`.
             "counters": ((E,), np.uint64),
             "returns": ((E,), np.float64),
             "lengths": ((E,), np.int64),
             "observations": ((E, O), self.dtype),
             "steps_beside": ((1,), np.int64),
-            # from both: where the arrays of the rollout begin in the file, and their T
+            # Written by both: where the arrays of the rollout begin in the file, and their T.
             "place": ((2,), np.int64),
         }
 
     def rollout(self, T: int) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
         """One rollout of T steps. As many episodes may end as there are rows."""
-        E, O, K = self.n_envs, self.obs_dim, self.action_dim  # noqa: E741
+        E, O, A = self.n_envs, self.obs_dim, self.action_dim  # noqa: E741
         return {
             "observations": ((T + 1, E, O), self.dtype),
-            "actions": ((T, E, K), self.action_dtype),
+            "actions": ((T, E, A), self.action_dtype),
             "rewards": ((T, E), np.float64),
             "terminated": ((T, E), np.bool_),
             "truncated": ((T, E), np.bool_),
             "valid": ((T, E), np.bool_),
-            # memory that is never touched is never taken
+            # Room for the worst case: memory that is never touched is never taken.
             "final_observations": ((T * E, O), self.dtype),
             "final_indices": ((T * E, 2), np.int64),
             "episode_returns": ((T * E,), np.float64),
@@ -86,9 +99,19 @@ class BlockShape:
 class SharedBlock:
     """The arrays of one worker, mapped from the anonymous file that both sides hold.
 
-    Attributes:
-        lasting: arrays by name, see `BlockShape.lasting`.
-        arrays: arrays of the current rollout by name, see `BlockShape.rollout`.
+    Parameters
+    ----------
+    file
+        Descriptor of the file, see `anonymous_file`.
+    shape
+        What the sizes follow from.
+
+    Attributes
+    ----------
+    lasting
+        Arrays by name, see `BlockShape.lasting`.
+    arrays
+        Arrays of the current rollout by name, see `BlockShape.rollout`.
     """
 
     def __init__(self, file: int, shape: BlockShape) -> None:
@@ -100,11 +123,11 @@ class SharedBlock:
         self._place = (0, 0)
 
     def reserve(self, n_steps: int) -> None:
-        """Make room for a rollout of T = `n_steps`, where the last one was."""
+        """Make room for a rollout of T = ``n_steps``, where the last one was."""
         self._move(self._begin, n_steps)
 
     def grow(self, n_steps: int) -> None:
-        """Make room for T = `n_steps` behind the arrays, which are left as they are."""
+        """Make room for T = ``n_steps`` behind the arrays, which are left as they are."""
         begin, smaller = self._place
         self._move(begin + _mapped_size(self.shape.rollout(smaller)), n_steps)
 
@@ -122,10 +145,12 @@ class SharedBlock:
     def buffers(self, *, fresh: bool) -> RolloutBuffers:
         """The arrays for a sampler to fill, marked as not written.
 
-        `fresh`: the environments are reset first.
+        Parameters
+        ----------
+        fresh
+            Whether the environments are reset first.
         """
-        names = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
-        buffers = RolloutBuffers(**{name: self.arrays[name] for name in names})
+        buffers = RolloutBuffers(**{name: self.arrays[name] for name in ROW_ARRAYS})
         _mark(buffers.observations[..., 0])
         _mark(buffers.rewards)
         if fresh:
@@ -140,15 +165,21 @@ class SharedBlock:
         return int(self.lasting["counters"].sum()) + int(self.lasting["steps_beside"][0])
 
     def position(self) -> tuple[int, bool]:
-        """Where a worker that fills the arrays stands: (environment, in a reset?)."""
+        """Where a worker that fills the arrays stands.
+
+        Returns
+        -------
+        tuple
+            Its environment, counted from 0 in its group, and whether that is in a reset.
+        """
         self.follow()
         E = self.shape.n_envs
         no_observation = _is_unwritten(self.arrays["observations"][..., 0])
         if no_observation[0].any():
-            # not even s_0: the first environment without an observation is in its first reset
+            # Not even s_0 is there: the first environment without one is in its first reset.
             return int(np.argmax(_is_unwritten(self.lasting["observations"][:, 0]))), True
         no_reward = _is_unwritten(self.arrays["rewards"])
-        # r_t without s_{t+1}: the reset between them
+        # Where r_t is there and s_{t+1} is not, the environment is in the reset between them.
         resetting = ~no_reward & no_observation[1:]
         stands_at = resetting if resetting.any() else no_reward
         return int(np.argmax(stands_at)) % E, bool(resetting.any())
@@ -163,7 +194,7 @@ class SharedBlock:
         arrays: dict[str, Array] = {}
         offset = 0
         for name, (shape, dtype) in layout.items():
-            # the arrays keep the mapping alive
+            # The arrays keep the mapping alive.
             arrays[name] = np.ndarray(shape, dtype, buffer=memory, offset=offset)
             offset += _aligned(arrays[name].nbytes, _ALIGNMENT)
         return arrays

@@ -17,7 +17,7 @@ from ...envs import EnvironmentFailure
 from .memory import SharedBlock, anonymous_file
 from .worker import BOOTSTRAP, GRACE_SECONDS
 
-# one numeric thread a worker, in the libraries of its environments too
+# Every worker has one numeric thread, in the libraries of its environments too.
 _ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
@@ -38,8 +38,8 @@ _ERRORS: dict[str, type[Exception]] = {
     "RuntimeError": RuntimeError,
 }
 
-
-ROW = object()  # a worker that waits after a row of its rollout
+ROW = object()
+"""The answer of a worker that waits after a row of its rollout."""
 
 
 class WorkerTraceback(Exception):
@@ -54,15 +54,32 @@ class Lost(Exception):
 
 
 class WorkerProcess:
-    """A worker as its parent sees it."""
+    """A worker as its parent sees it.
+
+    Parameters
+    ----------
+    index
+        Number of the worker.
+    group
+        Indices of its environments.
+    timeout
+        Seconds without a step after which it is taken to hang; may be infinite.
+
+    Attributes
+    ----------
+    block
+        Memory that both share; missing before the first policy.
+    command
+        The last command and its arguments.
+    """
 
     block: SharedBlock
 
     def __init__(self, index: int, group: slice, timeout: float) -> None:
         self.index = index
-        self.group = group  # of the environments
+        self.group = group
         self.command: tuple[Any, ...] = ("start",)
-        self._timeout = timeout
+        self.timeout = timeout
         self._busy = False
         self._progress = -1
         self._moved = 0.0  # when progress was seen last
@@ -74,8 +91,8 @@ class WorkerProcess:
             inherited = (theirs.fileno(), self.memory, self._report)
             names = ("connection", "memory", "report")
             program = BOOTSTRAP.format(**dict(zip(names, inherited, strict=True)))
-            # a session of its own: Ctrl-C in the terminal is for the parent, and the processes that
-            # environments start can be ended together with the worker
+            # The worker has a session of its own: Ctrl-C in the terminal is for the parent, and the
+            # processes that environments start can be ended together with the worker.
             self.process = subprocess.Popen(
                 [*_interpreter(), "-c", program],
                 pass_fds=inherited,
@@ -110,7 +127,7 @@ class WorkerProcess:
         self._deliver(None)
 
     def _deliver(self, message: Any) -> bool:
-        # a worker that is gone is noticed, and named, where its answer is waited for
+        # A worker that is gone is noticed, and named, where its answer is waited for.
         try:
             self.connection.send(message)
         except OSError:
@@ -118,7 +135,20 @@ class WorkerProcess:
         return True
 
     def receive(self, where: Callable[[], str]) -> Any:
-        """The answer to the last command, or `ROW`; it must be there."""
+        """The answer to the last command, or `ROW`; it must be there.
+
+        Parameters
+        ----------
+        where
+            Names the worker and what it is doing.
+
+        Raises
+        ------
+        Lost
+            The worker is gone.
+        Exception
+            What the worker raised.
+        """
         try:
             kind, *content = self.connection.recv()
         except (EOFError, OSError):
@@ -143,14 +173,14 @@ class WorkerProcess:
         progress = self.progress()
         if progress != self._progress:
             self._progress, self._moved = progress, now
-        elif now - self._moved > self._timeout:
+        elif now - self._moved > self.timeout:
             place = where()
-            # have it write down where it hangs
+            # Have the worker write down where it hangs.
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGUSR1)
             time.sleep(0.1)
             raise Lost(
-                f"{place}: nothing came back for {self._timeout:g} seconds; mend the environment, "
+                f"{place}: nothing came back for {self.timeout:g} seconds; mend the environment, "
                 "or raise worker_timeout if it may take so long"
             ) from self._trace()
 
@@ -178,7 +208,7 @@ class WorkerProcess:
             self.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.process.kill()
-        if self.process.poll() != 0:  # what its environments started is left alone: end it as well
+        if self.process.poll() != 0:  # it has not ended what its environments started: end that
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

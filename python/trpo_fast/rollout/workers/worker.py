@@ -1,9 +1,9 @@
 """The inside of a worker process: an `InProcessSampler` that takes commands.
 
-The parent starts `python -c BOOTSTRAP`, see `trpo_fast.rollout._process`. What is large goes
-through the shared block, what is rare through the connection: `(command, *arguments)` in, and one
-of `("result", value)` and `("error", kind, sentence, traceback)` out; in between, where the parent has
-something to do after every row, `("row",)` out and anything in. The worker ends when it is told to,
+The parent starts ``python -c BOOTSTRAP``, see `WorkerProcess`. What is large goes
+through the shared block, what is rare through the connection: ``(command, *arguments)`` in, and one
+of ``("result", value)`` and ``("error", kind, sentence, traceback)`` out; in between, where the parent
+has something to do after every row, ``("row",)`` out and anything in. The worker ends when it is told to,
 at SIGTERM, or when its parent is gone.
 """
 
@@ -43,7 +43,7 @@ from trpo_fast.rollout.workers.worker import main
 main(connection, {memory}, {report})
 """
 
-# what an error may be in the parent; the first base class that is listed counts
+# What an error may be in the parent; the first of its base classes that is listed counts.
 ERROR_KINDS = ("EnvironmentFailure", "ValueError", "TypeError", "ImportError", "MemoryError")
 
 GRACE_SECONDS = 3.0  # for environments to close before they are killed
@@ -64,7 +64,7 @@ class _Terminated(BaseException):
 def main(connection: Connection, memory: int, report: int) -> None:
     """Serve the parent until it says goodbye."""
     _survive_only_the_parent(connection.fileno())
-    # a crash, or SIGUSR1, writes where the process is into a file that the parent reads
+    # A crash, or SIGUSR1, writes where the process is into a file that the parent reads.
     faulthandler.enable(report, all_threads=False)
     faulthandler.register(signal.SIGUSR1, report, all_threads=False)
 
@@ -76,7 +76,7 @@ def main(connection: Connection, memory: int, report: int) -> None:
             _serve(connection, worker)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
     finally:
-        # closing is what remains to do anyhow; who cannot wait sends SIGKILL
+        # Closing is what remains to do anyhow; who cannot wait sends SIGKILL.
         with contextlib.suppress(Exception):
             worker.close()
 
@@ -112,9 +112,18 @@ class _Worker:
         self._block: Any = None
 
     def open(self, source: bytes, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """Make the environments `first_index` to `first_index + n_envs - 1` of the run.
+        """Make a group of the environments of the run.
 
-        Returns:
+        Parameters
+        ----------
+        source
+            See `portable_source`.
+        settings
+            ``n_envs``, ``first_index``, and arguments of `InProcessSampler`.
+
+        Returns
+        -------
+        dict or None
             Their name and spaces; None where the factory makes a whole vector environment.
         """
         import cloudpickle
@@ -155,7 +164,7 @@ class _Worker:
             remake=(lambda _: copy_environment(env, **kwargs)) if recovers else None,
             make_copy=partial(copy_environment, env, **kwargs),
         )
-        # what exists now stays: the collector need not look at it again
+        # What exists now stays: the collector of cycles need not look at it again.
         gc.collect()
         gc.freeze()
         spaces = (self._sampler.observation_space, self._sampler.action_space)
@@ -177,13 +186,19 @@ class _Worker:
     ) -> tuple[int, int, int, tuple[str, ...]]:
         """Collect a rollout within a budget, in the shared block, which the parent has made ready.
 
-        Args:
-            sampling, steps: the budget.
-            start: "fresh": with new episodes; "resume": with restored environments, and the state
-                that the parent wrote; "": where the last rollout ended.
-            pauses: wait for the parent after every row.
+        Parameters
+        ----------
+        sampling, steps
+            The budget.
+        start
+            "fresh": with new episodes; "resume": with restored environments, and the state that the
+            parent wrote; "": where the last rollout ended.
+        pauses
+            Whether to wait for the parent after every row.
 
-        Returns:
+        Returns
+        -------
+        tuple
             The number of rows, of final observations, of episodes that ended; sentences of crashes.
         """
         from ..budget import Budget
@@ -217,7 +232,7 @@ class _Worker:
         self._connection.recv()
 
     def call(self, name: str, function: bytes, arguments: bytes) -> bytes:
-        """Call a function on the sampler, see `WorkerSampler.map_groups`; the parent knows `name`."""
+        """Call a function on the sampler, see `WorkerPool.call`; only the parent uses ``name``."""
         import cloudpickle
 
         outcome: tuple[str, Any]
@@ -251,7 +266,7 @@ class _Worker:
 
 def _terminate(_: int, frame: FrameType | None) -> None:
     if _is_importing(frame):
-        # the C++ of a module that is being made may not survive an exception: look again soon
+        # The C++ of a module that is being made may not survive an exception: look again soon.
         signal.signal(signal.SIGALRM, _terminate)
         signal.setitimer(signal.ITIMER_REAL, _IMPORT_SECONDS)
         return
@@ -280,13 +295,13 @@ def _survive_only_the_parent(connection: int) -> None:
     parent = os.getppid()
 
     def watch() -> None:
-        # no events asked for: only that the other side hung up. A process that the parent forked
-        # may keep that side open, so look who the parent is as well.
+        # No events are asked for: poll only tells that the other side hung up. A process that the
+        # parent forked may keep that side open, so look who the parent is as well.
         poll = select.poll()
         poll.register(connection, 0)
         while not poll.poll(1000.0) and os.getppid() == parent:
             pass
-        # time for environments to close; then an end that nothing can hold up
+        # Give the environments time to close; then end in a way that nothing can hold up.
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
         os.killpg(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,307 @@
+"""The worker processes of one sampler: started, asked together, and never left in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from multiprocessing.connection import wait
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...envs import EnvironmentFailure
+from ..interface import ActingPolicy, Array
+from .memory import BlockShape, SharedBlock
+from .process import Lost, WorkerProcess, stop_workers
+from .sources import NoWorkers
+
+_LOOK_SECONDS = 0.5  # how often a parent that waits looks whether its workers live and move
+
+_POLICY_FACTS = ("distribution", "hidden_sizes", "activation", "parameters", "normalizer")
+
+
+class PortablePolicy(ActingPolicy, Protocol):
+    """What a policy must tell so that a worker can have its twin, see ``trpo_fast.core.Policy``."""
+
+    distribution: Any
+    hidden_sizes: tuple[int, ...]
+    activation: str
+
+    @property
+    def n_parameters(self) -> int:
+        """D."""
+
+    @property
+    def parameters(self) -> Array:
+        """(D,), dtype."""
+
+    @property
+    def normalizer(self) -> Any:
+        """None, or what has ``mean`` and ``variance`` (O,), ``clip`` and ``epsilon``."""
+
+
+class WorkerPool:
+    """Worker processes, each with a contiguous group of E environments.
+
+    Parameters
+    ----------
+    source
+        What makes the environments, see `portable_source`.
+    settings
+        Further settings of `worker._Worker.open`, alike for all workers.
+    n_envs
+        E.
+    n_workers
+        Number of processes, at least 1; never more than environments.
+    timeout
+        Seconds that a worker may take to start, or for one step; None waits for ever.
+
+    Attributes
+    ----------
+    workers
+        The processes that run now: all of them, or none.
+    groups
+        The environments of each.
+    name, spaces
+        Of the environments.
+
+    Raises
+    ------
+    NoWorkers
+        The factory makes a whole vector environment.
+    ValueError
+        Environments that are not alike, or that cannot be made.
+    """
+
+    def __init__(
+        self,
+        source: bytes,
+        settings: dict[str, Any],
+        *,
+        n_envs: int,
+        n_workers: int,
+        timeout: float | None,
+    ) -> None:
+        self._source, self._settings = source, settings
+        self._timeout = math.inf if timeout is None else timeout
+        self._owner = os.getpid()
+        self.workers: list[WorkerProcess] = []
+        self.stop = weakref.finalize(self, stop_workers, self.workers, self._owner)
+        n_workers = min(n_workers, n_envs)
+        bounds = [n_envs * w // n_workers for w in range(n_workers + 1)]
+        self.groups = [slice(*bounds[w : w + 2]) for w in range(n_workers)]
+        self.name = ""
+        with self.stops_on_error():
+            self.name, self.spaces = self.start()
+
+    @contextlib.contextmanager
+    def stops_on_error(self) -> Iterator[None]:
+        """Whatever goes wrong, Ctrl-C included: no worker is left in the middle of something.
+
+        Raises
+        ------
+        RuntimeError
+            In a process that was forked from the one that started the workers.
+        """
+        if os.getpid() != self._owner:
+            raise RuntimeError(
+                "the worker processes belong to the process that this one was forked from; make "
+                "the agent anew here (or load it from a checkpoint), or use n_workers=0"
+            )
+        try:
+            yield
+        except BaseException:
+            stop_workers(self.workers, self._owner)
+            raise
+
+    def start(self) -> tuple[str, tuple[Any, Any]]:
+        """Start all workers; returns the name and the spaces of the environments."""
+        import cloudpickle
+
+        for w in range(len(self.groups)):
+            self.workers.append(self._launch(w))
+        answers = self.gather()
+        if None in answers:
+            raise NoWorkers(
+                "env: the factory makes a whole vector environment, which worker processes "
+                "cannot share: use n_workers=0",
+                is_vector_env=True,
+            )
+        first, *others = (cloudpickle.loads(answer["spaces"]) for answer in answers)
+        for group, spaces in zip(self.groups[1:], others, strict=True):
+            for kind, got, expected in zip(("observation", "action"), spaces, first, strict=True):
+                if got != expected:
+                    raise ValueError(
+                        f"environment {group.start}: expected the {kind}_space of "
+                        f"environment 0, {expected}, got {got}; all environments must be alike"
+                    )
+        return answers[0]["name"], first
+
+    def _launch(self, w: int) -> WorkerProcess:
+        group = self.groups[w]
+        worker = WorkerProcess(w, group, self._timeout)
+        size = {"n_envs": group.stop - group.start, "first_index": group.start}
+        worker.send("open", self._source, {**self._settings, **size})
+        return worker
+
+    def replace(self, w: int) -> WorkerProcess:
+        """End worker w, which is gone or hangs, and start another one in its place."""
+        self.workers[w].process.kill()
+        self.workers[w].end(time.monotonic())
+        self.workers[w] = self._launch(w)
+        self.gather([w])
+        return self.workers[w]
+
+    def bind(
+        self,
+        policy: Any,
+        *,
+        seed: int,
+        action_dim: int,
+        action_dtype: str,
+        which: Sequence[int] | None = None,
+    ) -> None:
+        """Give workers a twin of the policy, and map the memory that its parameters come through.
+
+        Parameters
+        ----------
+        policy
+            A `PortablePolicy`.
+        seed
+            Seed of the run.
+        action_dim, action_dtype
+            A, and the dtype that actions are stored in.
+        which
+            Indices of the workers; None: all.
+
+        Raises
+        ------
+        TypeError
+            Another kind of policy.
+        """
+        missing = [name for name in _POLICY_FACTS if not hasattr(policy, name)]
+        if missing:
+            raise TypeError(
+                f"policy: expected a trpo_fast.core.Policy, got {type(policy).__name__} without "
+                f"{missing[0]}; worker processes make their own copy of it (or use n_workers=0)"
+            )
+        dtype = np.dtype(policy.dtype).name
+        facts = {
+            "obs_dim": policy.obs_dim,
+            "kind": policy.distribution.kind,
+            "sizes": policy.distribution.sizes,
+            "hidden_sizes": policy.hidden_sizes,
+            "activation": policy.activation,
+            "dtype": dtype,
+        }
+        which = range(len(self.workers)) if which is None else which
+        for w in which:
+            worker = self.workers[w]
+            shape = BlockShape(
+                n_envs=worker.group.stop - worker.group.start,
+                obs_dim=policy.obs_dim,
+                action_dim=action_dim,
+                n_parameters=policy.n_parameters,
+                dtype=dtype,
+                action_dtype=action_dtype,
+            )
+            worker.block = SharedBlock(worker.memory, shape)
+            worker.send("bind", facts, asdict(shape), seed)
+        self.gather(which)
+
+    def call(
+        self, function: Callable[..., Any], arguments: Sequence[Any] | None, name: str
+    ) -> list[Any]:
+        """Call a function on the `InProcessSampler` of every worker.
+
+        Parameters
+        ----------
+        function
+            Called as ``function(sampler)``, or ``function(sampler, arguments[w])``. It, arguments
+            and results are sent with cloudpickle.
+        arguments
+            One for each worker, or None.
+        name
+            What errors call the function.
+
+        Returns
+        -------
+        list
+            ("result", pickled) or ("error", exception) of each worker.
+        """
+        import cloudpickle
+
+        sent = cloudpickle.dumps(function)
+        for w, worker in enumerate(self.workers):
+            given = () if arguments is None else (arguments[w],)
+            worker.send("call", name, sent, cloudpickle.dumps(given))
+        return [cloudpickle.loads(answer) for answer in self.gather()]
+
+    def gather(
+        self,
+        which: Sequence[int] | None = None,
+        *,
+        on_loss: Callable[[int, EnvironmentFailure], None] | None = None,
+    ) -> list[Any]:
+        """One answer of each worker.
+
+        Parameters
+        ----------
+        which
+            Indices of the workers; None: all.
+        on_loss
+            Called for a worker that is gone or hangs; must make it answer after all.
+
+        Returns
+        -------
+        list
+            The answers in the order of ``which``.
+
+        Raises
+        ------
+        EnvironmentFailure
+            A worker ended or hangs.
+        Exception
+            What a worker raised.
+        """
+        which = range(len(self.workers)) if which is None else which
+        answers: dict[int, Any] = {}
+        while len(answers) < len(which):
+            waiting = {self.workers[w].connection: w for w in which if w not in answers}
+            ready = wait(list(waiting), timeout=_LOOK_SECONDS)
+            for connection, w in waiting.items():
+                worker = self.workers[w]
+                try:
+                    if connection in ready:
+                        answers[w] = worker.receive(self._where_is(w))
+                    else:
+                        worker.look(self._where_is(w))
+                except Lost as lost:
+                    failure = EnvironmentFailure(str(lost))
+                    if on_loss is None:
+                        raise failure from lost.__cause__
+                    on_loss(w, failure)
+        return [answers[w] for w in which]
+
+    def _where_is(self, w: int) -> Callable[[], str]:
+        """Names worker w and the environment and step that it stands at."""
+
+        def where() -> str:
+            worker = self.workers[w]
+            kind, *rest = worker.command
+            if kind != "collect":
+                return f"worker {w} ({rest[0] if kind == 'call' else kind})"
+            e, resetting = worker.block.position()
+            counter = int(worker.block.lasting["counters"][e])
+            index = self.groups[w].start + e
+            if resetting:
+                return f"worker {w}: reset before environment {index} ({self.name}), step {counter}"
+            # The action of the running step is drawn already.
+            return f"worker {w}: environment {index} ({self.name}), step {max(0, counter - 1)}"
+
+        return where
