@@ -19,6 +19,7 @@ from ..envs.envpool import is_envpool, is_envpool_source
 from .budget import Budget
 from .data import Rollout, Transitions
 from .envpool import EnvPoolSampler, PoolSampler
+from .exclusive import Exclusive
 from .filling import RolloutBuffers
 from .in_process import InProcessSampler
 from .interface import ActingPolicy, Actor, Sampler
@@ -35,6 +36,7 @@ __all__ = [
     "Actor",
     "Budget",
     "EnvPoolSampler",
+    "Exclusive",
     "InProcessSampler",
     "NoWorkers",
     "PoolSampler",

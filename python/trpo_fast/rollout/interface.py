@@ -89,6 +89,10 @@ class Sampler(Protocol):
     def n_workers(self) -> int:
         """Worker processes that step the environments; 0: none."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a rollout, or a call in worker processes, is under way."""
+
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
         """Set the policy that acts and the seed of the run, in [0, 2**64)."""
 

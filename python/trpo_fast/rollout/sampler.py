@@ -9,7 +9,6 @@ run (after `SamplerBase.load_state_dict`, or after an interrupted rollout) take
 replay the beginning of the run. Action noise is the counter-based stream (seed, e, counter) of the
 policy's actor. Nothing depends on how many steps are collected at a time, or on who steps which
 environment.
-
 Letters of shapes: see `trpo_fast.rollout.data`.
 """
 
@@ -26,6 +25,7 @@ from ..envs import ActionAdapter, ObservationEncoder
 from .budget import Budget
 from .calls import load_states, on_environments, pack_states, save_states, unpack_state
 from .data import Rollout
+from .exclusive import Exclusive
 from .interface import ActingPolicy
 from .state import RunState
 
@@ -125,6 +125,7 @@ class SamplerBase:
         self._seed = 0
         self._started = False  # whether the environments are where the counters say
         self._closed = False
+        self._exclusive = Exclusive("a rollout of this sampler")
         self.state = RunState(n_envs, self.observation_encoder.dim, self.observation_encoder.dtype)
 
     # --- public ---
@@ -138,6 +139,11 @@ class SamplerBase:
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that run now."""
         return []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a rollout, or a call in worker processes, is under way."""
+        return self._exclusive.is_taken
 
     @property
     def policy(self) -> ActingPolicy | None:
@@ -182,14 +188,7 @@ class SamplerBase:
         self._seed = seed
 
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
-        """The budget of a batch.
-
-        Parameters
-        ----------
-        sampling
-            See ``trpo_fast.config.TRPOConfig.sampling``.
-        batch_size
-            Environment steps of all environments together.
+        """The budget of a batch, see `Budget.share`.
 
         Raises
         ------
@@ -203,8 +202,8 @@ class SamplerBase:
     ) -> Rollout:
         """Take steps in every environment, going on where the last rollout stopped.
 
-        After an exception (KeyboardInterrupt included) the sampler is still usable: the steps of
-        the broken rollout are dropped and the next one starts with fresh episodes.
+        After any exception the sampler is still usable: the steps of the broken rollout are dropped
+        and the next one starts with fresh episodes.
 
         Parameters
         ----------
@@ -227,7 +226,7 @@ class SamplerBase:
             An environment raised or broke the Gymnasium interface, or an episode does not end
             within `LONGEST_EPISODE` steps beyond a budget of episodes.
         RuntimeError
-            No policy is bound, or the sampler is closed.
+            No policy is bound, the sampler is closed, or a rollout is under way already.
         """
         if not isinstance(budget, Budget):
             n_steps = operator.index(budget)
@@ -243,7 +242,8 @@ class SamplerBase:
             raise RuntimeError("collect: the sampler is closed; make a new one")
         if self._policy is None:
             raise RuntimeError("collect: no policy is bound; call bind(policy, seed=...) first")
-        return self._collect(budget, on_step)
+        with self._exclusive.taken("collect"):
+            return self._collect(budget, on_step)
 
     def close(self) -> None:
         """Close the environments; a second call does nothing."""
@@ -327,13 +327,9 @@ class SamplerBase:
     # --- state ---
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of what must survive a restart, one entry an environment.
+        """Copies of ``counters``, ``episode_returns`` and ``episode_lengths``, each (E,).
 
-        Returns
-        -------
-        dict
-            ``counters`` (E,), uint64, actions drawn so far; ``episode_returns`` (E,), float64, and
-            ``episode_lengths`` (E,), int64, of the running episodes.
+        They are actions drawn so far, and the running episodes, see `RunState`.
         """
         return {
             "counters": self.state.counters.copy(),
@@ -350,7 +346,7 @@ class SamplerBase:
         Parameters
         ----------
         state
-            What `state_dict` returned; further entries are ignored.
+            What `state_dict` returned, at least.
 
         Raises
         ------
@@ -420,10 +416,11 @@ class SamplerBase:
         self.load_state_dict(state)
         if "observations" not in state:
             return
-        given: list[Any] = []
-        for e in range(self.n_envs):
-            seed = environment_seed(self._seed, self.first_index + e, int(self.state.counters[e]))
-            given.append((seed, unpack_state(state, e)))
+        seeds = (
+            environment_seed(self._seed, self.first_index + e, counter)
+            for e, counter in enumerate(self.state.counters.tolist())
+        )
+        given = [(seed, unpack_state(state, e)) for e, seed in enumerate(seeds)]
         try:
             self.map_groups(
                 load_states, [given[group] for group in self.groups], name="loading environments"

@@ -177,6 +177,11 @@ class VineSampler:
         return self.trunk.n_workers
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a rollout, or a call in worker processes, is under way."""
+        return self.trunk.is_busy
+
+    @property
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that run now."""
         return self.trunk.worker_pids

@@ -129,8 +129,12 @@ class ActingAgent:
 
     @property
     def evaluation_workers(self) -> Any:
-        """The sampler whose workers share the episodes of an evaluation; None without workers."""
-        return self.sampler if self.sampler.n_workers else None
+        """The sampler whose workers share the episodes of an evaluation.
+
+        None without workers, and while these are in the middle of a rollout: the evaluation then
+        runs in this process.
+        """
+        return self.sampler if self.sampler.n_workers and not self.sampler.is_busy else None
 
     def evaluation_environment(self, render_mode: str | None = None) -> Callable[[], Any]:
         """A callable that makes an environment like those of training.

@@ -14,7 +14,7 @@ import numpy as np
 from .. import core, runtime
 from ..config import AgentConfig, ConfigError, ValueConfig
 from ..presets import find_preset
-from ..rollout import Rollout, Sampler, available_cores, make_sampler
+from ..rollout import Exclusive, Rollout, Sampler, available_cores, make_sampler
 from .acting import Acting, ActingAgent
 from .advantages import generalized_advantages, no_values
 from .batch import Batch
@@ -122,6 +122,7 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         """Seconds of all iterations."""
         self.notice = ""
         """What the next record is to say besides its numbers."""
+        self.learning = Exclusive("a call of learn")
         self._goal = 0  # timesteps at which the present call of learn ends
         self._background: Executor  # runs the value fit; exists while learn runs
         self._callbacks: CallbackList | None = None  # those of learn, while it runs
@@ -235,8 +236,21 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
             A NaN or infinite observation or reward, named with environment and step.
         EnvironmentFailure
             An environment raised. Everything up to the last iteration is kept.
+        RuntimeError
+            The agent is learning already, in another thread or because this is a callback of it.
         """
-        self._goal = goal = self.timesteps + _whole_number("total_timesteps", total_timesteps)
+        total_timesteps = _whole_number("total_timesteps", total_timesteps)
+        with self.learning.taken("learn"):
+            return self._learn(total_timesteps, callback, progress, loggers)
+
+    def _learn(
+        self,
+        total_timesteps: int,
+        callback: Callback | Callable[..., bool | None] | Iterable[Any] | None,
+        progress: bool | None,
+        loggers: Iterable[Logger] | None,
+    ) -> Self:
+        self._goal = goal = self.timesteps + total_timesteps
         self._callbacks = callbacks = CallbackList(callback)
         callbacks.load_state_dict(self._callback_state)
         on_step = partial(callbacks.on_step, self) if callbacks.wants_steps else None

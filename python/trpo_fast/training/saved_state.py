@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..config import AgentConfig
     from ..envs import EnvSource
+    from ..rollout import Exclusive
     from .agent import OnPolicyAgent
 
 Agent = TypeVar("Agent", bound="OnPolicyAgent[Any]")
@@ -219,9 +220,31 @@ class StoredAgent:
     """The part of an agent that goes into files: ``save`` and ``load``."""
 
     config_type: ClassVar[type[AgentConfig]]
+    learning: Exclusive
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a checkpoint: safetensors with JSON inside, durable, no code in it."""
+        """Write a checkpoint: safetensors with JSON inside, durable, no code in it.
+
+        Parameters
+        ----------
+        path
+            File to write; an older one is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        RuntimeError
+            The agent is learning in another thread.
+        """
+        if self.learning.is_taken_by_another_thread:
+            raise RuntimeError(
+                "save: the agent is learning in another thread; save it in a callback of learn, such "
+                "as trpo_fast.callbacks.CheckpointEvery, or when learn has returned"
+            )
         return save_checkpoint(path, *self.state())
 
     @classmethod

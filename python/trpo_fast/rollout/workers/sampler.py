@@ -183,11 +183,12 @@ class WorkerSampler(SamplerBase):
         EnvironmentFailure
             A worker ended, or hangs.
         RuntimeError
-            The sampler is closed, or this process is a fork of the one that started the workers.
+            The sampler is closed, a rollout is under way, or this process is a fork of the one that
+            started the workers.
         """
         import cloudpickle
 
-        with self._stops_on_error():
+        with self._exclusive.taken(name), self._stops_on_error():
             self._ensure_started()
             answers = self.pool.call(function, arguments, name)
         # What the function raised is no fault of the workers.
