@@ -11,7 +11,7 @@ namespace {
 template <class Scalar>
 using ArrayMap = Eigen::Map<Eigen::Array<Scalar, Eigen::Dynamic, 1>, Eigen::AlignedMax>;
 
-// tanh' = 1 - tanh^2 needs only the output; the other derivatives are stored beside it.
+// tanh'(z) = 1 - tanh(z)^2 is computed from the stored output; other derivatives are stored beside it.
 constexpr bool stores_derivative(Activation a) { return a != Activation::kTanh; }
 
 // How a product is multiplied by phi'(z) of the layer it ends in.
@@ -27,7 +27,7 @@ inline void tanh_in_place(Index n, float* z) {
 
 // Eigen has no vectorised tanh for double, so it is made of the vectorised exponential:
 //   tanh |z| = 1 - 2 / (1 + e^{2|z|})                        where |z| > 0.55
-//   tanh |z| = |z| + |z|^3 P(z^2) / Q(z^2)                   elsewhere (Cephes, tanh.c)
+//   tanh |z| = |z| + |z|^3 p(z^2) / q(z^2)                   elsewhere (Cephes, tanh.c)
 // The first would lose digits near 0, the second is a rational approximation for small arguments.
 inline void tanh_in_place(Index n, double* z) {
   using Packet = PacketOf<double>;

@@ -1,4 +1,4 @@
-// A growing block of memory aligned for the kernels. Contents are not kept when it grows.
+// A growing block of memory aligned for the kernels. When it grows, its contents become zeros.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@
 
 namespace trpo_fast {
 
-// Blocks from here on ask for huge pages, where the system has them: a pass over a cached batch would
-// otherwise wait for page tables at every other sample.
+// Blocks of at least this many bytes ask the system for huge pages: with ordinary ones a pass over a
+// cached batch would look up a page's address at every other sample.
 inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 template <class T>
@@ -24,7 +24,7 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(Index size) { reserve(size); }
 
-  // Grows to hold `size` items; a no-op when it already does.
+  // Grows to hold `size` items; does nothing where it already does.
   void reserve(Index size) {
     if (size <= size_) return;
     const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(T);

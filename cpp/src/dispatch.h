@@ -1,4 +1,4 @@
-// The kernel table of the level in use.
+// The kernels of the instruction-set level in use (simd_level() in runtime.h), chosen at the first call.
 #pragma once
 
 #include "kernel_table.h"

@@ -1,4 +1,4 @@
-// Packed gradients, one partial a chunk, summed in a fixed tree.
+// A packed gradient as the sum of one partial for each chunk of a batch, added up in a fixed tree.
 #pragma once
 
 #include "aligned.h"
@@ -15,7 +15,7 @@ class GradientSum {
     partials_.reserve(size_ * tiling.chunks);
   }
 
-  // Of one chunk; its first tile starts it.
+  // The partial of one chunk. It is not cleared: the first tile of a chunk must overwrite it.
   Scalar* partial(Index chunk) { return partials_.data() + chunk * size_; }
 
   // The sum of the partials, packed; valid until the partials are written again.
@@ -29,7 +29,7 @@ class GradientSum {
     return partials_.data();
   }
 
-  // flat = scale * sum of the partials
+  // flat (D) = scale * sum of the partials
   void collect(const NetworkShape& shape, const Tiling& tiling, int threads, double scale,
                double* flat) {
     kernels<Scalar>().unpack_gradient(shape, sum(tiling, threads), scale, flat);

@@ -1,4 +1,5 @@
-// A inputs' factor (in + 1)^2, G outputs' factor out^2, R a layer's gradient out x (in + 1)
+// Matrices, named as in the paper: A (in + 1 x in + 1) and G (out x out) the factors of a layer's inputs
+// and outputs, R (out x in + 1) its gradient
 #include "trpo_fast/kronecker.h"
 
 #include <algorithm>
@@ -21,7 +22,7 @@ struct Matrix {
   Index n = 0, stride = 0;
   AlignedBuffer<double> entries;
 
-  // A no-op for a size seen before; padding is zero and stays so.
+  // Makes the matrix n x n. Memory of the same size is kept; padding is zero and stays so.
   void resize(Index size) {
     if (size == n) return;
     n = size;
@@ -44,7 +45,7 @@ struct Matrix {
 struct Layer {
   Index n_inputs = 0, n_outputs = 0;
   Matrix inputs, outputs;  // A^{-1}, G^{-1}
-  bool usable = false;
+  bool usable = false;     // whether both inverses exist
 };
 
 }  // namespace
@@ -82,7 +83,8 @@ void KroneckerPreconditioner::factorize(const NetworkShape& shape, Index free_pa
     kernels<Scalar>().unpack_factors(shape, l, factors, 1.0 / count, count, A.entries.data(),
                                      A.stride, G.entries.data(), G.stride);
 
-    // lambda weighs alike in both factors; without any, rounding must not make them indefinite
+    // Split the damping so that it weighs alike in both factors. Without damping a little is added, so
+    // that rounding cannot make them indefinite.
     const double a = A.mean_diagonal(), g = G.mean_diagonal();
     const double root = std::sqrt(std::max(damping, 1e-8 * a * g));
     const double pi = std::sqrt(a / g);
@@ -122,7 +124,7 @@ void KroneckerPreconditioner::apply(const double* r, double* z) {
     r += out * (in + 1);
     z += out * (in + 1);
   }
-  // a free log_std: F = 2
+  // log_std that is a parameter of its own: F = 2
   for (Index i = 0; i < w_->free_parameters; ++i) z[i] = r[i] / (2.0 + w_->damping);
 }
 

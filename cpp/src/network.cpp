@@ -44,8 +44,8 @@ Index parameter_count(const NetworkShape& shape) {
   return n;
 }
 
-// Saxe et al. 2014: Gram-Schmidt (twice, for orthogonality to the last bit that matters) on the rows
-// of a normal matrix, or on its columns where it has more rows than columns.
+// Saxe et al. 2014: Gram-Schmidt on the rows of a matrix of normal numbers, or on its columns where it
+// has more rows than columns. A second pass over the earlier vectors removes what rounding left of them.
 void initialize_orthogonal(const NetworkShape& shape, double hidden_gain, double output_gain,
                            std::uint64_t seed, double* flat) {
   for (int l = 0; l < shape.n_layers; ++l) {

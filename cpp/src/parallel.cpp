@@ -89,7 +89,7 @@ void rest_threads() {
 void note_pool_started() {
   if (pool_started.exchange(true)) return;
 #if defined(__unix__) || defined(__APPLE__)
-  // the pool's threads do not exist in a forked child: waiting for them would hang
+  // A forked child has none of the pool's threads, so waiting for them would hang: it uses one thread.
   pthread_atfork(nullptr, nullptr, [] { forked_after_pool.store(true); });
 #endif
 }

@@ -1,5 +1,6 @@
-// All OpenMP lives here. Work is cut into items that do not depend on the number of threads; each
-// item writes its own memory; nothing is reduced across threads.
+// The one parallel loop of the core; all OpenMP lives here. Callers cut their work into items that do not
+// depend on the number of threads, let each item write memory of its own, and add up afterwards in a
+// fixed order, so that the bits do not depend on the number of threads either.
 #pragma once
 
 #include "trpo_fast/network.h"
@@ -10,11 +11,13 @@
 
 namespace trpo_fast {
 
-// Threads a region may use now: 1 in a forked child whose parent had started the thread pool.
+// Threads that a parallel loop may use now: num_threads(), but 1 in a forked child whose parent had
+// started the pool, because the pool's threads do not exist there.
 int usable_threads();
-void note_pool_started();
+void note_pool_started();  // for parallel_for alone
 
-// body(item, thread) for every item; thread < threads. body must not throw.
+// Calls body(item, thread) for every item, on at most `threads` threads, 0 <= thread < threads. `body` must
+// not throw. Inside another parallel loop everything runs on the calling thread.
 template <class Body>
 void parallel_for(Index items, int threads, const Body& body) {
 #if defined(_OPENMP)

@@ -1,6 +1,6 @@
-// How a batch is cut: tiles of kTileRows samples, and chunks of tiles that share one partial sum.
-// The cut depends on the number of samples alone, never on the machine or the number of threads, so
-// every sum has one fixed order.
+// How a batch is cut: tiles of kTileRows samples, which the kernels take, and chunks of tiles, each of
+// which has a partial sum of its own. The cut depends on the sizes of batch and network alone, never on
+// the machine or the number of threads, so every sum has one fixed order.
 #pragma once
 
 #include <algorithm>
@@ -42,12 +42,12 @@ struct Tiling {
 // Below some 2 million multiply-adds a parallel region costs more than it saves.
 inline bool worth_threads(Index rows, Index parameters) { return rows * parameters >= 2'000'000; }
 
-// Threads worth waking for `rows` samples through a network of `parameters` weights.
+// Threads worth using for `rows` samples through a network of `parameters` weights.
 inline int threads_for(Index rows, Index parameters) {
   return worth_threads(rows, parameters) ? usable_threads() : 1;
 }
 
-// One partial sum where one thread does all the work.
+// The cut for that work: a single chunk where one thread does it all, which spares adding partials up.
 inline Tiling tiling_for(Index rows, Index parameters) {
   return Tiling(rows, worth_threads(rows, parameters) ? Tiling::kMaxChunks : 1);
 }

@@ -19,7 +19,7 @@ void clip_actions(const Stored* actions, Index rows, Index A, const Bound* low, 
   }
 }
 
-// As clip_actions, of center + half * a: [-1, 1] becomes [center - half, center + half].
+// As clip_actions, after a <- center + half * a, which maps [-1, 1] to [center - half, center + half].
 template <class Stored, class Bound>
 void scale_and_clip_actions(const Stored* actions, Index rows, Index A, const Bound* low,
                             const Bound* high, const Bound* center, const Bound* half,

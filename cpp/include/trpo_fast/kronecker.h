@@ -1,9 +1,11 @@
 // Kronecker-factored curvature as a preconditioner (Martens & Grosse 2015).
 //
-// The block of F = mean_n J_n^T M_n J_n that belongs to one layer, with inputs h and outputs z, is
+// The block of F = mean_n J_n^T M_n J_n that belongs to layer l, with inputs h and outputs z, is
 //   F_l = mean_n sum_c (delta_nc delta_nc^T) (x) (h_n h_n^T),  delta_nc = (dy_n/dz)^T column c of M_n^{1/2}
-// and is near G_l (x) A_l, with A_l = mean_n [h; 1] [h; 1]^T and G_l = mean_n sum_c delta_nc delta_nc^T.
-// A Kronecker product is inverted factor by factor: M^{-1} R = G^{-1} R A^{-1}, R a layer's gradient.
+// where (x) is the Kronecker product. It is close to G_l (x) A_l, with the matrices
+//   A_l = mean_n [h; 1] [h; 1]^T,  G_l = mean_n sum_c delta_nc delta_nc^T
+// named as in the paper. A Kronecker product is inverted factor by factor: solving with it turns a
+// layer's gradient R (out x (in + 1)) into G^{-1} R A^{-1}.
 #pragma once
 
 #include <memory>
@@ -18,14 +20,15 @@ class KroneckerPreconditioner {
   ~KroneckerPreconditioner();
 
   // Inverts the damped factors (G + sqrt(lambda) / pi I) (x) (A + pi sqrt(lambda) I), where pi^2 is the
-  // ratio of their mean diagonals. `factors` are sums over `count` samples as kernels lay them out;
-  // `free_parameters`, the log_stds, follow the network's parameters, with F = 2 I. A layer whose
-  // factors cannot be inverted, or are far larger than itself, is left as it is.
+  // ratio of their mean diagonals and lambda the damping. `factors` are sums over `count` samples, laid
+  // out as add_factors of the kernel table leaves them. The last `free_parameters` parameters are the
+  // log_stds, for which F = 2 I is inverted exactly. A layer without factors, or whose factors cannot be
+  // inverted, is not preconditioned: apply() copies its part.
   template <class Scalar>
   void factorize(const NetworkShape& shape, Index free_parameters, const Scalar* factors,
                  double count, double damping);
 
-  // z = M^{-1} r, vectors of all parameters; z must not overlap r.
+  // z = M^{-1} r for vectors of all D parameters, with M the preconditioner; z must not overlap r.
   void apply(const double* r, double* z);
 
  private:

@@ -11,7 +11,8 @@ class RunningStats {
  public:
   explicit RunningStats(Index dim);
 
-  // Merges `rows` row-major vectors; fixed tiles of rows, merged first to last.
+  // Adds `rows` vectors (rows x dim). They are summed in tiles of a fixed size, first to last, so that the
+  // result depends on their order alone.
   template <class Scalar>
   void update(const Scalar* batch, Index rows);
 
@@ -19,6 +20,7 @@ class RunningStats {
   double count() const { return count_; }
   const std::vector<double>& mean() const { return mean_; }
   const std::vector<double>& sum_of_squares() const { return m2_; }  // of deviations from the mean
+  // Replaces everything, with vectors of dim() numbers; throws std::invalid_argument unless count >= 0.
   void restore(double count, const double* mean, const double* m2);
 
  private:

@@ -19,8 +19,9 @@ int num_threads();
 void set_num_threads(int n);  // throws std::invalid_argument unless n >= 1
 int default_num_threads();
 
-// Lets the calling thread's pool go: idle threads spin for milliseconds, on processors that other
-// processes could use. Starting them again takes a fraction of one.
+// Ends the threads that the calling thread's parallel loops have started. Left alone they spin for
+// milliseconds after each loop, on processors that other processes could use. The next loop starts them
+// again, in a fraction of a millisecond.
 void rest_threads();
 
 std::string compiler_version();
