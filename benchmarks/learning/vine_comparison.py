@@ -86,7 +86,7 @@ def gradient_estimates(
     Advantages are in reward units, less their mean over the batch in the single-path schemes.
     """
     from trpo_fast import TRPO
-    from trpo_fast.core.vine import VineObjective
+    from trpo_fast.core import vine_gradient
     from trpo_fast.rollout.vine import VineRollout
 
     report.quiet_simulator(env)
@@ -112,14 +112,14 @@ def gradient_estimates(
         if isinstance(rollout, VineRollout):
             branches = rollout.branches
             values = agent.values_of_raw if agent.config.vine.bootstrap else None
-            objective = VineObjective(
+            gradient = vine_gradient(
                 agent.policy,
-                agent.policy.normalize(branches.observations),
+                branches.observations,
                 branches.actions,
                 branches.q_values(values),
-                branches.estimator,
+                estimator=branches.estimator,
             )
-            gradients.append(objective.gradient())
+            gradients.append(gradient)
         else:
             batch = agent.advantages(rollout)
             gradients.append(

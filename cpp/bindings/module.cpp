@@ -2,10 +2,13 @@
 #include <pybind11/pybind11.h>
 
 namespace trpo_fast::bindings {
+void register_acting(pybind11::module_& m);
 void register_algorithms(pybind11::module_& m);
+void register_batch(pybind11::module_& m);
 void register_policy(pybind11::module_& m);
 void register_rollout(pybind11::module_& m);
 void register_runtime(pybind11::module_& m);
+void register_update(pybind11::module_& m);
 void register_value_function(pybind11::module_& m);
 }  // namespace trpo_fast::bindings
 
@@ -14,6 +17,9 @@ PYBIND11_MODULE(_core, m) {
   trpo_fast::bindings::register_runtime(m);
   trpo_fast::bindings::register_algorithms(m);
   trpo_fast::bindings::register_policy(m);
+  trpo_fast::bindings::register_acting(m);
+  trpo_fast::bindings::register_batch(m);
+  trpo_fast::bindings::register_update(m);
   trpo_fast::bindings::register_rollout(m);
   trpo_fast::bindings::register_value_function(m);
 }

@@ -1,8 +1,9 @@
-// N samples, O observation width, P network outputs, A action width
+// N samples, K actions of each, O observation width, P network outputs, A action width
 #include "trpo_fast/policy_batch.h"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "aligned.h"
 #include "dispatch.h"
@@ -12,6 +13,9 @@
 namespace trpo_fast {
 
 namespace {
+
+// The random stream of the cotangents that a preconditioner is estimated with.
+constexpr std::uint32_t kSignStream = 0x4FAC7025u;
 
 // Whether d outputs / d z of the hidden layers is worth working out for so many products of N samples.
 // A product then skips H_{l+1} H_l multiply-adds on its way down and as many on its way up, for P H_l
@@ -56,9 +60,10 @@ struct PolicyBatch<Scalar>::Workspace {
   AlignedBuffer<Scalar> cache;           // cached_tiles x (activations, Jacobian)
   AlignedBuffer<Scalar> outputs;         // N x P' at theta_k
   AlignedBuffer<Scalar> metric;          // N x P', unless the metric is constant
-  AlignedBuffer<Scalar> scores;          // N x P', d log pi(a_n) / d outputs, kEmpirical only
-  AlignedBuffer<double> log_std_scores;  // N x A
-  AlignedBuffer<double> log_probs;       // N
+  AlignedBuffer<Scalar> scores;          // N K x P', d log pi(a_nk) / d outputs, kEmpirical only
+  AlignedBuffer<double> log_std_scores;  // N K x A
+  AlignedBuffer<double> log_probs;       // N x K
+  AlignedBuffer<double> log_ratios;      // threads x K
   AlignedBuffer<Scalar> per_thread;      // activations, Jacobian, rows x P' twice, scratch
   AlignedBuffer<Scalar> packed_vector;   // a tangent direction
   AlignedBuffer<double> log_std_sums;    // chunks x A
@@ -133,8 +138,16 @@ struct PolicyBatch<Scalar>::Workspace {
         tiling.tile_rows(tile), stride, u);
   }
 
-  // u <- c score, c = score^T (u, v_log_std), for the rows of a tile.
-  void apply_scores(Index tile, const double* v_log_std, Scalar* u, double* log_std_sum) const;
+  // u_n = sum_k w_nk c score_nk, c = score_nk^T (tangent_n, v_log_std), for the rows of a tile.
+  void apply_scores(Index tile, const double* v_log_std, const Scalar* tangent, Scalar* u,
+                    double* log_std_sum) const;
+
+  // u <- a cotangent of the sample with E[u u^T] = sum_k w_nk score_nk score_nk^T.
+  void draw_score(Index n, std::uint64_t seed, Scalar* u) const;
+
+  // Mean and largest KL, mean entropy, and the mean of gain(n, outputs, thread).
+  template <class Gain>
+  Evaluation evaluate(const Policy<Scalar>& at, const Gain& gain);
 
   // out = inverse_n * sum over the chunks of log_std_sums.
   void collect_log_std(Index A, double inverse_n, double* out) const {
@@ -164,7 +177,7 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
                                  Index activation_budget, FisherForm form, int products) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const NetworkShape& shape = policy.shape();
-  const Index A = policy.spec().free_parameters();
+  const Index A = policy.spec().free_parameters(), K = batch.branches;
 
   // memory: a no-op for a size seen before
   w_->policy = &policy;
@@ -187,12 +200,13 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
   w_->outputs.reserve(batch.size * w_->stride);
   if (w_->has_metric) w_->metric.reserve(batch.size * w_->stride);
   if (has_scores) {
-    w_->scores.reserve(batch.size * w_->stride);
-    w_->log_std_scores.reserve(batch.size * A);
-    std::fill_n(w_->scores.data(), batch.size * w_->stride, Scalar(0));
-    std::fill_n(w_->log_std_scores.data(), batch.size * A, 0.0);
+    w_->scores.reserve(batch.size * K * w_->stride);
+    w_->log_std_scores.reserve(batch.size * K * A);
+    std::fill_n(w_->scores.data(), batch.size * K * w_->stride, Scalar(0));
+    std::fill_n(w_->log_std_scores.data(), batch.size * K * A, 0.0);
   }
-  w_->log_probs.reserve(batch.size);
+  w_->log_probs.reserve(batch.size * K);
+  w_->log_ratios.reserve(w_->threads * K);
   w_->per_thread.reserve(w_->thread_size * w_->threads);
   w_->packed_vector.reserve(k.packed_size(shape));
   w_->log_std_sums.reserve(w_->tiling.chunks * std::max<Index>(1, A));
@@ -213,11 +227,13 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
     ChunkSums& sums = w_->sums[static_cast<std::size_t>(chunk)];
     for (Index n = begin; n < begin + rows; ++n) {
       const Scalar* out = w_->outputs.data() + n * w_->stride;
-      if (has_actions) w_->log_probs.data()[n] = distribution.log_prob(out, batch.actions, n);
+      for (Index i = n * K; i < (n + 1) * K; ++i) {
+        if (has_actions) w_->log_probs.data()[i] = distribution.log_prob(out, batch.actions, i);
+        if (has_scores)
+          distribution.add_score(out, batch.actions, i, 1.0, w_->scores.data() + i * w_->stride,
+                                 w_->log_std_scores.data() + i * A);
+      }
       if (w_->has_metric) distribution.prepare_metric(out, w_->metric.data() + n * w_->stride);
-      if (has_scores)
-        distribution.add_score(out, batch.actions, n, 1.0, w_->scores.data() + n * w_->stride,
-                               w_->log_std_scores.data() + n * A);
       sums.entropy += distribution.entropy(out);
     }
   });
@@ -266,12 +282,15 @@ template <class Scalar>
 void PolicyBatch<Scalar>::surrogate_gradient(const double* weights, const double* old_log_probs,
                                              double* gradient) {
   const Distribution<Scalar>& distribution = w_->policy->distribution();
+  const Index K = w_->batch.branches;
   w_->pull_back(
       [&](Index n, const Scalar* out, Scalar* u, double* log_std_sum) {
-        // u_n = rho_n w_n d log pi(a_n) / d outputs
-        double weight = weights[n];
-        if (old_log_probs) weight *= std::exp(w_->log_probs.data()[n] - old_log_probs[n]);
-        distribution.add_score(out, w_->batch.actions, n, weight, u, log_std_sum);
+        // u_n = sum_k rho_nk w_nk d log pi(a_nk) / d outputs
+        for (Index i = n * K; i < (n + 1) * K; ++i) {
+          double weight = weights[i];
+          if (old_log_probs) weight *= std::exp(w_->log_probs.data()[i] - old_log_probs[i]);
+          distribution.add_score(out, w_->batch.actions, i, weight, u, log_std_sum);
+        }
       },
       gradient);
 }
@@ -297,19 +316,46 @@ void PolicyBatch<Scalar>::penalised_gradient(const PolicyBatch& old, const std::
 }
 
 template <class Scalar>
-void PolicyBatch<Scalar>::Workspace::apply_scores(Index tile, const double* v_log_std, Scalar* u,
+void PolicyBatch<Scalar>::Workspace::apply_scores(Index tile, const double* v_log_std,
+                                                  const Scalar* tangent, Scalar* u,
                                                   double* log_std_sum) const {
   const Index P = policy->shape().outputs(), A = policy->spec().free_parameters();
-  const Index begin = tiling.tile_begin(tile);
-  for (Index i = 0; i < tiling.tile_rows(tile); ++i, u += stride) {
-    const Scalar* score = scores.data() + (begin + i) * stride;
-    const double* log_std_score = log_std_scores.data() + (begin + i) * A;
-    double c = 0.0;
-    for (Index p = 0; p < P; ++p) c += static_cast<double>(score[p]) * static_cast<double>(u[p]);
-    for (Index a = 0; a < A; ++a) c += log_std_score[a] * v_log_std[a];
+  const Index begin = tiling.tile_begin(tile), K = batch.branches;
+  for (Index row = 0; row < tiling.tile_rows(tile); ++row, tangent += stride, u += stride) {
+    for (Index k = 0; k < K; ++k) {
+      const Index i = (begin + row) * K + k;
+      const Scalar* score = scores.data() + i * stride;
+      const double* log_std_score = log_std_scores.data() + i * A;
+      double c = 0.0;
+      for (Index p = 0; p < P; ++p)
+        c += static_cast<double>(score[p]) * static_cast<double>(tangent[p]);
+      for (Index a = 0; a < A; ++a) c += log_std_score[a] * v_log_std[a];
+      if (batch.score_weights) c *= batch.score_weights[i];
+      for (Index p = 0; p < stride; ++p) {
+        const Scalar product = static_cast<Scalar>(c * static_cast<double>(score[p]));
+        u[p] = k == 0 ? product : u[p] + product;
+      }
+      for (Index a = 0; a < A; ++a) log_std_sum[a] += c * log_std_score[a];
+    }
+  }
+}
+
+template <class Scalar>
+void PolicyBatch<Scalar>::Workspace::draw_score(Index n, std::uint64_t seed, Scalar* u) const {
+  const Index K = batch.branches;
+  const Scalar* score = scores.data() + n * K * stride;
+  if (!batch.score_weights && K == 1) {  // its sign does not matter
+    std::copy_n(score, stride, u);
+    return;
+  }
+  std::fill_n(u, stride, Scalar(0));
+  for (Index k = 0; k < K; ++k, score += stride) {
+    double sign = 0.0;
+    const Index i = n * K + k;
+    random_signs(seed, kSignStream, static_cast<std::uint64_t>(i), 1, &sign);
+    const double weight = batch.score_weights ? std::sqrt(batch.score_weights[i]) : 1.0;
     for (Index p = 0; p < stride; ++p)
-      u[p] = static_cast<Scalar>(c * static_cast<double>(score[p]));
-    for (Index a = 0; a < A; ++a) log_std_sum[a] += c * log_std_score[a];
+      u[p] += static_cast<Scalar>(sign * weight * static_cast<double>(score[p]));
   }
 }
 
@@ -334,9 +380,13 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
       // u = J v
       Scalar* u = s.rows_a;
       k.tangent(shape, policy.packed(), w_->packed_vector.data(), samples, s.scratch, u);
-      // u <- M u, or score score^T u
-      if (w_->form == FisherForm::kEmpirical) w_->apply_scores(tile, v_log_std, u, log_std_sum);
-      else w_->apply_metric(tile, u);
+      // u <- M u, or u = score score^T (J v)
+      if (w_->form == FisherForm::kEmpirical) {
+        w_->apply_scores(tile, v_log_std, s.rows_a, s.rows_b, log_std_sum);
+        u = s.rows_b;
+      } else {
+        w_->apply_metric(tile, u);
+      }
       // y += J^T u
       k.adjoint(shape, policy.packed(), samples, u, s.scratch,
                 /*add=*/tile > w_->tiling.chunk_begin(chunk), w_->gradient.partial(chunk));
@@ -355,7 +405,6 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
 template <class Scalar>
 void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
                                        KroneckerPreconditioner& preconditioner) {
-  constexpr std::uint32_t kSignStream = 0x4FAC7025u;
   constexpr Index kMaxPartials = 16;  // a partial holds square matrices of all widths
   constexpr Index kEnoughRows = 1024, kRowsPerWidth = 4;  // more save no product
   const KernelTable<Scalar>& k = kernels<Scalar>();
@@ -386,7 +435,7 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
       // u_n, with E[u_n u_n^T] = M_n
       Scalar* u = s.rows_a;
       if (w_->form == FisherForm::kEmpirical) {
-        std::copy_n(w_->scores.data() + begin * stride, rows * stride, u);
+        for (Index i = 0; i < rows; ++i) w_->draw_score(begin + i, seed, u + i * stride);
       } else {
         std::fill_n(u, rows * stride, Scalar(0));
         for (Index n = begin; n < begin + rows; ++n) {
@@ -448,46 +497,82 @@ double PolicyBatch<Scalar>::largest_curvature(const double* v) {
 }
 
 template <class Scalar>
-typename PolicyBatch<Scalar>::Evaluation PolicyBatch<Scalar>::evaluate(const Policy<Scalar>& policy,
-                                                                       const double* weights) {
+template <class Gain>
+Evaluation PolicyBatch<Scalar>::Workspace::evaluate(const Policy<Scalar>& at, const Gain& gain) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
-  const NetworkShape& shape = policy.shape();
-  const Distribution<Scalar>& distribution = policy.distribution();
-  for (Index c = 0; c < w_->tiling.chunks; ++c) w_->sums[static_cast<std::size_t>(c)] = {};
+  const NetworkShape& shape = at.shape();
+  const Distribution<Scalar>& distribution = at.distribution();
+  for (Index c = 0; c < tiling.chunks; ++c) sums[static_cast<std::size_t>(c)] = {};
 
-  w_->tiling.for_each_tile(w_->threads, [&](Index tile, Index chunk, int thread) {
-    const auto s = w_->scratch_of(thread);
-    const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
-    k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows, s.tile, s.rows_a);
-    ChunkSums& sums = w_->sums[static_cast<std::size_t>(chunk)];
+  tiling.for_each_tile(threads, [&](Index tile, Index chunk, int thread) {
+    const auto s = scratch_of(thread);
+    const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
+    k.forward(shape, at.packed(), tile_x(tile), shape.inputs(), rows, s.tile, s.rows_a);
+    ChunkSums& of_chunk = sums[static_cast<std::size_t>(chunk)];
     for (Index i = 0; i < rows; ++i) {
       const Index n = begin + i;
-      const Scalar* out = s.rows_a + i * w_->stride;
-      const double kl =
-          distribution.kl(w_->old_distribution, w_->outputs.data() + n * w_->stride, out);
-      // (rho - 1) w, rho = pi(a) / pi_k(a)
-      const double log_ratio =
-          distribution.log_prob(out, w_->batch.actions, n) - w_->log_probs.data()[n];
-      sums.gain += std::expm1(log_ratio) * weights[n];
-      sums.kl += kl;
-      sums.kl_max = kl <= sums.kl_max ? sums.kl_max : kl;  // a NaN stays
-      sums.entropy += distribution.entropy(out);
+      const Scalar* out = s.rows_a + i * stride;
+      const double kl = distribution.kl(old_distribution, outputs.data() + n * stride, out);
+      of_chunk.gain += gain(n, out, thread);
+      of_chunk.kl += kl;
+      of_chunk.kl_max = kl <= of_chunk.kl_max ? of_chunk.kl_max : kl;  // a NaN stays
+      of_chunk.entropy += distribution.entropy(out);
     }
   });
 
   Evaluation result;
-  const double inverse_n = 1.0 / static_cast<double>(w_->batch.size);
-  for (Index c = 0; c < w_->tiling.chunks; ++c) {
-    const ChunkSums& sums = w_->sums[static_cast<std::size_t>(c)];
-    result.candidate.surrogate_gain += sums.gain;
-    result.candidate.kl += sums.kl;
-    if (!(sums.kl_max <= result.candidate.kl_max)) result.candidate.kl_max = sums.kl_max;
-    result.entropy += sums.entropy;
+  const double inverse_n = 1.0 / static_cast<double>(batch.size);
+  for (Index c = 0; c < tiling.chunks; ++c) {
+    const ChunkSums& of_chunk = sums[static_cast<std::size_t>(c)];
+    result.candidate.surrogate_gain += of_chunk.gain;
+    result.candidate.kl += of_chunk.kl;
+    if (!(of_chunk.kl_max <= result.candidate.kl_max)) result.candidate.kl_max = of_chunk.kl_max;
+    result.entropy += of_chunk.entropy;
   }
   result.candidate.surrogate_gain *= inverse_n;
   result.candidate.kl *= inverse_n;
   result.entropy *= inverse_n;
   return result;
+}
+
+template <class Scalar>
+Evaluation PolicyBatch<Scalar>::evaluate(const Policy<Scalar>& policy, const double* weights) {
+  const Distribution<Scalar>& distribution = policy.distribution();
+  const Index K = weights ? w_->batch.branches : 0;
+  return w_->evaluate(policy, [&](Index n, const Scalar* out, int) {
+    // sum_k (rho - 1) w, rho = pi(a) / pi_k(a)
+    double gain = 0.0;
+    for (Index i = n * K; i < (n + 1) * K; ++i) {
+      const double log_ratio =
+          distribution.log_prob(out, w_->batch.actions, i) - w_->log_probs.data()[i];
+      gain += std::expm1(log_ratio) * weights[i];
+    }
+    return gain;
+  });
+}
+
+template <class Scalar>
+Evaluation PolicyBatch<Scalar>::evaluate_self_normalized(const Policy<Scalar>& policy,
+                                                         const double* advantages) {
+  const Distribution<Scalar>& distribution = policy.distribution();
+  const Index K = w_->batch.branches;
+  return w_->evaluate(policy, [&](Index n, const Scalar* out, int thread) {
+    // sum_k rho A / sum_k rho, with every rho divided by the largest
+    double* log_ratios = w_->log_ratios.data() + thread * K;
+    double largest = -std::numeric_limits<double>::infinity();
+    for (Index k = 0; k < K; ++k) {
+      const Index i = n * K + k;
+      log_ratios[k] = distribution.log_prob(out, w_->batch.actions, i) - w_->log_probs.data()[i];
+      largest = std::max(largest, log_ratios[k]);
+    }
+    double weighted = 0.0, total = 0.0;
+    for (Index k = 0; k < K; ++k) {
+      const double ratio = std::exp(log_ratios[k] - largest);
+      weighted += ratio * advantages[n * K + k];
+      total += ratio;
+    }
+    return weighted / total;
+  });
 }
 
 template class PolicyBatch<float>;

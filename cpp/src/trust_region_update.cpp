@@ -1,34 +1,18 @@
-// N samples, O observation width, A action width
+// N samples, K actions of each, O observation width, A action width
 #include "trpo_fast/trust_region_update.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <limits>
-#include <utility>
+#include <vector>
 
-#include "aligned.h"
-#include "dispatch.h"
+#include "linearize.h"
+#include "reporting.h"
+#include "row_gather.h"
+#include "trpo_fast/line_search.h"
 #include "vectors.h"
 
 namespace trpo_fast {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-template <class... Numbers>
-std::string format(const char* text, Numbers... numbers) {
-  char line[320];
-  std::snprintf(line, sizeof(line), text, numbers...);
-  return line;
-}
-
-}  // namespace
 
 const char* to_string(PolicyUpdateStatus status) {
   switch (status) {
@@ -43,237 +27,189 @@ const char* to_string(PolicyUpdateStatus status) {
 
 namespace {
 
-enum class AdvantageKind { kUsable, kConstant, kNonFinite };
-
-// w = (A - mean) / std. Advantages that differ by rounding alone count as constant, so that noise is
-// never scaled up to a full step.
-template <class Scalar>
-AdvantageKind standardize(const Scalar* advantages, Index n, bool standardize, double* w) {
-  double sum = 0.0;
-  double smallest = static_cast<double>(advantages[0]), largest = smallest;
-  for (Index i = 0; i < n; ++i) {
-    const double a = static_cast<double>(advantages[i]);
-    sum += a;
-    smallest = std::min(smallest, a);
-    largest = std::max(largest, a);
-  }
-  if (!std::isfinite(sum)) return AdvantageKind::kNonFinite;
-  const double mean = sum / static_cast<double>(n);
-  double squares = 0.0;
-  for (Index i = 0; i < n; ++i) {
-    const double d = static_cast<double>(advantages[i]) - mean;
-    squares += d * d;
-  }
-  const double deviation = std::sqrt(squares / static_cast<double>(n));
-  const double rounding = 8.0 * static_cast<double>(std::numeric_limits<Scalar>::epsilon());
-  const bool constant =
-      !(largest - smallest > rounding * std::max(std::abs(smallest), std::abs(largest)));
-  if (standardize) {
-    const double scale = constant ? 0.0 : 1.0 / deviation;
-    for (Index i = 0; i < n; ++i) w[i] = (static_cast<double>(advantages[i]) - mean) * scale;
-    return constant ? AdvantageKind::kConstant : AdvantageKind::kUsable;
-  }
-  for (Index i = 0; i < n; ++i) w[i] = static_cast<double>(advantages[i]);
-  return AdvantageKind::kUsable;
-}
-
 // `count` of n rows without replacement, in ascending order: selection sampling (Knuth 3.4.2 S).
 void draw_rows(Index n, Index count, std::uint64_t seed, std::vector<std::int64_t>& rows) {
+  constexpr std::uint32_t kSubsampleStream = 0xF15CE201u;
   rows.clear();
   rows.reserve(static_cast<std::size_t>(count));
-  CounterStream stream(seed, 0xF15CE201u, 0);
+  CounterStream stream(seed, kSubsampleStream, 0);
   for (Index i = 0; i < n && static_cast<Index>(rows.size()) < count; ++i) {
     const double wanted = static_cast<double>(count - static_cast<Index>(rows.size()));
     if (stream.uniform() * static_cast<double>(n - i) < wanted) rows.push_back(i);
   }
 }
 
-// Ends an update without a step; returns false, so that `return stop(...)` reads well.
-bool stop(PolicyUpdateSummary& summary, PolicyUpdateStatus status, const std::string& message) {
-  summary.status = status;
-  summary.message = message;
-  return false;
-}
-
-// Chosen rows of a batch, copied side by side.
+// A share of the samples, drawn once and copied side by side.
 template <class Scalar>
-class RowGather {
+class Subsample {
  public:
-  SampleBatch<Scalar> gather(const SampleBatch<Scalar>& from, const std::int64_t* rows, Index count,
-                             Index O, Index A) {
+  SampleBatch<Scalar> draw(const SampleBatch<Scalar>& from, double fraction, std::uint64_t seed,
+                           Index O, Index A) {
+    const Index count = std::max<Index>(
+        1, static_cast<Index>(std::ceil(fraction * static_cast<double>(from.size))));
+    draw_rows(from.size, count, seed, rows_);
+
+    const Index K = from.branches;
     SampleBatch<Scalar> batch;
     batch.size = count;
-    batch.observations = copy(from.observations, rows, count, O, observations_);
+    batch.branches = K;
+    batch.observations = gather_rows(from.observations, rows_.data(), count, O, observations_);
     if (from.actions.continuous)
-      batch.actions.continuous = copy(from.actions.continuous, rows, count, A, continuous_);
+      batch.actions.continuous =
+          gather_rows(from.actions.continuous, rows_.data(), count, K * A, continuous_);
     if (from.actions.discrete)
-      batch.actions.discrete = copy(from.actions.discrete, rows, count, A, discrete_);
+      batch.actions.discrete =
+          gather_rows(from.actions.discrete, rows_.data(), count, K * A, discrete_);
+    if (from.score_weights)
+      batch.score_weights = gather_rows(from.score_weights, rows_.data(), count, K, score_weights_);
     return batch;
   }
 
  private:
-  template <class T>
-  static const T* copy(const T* from, const std::int64_t* rows, Index count, Index width,
-                       AlignedBuffer<T>& to) {
-    to.reserve(count * width);
-    for (Index i = 0; i < count; ++i)
-      std::copy_n(from + static_cast<Index>(rows[i]) * width, width, to.data() + i * width);
-    return to.data();
-  }
-
+  std::vector<std::int64_t> rows_;
   AlignedBuffer<Scalar> observations_, continuous_;
   AlignedBuffer<std::int32_t> discrete_;
+  AlignedBuffer<double> score_weights_;
+};
+
+// Where x points, and the quadratic models of L and KL along it.
+struct Direction {
+  std::vector<double> x;
+  double norm = 0;     // ||x||
+  double g_dot_x = 0;  // g^T x = x^T (F + lambda I) x
+  double x_F_x = 0;    // x^T F x
 };
 
 }  // namespace
 
-// The named steps of an update; each returns false where it ends the update, with the reason in the
-// summary.
+// The named steps of an update. Those that return false end it, with the reason in the summary.
 template <class Scalar>
-struct PolicyUpdater<Scalar>::Workspace {
-  PolicyBatch<Scalar> full, part;  // all samples; a subsample or minibatch
-  RowGather<Scalar> gather;
-  std::vector<double> weights;              // standardised advantages
-  std::vector<double> gradient, direction;  // g, x
-  std::vector<double> product;              // F s, or the gradient of a minibatch
-  std::vector<Scalar> old_parameters, candidate, scalar_gradient;
+struct TrustRegionUpdater<Scalar>::Workspace {
+  PolicyBatch<Scalar> full, part;  // all samples; a share of them, for F
+  Subsample<Scalar> subsample;
+  std::vector<double> gradient, product;  // g, F g
+  Direction direction;
   ConjugateGradientWorkspace conjugate_gradient;
   KroneckerPreconditioner kronecker;
-  std::vector<std::int64_t> rows;  // of a subsample, or an order of all
-  AdamState<Scalar> adam, old_adam;
-  double g_dot_x = 0, x_norm = 0, x_F_x = 0;
+  std::vector<Scalar> old_parameters, candidate;
+  Evaluation measured;  // of the candidate
 
-  bool begin(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch, bool standardize,
-             FisherForm form, int products, Index activation_budget, PolicyUpdateSummary& summary);
-  bool find_direction(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
-                      const PolicyUpdateOptions& options, PolicyUpdateSummary& summary);
-  bool solve(const Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
-             const PolicyUpdateOptions& options, PolicyUpdateSummary& summary);
-  void step(Policy<Scalar>& policy, const PolicyUpdateOptions& options,
-            PolicyUpdateSummary& summary);
-  void climb(Policy<Scalar>& policy, const SampleBatch<Scalar>& batch,
-             const PolicyAscentOptions& options);
+  PolicyBatch<Scalar>& fisher_batch(const Policy<Scalar>& policy,
+                                    const SampleBatch<Scalar>& samples,
+                                    const TrustRegionOptions& options);
+  bool solve(const Policy<Scalar>& policy, const SampleBatch<Scalar>& samples,
+             const TrustRegionOptions& options, PolicyUpdateSummary& summary);
+  bool follow_gradient(PolicyUpdateSummary& summary);
+  double boundary(const TrustRegionOptions& options);
+  LineSearchSummary move(Policy<Scalar>& policy, Objective<Scalar>& objective, double beta,
+                         const TrustRegionOptions& options);
+  void report(const LineSearchSummary& search, double beta, const TrustRegionOptions& options,
+              PolicyUpdateSummary& summary) const;
 };
 
 template <class Scalar>
-PolicyUpdater<Scalar>::PolicyUpdater() : w_(std::make_unique<Workspace>()) {}
+TrustRegionUpdater<Scalar>::TrustRegionUpdater() : w_(std::make_unique<Workspace>()) {}
 template <class Scalar>
-PolicyUpdater<Scalar>::~PolicyUpdater() = default;
+TrustRegionUpdater<Scalar>::~TrustRegionUpdater() = default;
+
 template <class Scalar>
-AdamState<Scalar>& PolicyUpdater<Scalar>::adam() {
-  return w_->adam;
+PolicyUpdateSummary TrustRegionUpdater<Scalar>::update(Policy<Scalar>& policy,
+                                                       Objective<Scalar>& objective,
+                                                       const TrustRegionOptions& options) {
+  const Stopwatch total;
+  PolicyUpdateSummary summary;
+  summary.max_kl =
+      options.step == StepRule::kFixed ? std::numeric_limits<double>::infinity() : options.max_kl;
+  const auto finished = [&] {
+    summary.seconds_total = total.seconds();
+    return summary;
+  };
+
+  // g = grad L(theta_k); where x = g, the model of the KL is that of Gauss and Newton
+  const bool solves = options.fisher != FisherForm::kIdentity;
+  BatchPlan plan;
+  plan.fisher = solves ? options.fisher : FisherForm::kGaussNewton;
+  plan.products = solves && options.fisher_fraction == 1.0 ? options.cg_iterations : 1;
+  plan.activation_budget = options.activation_budget;
+  const bool improvable = linearize(policy, objective, options.standardize_advantages, plan,
+                                    w_->full, w_->gradient, summary);
+  summary.seconds_gradient = total.seconds();
+  if (!improvable) return finished();
+
+  // x = (F + lambda I)^{-1} g, or x = g
+  const Stopwatch solving;
+  const bool ascends = solves ? w_->solve(policy, objective.samples(), options, summary)
+                              : w_->follow_gradient(summary);
+  summary.seconds_cg = solving.seconds();
+  if (!ascends) return finished();
+
+  // theta = theta_k + alpha^j beta x, or theta_k again
+  const Stopwatch stepping;
+  const double beta = options.step == StepRule::kFixed ? *options.step_size : w_->boundary(options);
+  const LineSearchSummary search = w_->move(policy, objective, beta, options);
+  if (!search.accepted) policy.set_parameters(w_->old_parameters.data());
+  w_->report(search, beta, options, summary);
+  summary.seconds_line_search = stepping.seconds();
+  return finished();
 }
 
-// Weights, the batch at theta_k, and g = grad L(theta_k).
+// The batch that F is estimated on: all samples, or a share of them.
 template <class Scalar>
-bool PolicyUpdater<Scalar>::Workspace::begin(const Policy<Scalar>& policy,
-                                             const SampleBatch<Scalar>& batch,
-                                             bool standardize_advantages, FisherForm form,
-                                             int products, Index activation_budget,
-                                             PolicyUpdateSummary& summary) {
-  // advantages -> weights
-  weights.resize(static_cast<std::size_t>(batch.size));
-  const AdvantageKind kind =
-      standardize(batch.advantages, batch.size, standardize_advantages, weights.data());
-  if (kind == AdvantageKind::kNonFinite)
-    return stop(summary, PolicyUpdateStatus::kNonFinite,
-                "the advantages hold a NaN or an infinity, so no update was made; look at the "
-                "rewards and values that they were computed from");
-
-  // the batch at theta_k
-  full.assign(policy, batch, activation_budget, form, products);
-  summary.entropy_before = summary.entropy = full.mean_entropy();
-  if (!std::isfinite(summary.entropy_before))
-    return stop(summary, PolicyUpdateStatus::kNonFinite,
-                "the policy's outputs hold a NaN or an infinity, so no update was made; look at "
-                "the observations and the parameters");
-  if (kind == AdvantageKind::kConstant)
-    return stop(summary, PolicyUpdateStatus::kZeroGradient,
-                "all advantages are equal, so there is nothing to improve and no update was made");
-
-  // g = grad L(theta_k)
-  gradient.resize(static_cast<std::size_t>(policy.n_parameters()));
-  full.surrogate_gradient(weights.data(), nullptr, gradient.data());
-  summary.gradient_norm = norm(gradient);
-  if (!std::isfinite(summary.gradient_norm))
-    return stop(summary, PolicyUpdateStatus::kNonFinite,
-                "the gradient of the surrogate is not finite, so no update was made; look at the "
-                "observations, actions and advantages for extreme values");
-  return true;
-}
-
-// x, with g^T x, ||x|| and x^T F x.
-template <class Scalar>
-bool PolicyUpdater<Scalar>::Workspace::find_direction(const Policy<Scalar>& policy,
-                                                      const SampleBatch<Scalar>& batch,
-                                                      const PolicyUpdateOptions& options,
-                                                      PolicyUpdateSummary& summary) {
-  direction.resize(gradient.size());
-  if (options.fisher != FisherForm::kIdentity) {
-    if (!solve(policy, batch, options, summary)) return false;
-    x_norm = norm(direction);
-    x_F_x = g_dot_x - options.damping * x_norm * x_norm;
-    return true;
+PolicyBatch<Scalar>& TrustRegionUpdater<Scalar>::Workspace::fisher_batch(
+    const Policy<Scalar>& policy, const SampleBatch<Scalar>& samples,
+    const TrustRegionOptions& options) {
+  if (options.fisher_fraction == 1.0) return full;
+  SampleBatch<Scalar> source = samples;
+  if (options.fisher != FisherForm::kEmpirical) {  // F asks for states alone
+    source.actions = {};
+    source.score_weights = nullptr;
+    source.branches = 1;
   }
-
-  // x = g: no system to solve; one product for the model of the KL
-  summary.conjugate_gradient.status = ConjugateGradientStatus::kConverged;
-  summary.conjugate_gradient.relative_residual = 0.0;
-  direction = gradient;
-  x_norm = summary.gradient_norm;
-  g_dot_x = x_norm * x_norm;
-  if (!(g_dot_x > 0.0))
-    return stop(summary, PolicyUpdateStatus::kZeroGradient,
-                "the gradient of the surrogate is zero, so no update was made");
-  product.resize(direction.size());
-  full.fisher_vector_product(direction.data(), product.data());
-  x_F_x = dot(direction, product);
-  return true;
+  part.assign(policy,
+              subsample.draw(source, options.fisher_fraction, options.seed, policy.shape().inputs(),
+                             policy.spec().action_dim()),
+              options.activation_budget, options.fisher, options.cg_iterations);
+  return part;
 }
 
 // x = (F + lambda I)^{-1} g by conjugate gradient.
 template <class Scalar>
-bool PolicyUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
-                                             const SampleBatch<Scalar>& batch,
-                                             const PolicyUpdateOptions& options,
-                                             PolicyUpdateSummary& summary) {
-  // F on the whole batch, or on a subsample drawn once
-  PolicyBatch<Scalar>* fisher = &full;
-  if (options.fisher_fraction < 1.0) {
-    const Index count = std::max<Index>(
-        1,
-        static_cast<Index>(std::ceil(options.fisher_fraction * static_cast<double>(batch.size))));
-    draw_rows(batch.size, count, options.seed, rows);
-    SampleBatch<Scalar> source = batch;
-    if (options.fisher != FisherForm::kEmpirical) source.actions = {};
-    part.assign(policy,
-                gather.gather(source, rows.data(), count, policy.shape().inputs(),
-                              policy.spec().action_dim()),
-                options.activation_budget, options.fisher,
-                options.conjugate_gradient.max_iterations);
-    fisher = &part;
-  }
-
+bool TrustRegionUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
+                                                  const SampleBatch<Scalar>& samples,
+                                                  const TrustRegionOptions& options,
+                                                  PolicyUpdateSummary& summary) {
+  PolicyBatch<Scalar>& fisher = fisher_batch(policy, samples, options);
   const Index n_parameters = policy.n_parameters();
-  const double damping = options.damping;
+  const double damping = options.cg_damping;
+
+  // r -> M^{-1} r
   LinearOperator preconditioner;
-  if (options.preconditioner == Preconditioner::kKronecker) {
-    fisher->precondition(damping, options.seed, kronecker);
+  if (options.cg_preconditioner == Preconditioner::kKronecker) {
+    fisher.precondition(damping, options.seed, kronecker);
     preconditioner = [&](const double* r, double* z) { kronecker.apply(r, z); };
   }
-  summary.conjugate_gradient = trpo_fast::conjugate_gradient(
-      [&](const double* v, double* y) {
-        fisher->fisher_vector_product(v, y);
-        for (Index i = 0; i < n_parameters; ++i) y[i] += damping * v[i];
-      },
-      n_parameters, gradient.data(), options.conjugate_gradient, conjugate_gradient,
-      direction.data(), preconditioner);
+
+  // v -> (F + lambda I) v
+  const auto product_with = [&](const double* v, double* y) {
+    fisher.fisher_vector_product(v, y);
+    for (Index i = 0; i < n_parameters; ++i) y[i] += damping * v[i];
+  };
+
+  ConjugateGradientOptions cg_options;
+  cg_options.max_iterations = options.cg_iterations;
+  cg_options.relative_tolerance = options.cg_tolerance;
+  direction.x.resize(gradient.size());
+  summary.conjugate_gradient =
+      trpo_fast::conjugate_gradient(product_with, n_parameters, gradient.data(), cg_options,
+                                    conjugate_gradient, direction.x.data(), preconditioner);
   const ConjugateGradientSummary& cg = summary.conjugate_gradient;
-  g_dot_x = cg.b_dot_x;  // x^T (F + lambda I) x at every iterate
+  direction.g_dot_x = cg.b_dot_x;  // x^T (F + lambda I) x at every iterate
+  direction.norm = norm(direction.x);
+  direction.x_F_x = direction.g_dot_x - damping * direction.norm * direction.norm;
+
   if (cg.status == ConjugateGradientStatus::kZeroRightHandSide)
-    return stop(summary, PolicyUpdateStatus::kZeroGradient,
-                "the gradient of the surrogate is zero, so no update was made");
-  if (!(g_dot_x > 0.0) || !std::isfinite(g_dot_x))
+    return stop(summary, PolicyUpdateStatus::kZeroGradient, kZeroGradientMessage);
+  if (!(direction.g_dot_x > 0.0) || !std::isfinite(direction.g_dot_x))
     return stop(summary,
                 cg.status == ConjugateGradientStatus::kNonPositiveCurvature
                     ? PolicyUpdateStatus::kNonPositiveCurvature
@@ -284,64 +220,94 @@ bool PolicyUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
   return true;
 }
 
-// theta = theta_k + alpha^j beta x, or theta_k again.
+// x = g: no system to solve; one product for the model of the KL.
 template <class Scalar>
-void PolicyUpdater<Scalar>::Workspace::step(Policy<Scalar>& policy,
-                                            const PolicyUpdateOptions& options,
-                                            PolicyUpdateSummary& summary) {
-  const double delta = options.line_search.max_kl;
-  const bool bounds_max = options.constraint == KlConstraint::kMax;
+bool TrustRegionUpdater<Scalar>::Workspace::follow_gradient(PolicyUpdateSummary& summary) {
+  summary.conjugate_gradient.status = ConjugateGradientStatus::kConverged;
+  summary.conjugate_gradient.relative_residual = 0.0;
+  direction.x = gradient;
+  direction.norm = summary.gradient_norm;
+  direction.g_dot_x = direction.norm * direction.norm;
+  if (!(direction.g_dot_x > 0.0))
+    return stop(summary, PolicyUpdateStatus::kZeroGradient, kZeroGradientMessage);
+  product.resize(gradient.size());
+  full.fisher_vector_product(direction.x.data(), product.data());
+  direction.x_F_x = dot(direction.x, product);
+  return true;
+}
 
-  // beta: given, or sqrt(2 delta / x^T (F + lambda I) x), with the F of the worst sample for max KL
-  double beta = options.step_size;
-  if (options.step_rule != StepRule::kFixed) {
-    const double damping = options.fisher == FisherForm::kIdentity ? 0.0 : options.damping;
-    double curvature = g_dot_x;
-    if (bounds_max)
-      curvature = full.largest_curvature(direction.data()) + damping * x_norm * x_norm;
-    beta = std::sqrt(2.0 * delta / curvature);
+// beta = sqrt(2 delta / x^T (F + lambda I) x), where the model of the KL along x meets delta; for the
+// maximum-KL constraint with max_n x^T F_n x, the largest curvature of any sample.
+template <class Scalar>
+double TrustRegionUpdater<Scalar>::Workspace::boundary(const TrustRegionOptions& options) {
+  double curvature = direction.g_dot_x;
+  if (options.constraint == KlConstraint::kMax) {
+    const double damping = options.fisher == FisherForm::kIdentity ? 0.0 : options.cg_damping;
+    curvature =
+        full.largest_curvature(direction.x.data()) + damping * direction.norm * direction.norm;
   }
+  return std::sqrt(2.0 * options.max_kl / curvature);
+}
 
+// theta = theta_k + alpha^j beta x for the smallest j with KL <= delta and L improved; for rules
+// without a line search j = 0, refused only where a number is not finite. The policy is left at the
+// last candidate.
+template <class Scalar>
+LineSearchSummary TrustRegionUpdater<Scalar>::Workspace::move(Policy<Scalar>& policy,
+                                                              Objective<Scalar>& objective,
+                                                              double beta,
+                                                              const TrustRegionOptions& options) {
   old_parameters.assign(policy.parameters(), policy.parameters() + policy.n_parameters());
   candidate.resize(old_parameters.size());
-  typename PolicyBatch<Scalar>::Evaluation measured;
-  const auto move = [&](double scale) {
+  const auto try_scale = [&](double scale) {
     for (std::size_t i = 0; i < candidate.size(); ++i)
-      candidate[i] =
-          static_cast<Scalar>(static_cast<double>(old_parameters[i]) + scale * beta * direction[i]);
+      candidate[i] = static_cast<Scalar>(static_cast<double>(old_parameters[i]) +
+                                         scale * beta * direction.x[i]);
     policy.set_parameters(candidate.data());
-    measured = full.evaluate(policy, weights.data());
+    measured = objective.evaluate(full, policy);
     Candidate seen = measured.candidate;
-    if (bounds_max) seen.kl = seen.kl_max;  // the KL that the line search holds against delta
+    if (options.constraint == KlConstraint::kMax) seen.kl = seen.kl_max;
     return seen;
   };
 
-  LineSearchSummary search;
-  if (options.step_rule == StepRule::kLineSearch) {
-    search = backtracking_line_search(options.line_search, move);
-  } else {
-    search.candidate = move(1.0);
-    search.scale = 1.0;
-    search.accepted = std::isfinite(measured.candidate.surrogate_gain) &&
-                      std::isfinite(measured.candidate.kl) && std::isfinite(measured.entropy);
+  if (options.step == StepRule::kLineSearch) {
+    LineSearchOptions limits;
+    limits.max_kl = options.max_kl;
+    limits.backtrack_ratio = options.backtrack_ratio;
+    limits.max_backtracks = options.max_backtracks;
+    return backtracking_line_search(limits, try_scale);
   }
+  LineSearchSummary search;
+  search.candidate = try_scale(1.0);
+  search.scale = 1.0;
+  search.accepted = std::isfinite(measured.candidate.surrogate_gain) &&
+                    std::isfinite(measured.candidate.kl) && std::isfinite(measured.entropy);
+  return search;
+}
+
+template <class Scalar>
+void TrustRegionUpdater<Scalar>::Workspace::report(const LineSearchSummary& search, double beta,
+                                                   const TrustRegionOptions& options,
+                                                   PolicyUpdateSummary& summary) const {
+  // s = alpha^j beta x:  ||s||, 1/2 s^T F s, g^T s
   summary.backtracks = search.backtracks;
   summary.step_scale = search.scale;
   summary.step_size = search.scale * beta;
-  summary.step_norm = search.scale * beta * x_norm;
-  summary.kl_predicted = search.scale * search.scale * (0.5 * beta * beta * x_F_x);
-  summary.surrogate_gain_predicted = search.scale * (beta * g_dot_x);
+  summary.step_norm = search.scale * beta * direction.norm;
+  summary.kl_predicted = search.scale * search.scale * (0.5 * beta * beta * direction.x_F_x);
+  summary.surrogate_gain_predicted = search.scale * (beta * direction.g_dot_x);
 
+  const bool searched = options.step == StepRule::kLineSearch;
+  const char* kl_name = options.constraint == KlConstraint::kMax ? "largest KL" : "KL";
   if (!search.accepted) {
-    policy.set_parameters(old_parameters.data());
-    if (options.step_rule == StepRule::kLineSearch)
+    if (searched)
       stop(summary, PolicyUpdateStatus::kLineSearchFailed,
            format("none of %d candidate steps was accepted: %d left the trust region (%s > %.4g), "
                   "%d did not improve the surrogate; the last had %s %.4g and gain %.4g; the "
                   "parameters are those before",
-                  search.backtracks + 1, search.kl_violations, bounds_max ? "largest KL" : "KL",
-                  delta, search.no_improvements, bounds_max ? "largest KL" : "KL",
-                  search.candidate.kl, search.candidate.surrogate_gain));
+                  search.backtracks + 1, search.kl_violations, kl_name, options.max_kl,
+                  search.no_improvements, kl_name, search.candidate.kl,
+                  search.candidate.surrogate_gain));
     else
       stop(summary, PolicyUpdateStatus::kNonFinite,
            format("a step of size %.4g (norm %.4g) led to a NaN or an infinity, so the parameters "
@@ -355,159 +321,14 @@ void PolicyUpdater<Scalar>::Workspace::step(Policy<Scalar>& policy,
   summary.surrogate_gain = measured.candidate.surrogate_gain;
   summary.entropy = measured.entropy;
   summary.message =
-      options.step_rule == StepRule::kLineSearch
-          ? format("accepted after %d backtracks: %s %.4g of %.4g, surrogate gain %.4g",
-                   search.backtracks, bounds_max ? "largest KL" : "KL", search.candidate.kl, delta,
-                   summary.surrogate_gain)
-          : format("took a step of size %.4g: KL %.4g, surrogate gain %.4g", summary.step_size,
-                   summary.kl, summary.surrogate_gain);
+      searched ? format("accepted after %d backtracks: %s %.4g of %.4g, surrogate gain %.4g",
+                        search.backtracks, kl_name, search.candidate.kl, options.max_kl,
+                        summary.surrogate_gain)
+               : format("took a step of size %.4g: KL %.4g, surrogate gain %.4g", summary.step_size,
+                        summary.kl, summary.surrogate_gain);
 }
 
-template <class Scalar>
-PolicyUpdateSummary PolicyUpdater<Scalar>::update(Policy<Scalar>& policy,
-                                                  const SampleBatch<Scalar>& batch,
-                                                  const PolicyUpdateOptions& options) {
-  const Clock::time_point start = Clock::now();
-  PolicyUpdateSummary summary;
-  summary.max_kl = options.step_rule == StepRule::kFixed ? std::numeric_limits<double>::infinity()
-                                                         : options.line_search.max_kl;
-  // the model of the KL is that of Gauss and Newton where x = g
-  const bool solves = options.fisher != FisherForm::kIdentity;
-  const FisherForm form = solves ? options.fisher : FisherForm::kGaussNewton;
-  const int products =
-      solves && options.fisher_fraction == 1.0 ? options.conjugate_gradient.max_iterations : 1;
-
-  bool goes_on = w_->begin(policy, batch, options.standardize_advantages, form, products,
-                           options.activation_budget, summary);
-  summary.seconds_gradient = seconds_since(start);
-  if (goes_on) {
-    const Clock::time_point cg_start = Clock::now();
-    goes_on = w_->find_direction(policy, batch, options, summary);
-    summary.seconds_cg = seconds_since(cg_start);
-  }
-  if (goes_on) {
-    const Clock::time_point step_start = Clock::now();
-    w_->step(policy, options, summary);
-    summary.seconds_line_search = seconds_since(step_start);
-  }
-  summary.seconds_total = seconds_since(start);
-  return summary;
-}
-
-// Adam on -(L - beta KL), epoch by epoch, minibatch by minibatch.
-template <class Scalar>
-void PolicyUpdater<Scalar>::Workspace::climb(Policy<Scalar>& policy,
-                                             const SampleBatch<Scalar>& batch,
-                                             const PolicyAscentOptions& options) {
-  const Index n_parameters = policy.n_parameters();
-  const Index O = policy.shape().inputs(), A = policy.spec().action_dim();
-  const bool full_batch = options.minibatch_size <= 0 || options.minibatch_size >= batch.size;
-  const Index size = full_batch ? batch.size : options.minibatch_size;
-  product = gradient;  // of the first step on the full batch: at theta_k the KL is flat
-  candidate = old_parameters;
-  scalar_gradient.resize(candidate.size());
-  rows.resize(static_cast<std::size_t>(batch.size));
-
-  for (int epoch = 0; epoch < options.epochs; ++epoch) {
-    if (!full_batch)
-      shuffle(options.seed, static_cast<std::uint32_t>(epoch), batch.size, rows.data());
-    for (Index begin = 0; begin < batch.size; begin += size) {
-      const Index n = std::min(size, batch.size - begin);
-
-      // grad of L - beta KL at theta
-      if (!full_batch) {
-        const std::int64_t* chosen = rows.data() + begin;
-        part.assign(policy, gather.gather(batch, chosen, n, O, A), options.activation_budget,
-                    FisherForm::kIdentity);
-        part.penalised_gradient(full, chosen, weights.data(), options.kl_coefficient,
-                                product.data());
-      } else if (epoch > 0) {
-        part.assign(policy, batch, options.activation_budget, FisherForm::kIdentity);
-        part.penalised_gradient(full, nullptr, weights.data(), options.kl_coefficient,
-                                product.data());
-      }
-      for (std::size_t i = 0; i < product.size(); ++i)
-        scalar_gradient[i] = static_cast<Scalar>(product[i]);
-
-      // theta += lr m^ / (sqrt(v^) + eps)
-      ++adam.steps;
-      const double t = static_cast<double>(adam.steps);
-      const double step = options.learning_rate / (1.0 - std::pow(options.beta1, t));
-      const double root = 1.0 / std::sqrt(1.0 - std::pow(options.beta2, t));
-      kernels<Scalar>().adam(n_parameters, step, options.beta1, options.beta2, root,
-                             options.epsilon, /*scale=*/-1.0, scalar_gradient.data(),
-                             adam.first_moment.data(), adam.second_moment.data(), candidate.data());
-      policy.set_parameters(candidate.data());
-    }
-  }
-}
-
-template <class Scalar>
-PolicyUpdateSummary PolicyUpdater<Scalar>::ascend(Policy<Scalar>& policy,
-                                                  const SampleBatch<Scalar>& batch,
-                                                  const PolicyAscentOptions& options) {
-  const Clock::time_point start = Clock::now();
-  PolicyUpdateSummary summary;
-  summary.max_kl = std::numeric_limits<double>::infinity();
-  summary.conjugate_gradient.status = ConjugateGradientStatus::kConverged;  // nothing to solve
-  summary.conjugate_gradient.relative_residual = 0.0;
-  const auto finished = [&] {
-    summary.seconds_total = seconds_since(start);
-    return summary;
-  };
-
-  const bool goes_on =
-      w_->begin(policy, batch, options.standardize_advantages, FisherForm::kGaussNewton,
-                /*products=*/1, options.activation_budget, summary);
-  summary.seconds_gradient = seconds_since(start);
-  if (!goes_on) return finished();
-  if (summary.gradient_norm == 0.0) {
-    stop(summary, PolicyUpdateStatus::kZeroGradient,
-         "the gradient of the surrogate is zero, so no update was made");
-    return finished();
-  }
-
-  const std::size_t n_parameters = w_->gradient.size();
-  w_->adam.first_moment.resize(n_parameters);
-  w_->adam.second_moment.resize(n_parameters);
-  w_->old_adam = w_->adam;
-  w_->old_parameters.assign(policy.parameters(), policy.parameters() + n_parameters);
-  w_->climb(policy, batch, options);
-
-  // s = theta - theta_k, and what the quadratic models say of it at theta_k
-  w_->direction.resize(n_parameters);
-  for (std::size_t i = 0; i < n_parameters; ++i)
-    w_->direction[i] =
-        static_cast<double>(w_->candidate[i]) - static_cast<double>(w_->old_parameters[i]);
-  const auto measured = w_->full.evaluate(policy, w_->weights.data());
-  policy.set_parameters(w_->old_parameters.data());
-  w_->full.fisher_vector_product(w_->direction.data(), w_->product.data());
-  summary.step_norm = norm(w_->direction);
-  summary.step_size = options.learning_rate;
-  summary.step_scale = 1.0;
-  summary.kl_predicted = 0.5 * dot(w_->direction, w_->product);
-  summary.surrogate_gain_predicted = dot(w_->gradient, w_->direction);
-
-  if (!std::isfinite(measured.candidate.surrogate_gain) || !std::isfinite(measured.candidate.kl) ||
-      !std::isfinite(summary.step_norm)) {
-    std::swap(w_->adam, w_->old_adam);
-    stop(summary, PolicyUpdateStatus::kNonFinite,
-         "the steps led to a NaN or an infinity, so the parameters are those before; a smaller "
-         "learning rate helps");
-    return finished();
-  }
-  policy.set_parameters(w_->candidate.data());
-  summary.status = PolicyUpdateStatus::kAccepted;
-  summary.kl = measured.candidate.kl;
-  summary.kl_max = measured.candidate.kl_max;
-  summary.surrogate_gain = measured.candidate.surrogate_gain;
-  summary.entropy = measured.entropy;
-  summary.message = format("ascended with KL coefficient %.4g: KL %.4g, surrogate gain %.4g",
-                           options.kl_coefficient, summary.kl, summary.surrogate_gain);
-  return finished();
-}
-
-template class PolicyUpdater<float>;
-template class PolicyUpdater<double>;
+template class TrustRegionUpdater<float>;
+template class TrustRegionUpdater<double>;
 
 }  // namespace trpo_fast

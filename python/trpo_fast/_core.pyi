@@ -1,11 +1,73 @@
-from collections.abc import Callable
-from typing import Any
+"""The compiled module in full. It is strict about dtype and layout and converts nothing: an array that
+is not C-contiguous and of exactly the dtype below is a TypeError, one of another shape a ValueError.
+``trpo_fast.core`` is what to use.
+
+Letters: N samples, K branches, T time steps, E environments, O observation width, P network outputs,
+A action width, D parameters. Classes that end in F32 and F64 work in float32 and float64. Names that
+begin with an underscore exist in this description alone.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
-_F64 = NDArray[np.float64]
-_Any = NDArray[Any]
+_F32: TypeAlias = NDArray[np.float32]
+_F64: TypeAlias = NDArray[np.float64]
+_Actions: TypeAlias = NDArray[Any]  # (N, A): int32 where discrete, else the dtype of the policy
+_AnyPolicy: TypeAlias = PolicyF32 | PolicyF64  # a TypeError where it is not of the same dtype
+_AnyBatch: TypeAlias = PolicyBatchF32 | PolicyBatchF64
+_Constraint: TypeAlias = Literal["mean", "max"]
+_Fisher: TypeAlias = Literal["gauss_newton", "empirical", "identity"]
+_Preconditioner: TypeAlias = Literal["none", "kronecker"]
+_Step: TypeAlias = Literal["line_search", "boundary", "fixed"]
+_Estimator: TypeAlias = Literal["exact_sum", "self_normalized"]
+_Fields: TypeAlias = dict[str, tuple[Any, str, str]]  # name -> (default, expected, documentation)
+
+class _ConjugateGradient(TypedDict):
+    x: _F64
+    status: Literal[
+        "converged", "max_iterations", "non_positive_curvature", "non_finite", "zero_rhs"
+    ]
+    iterations: int
+    relative_residual: float
+    message: str
+
+class _Update(TypedDict):
+    status: Literal[
+        "accepted", "line_search_failed", "zero_gradient", "non_positive_curvature", "non_finite"
+    ]
+    message: str
+    kl: float
+    kl_predicted: float
+    kl_max: float
+    max_kl: float
+    surrogate_gain: float
+    surrogate_gain_predicted: float
+    gradient_norm: float
+    step_norm: float
+    step_scale: float
+    step_size: float
+    cg_iterations: int
+    cg_status: str
+    cg_relative_residual: float
+    backtracks: int
+    entropy: float
+    entropy_before: float
+    seconds_gradient: float
+    seconds_cg: float
+    seconds_line_search: float
+    seconds_total: float
+
+class _Fit(TypedDict):
+    status: Literal["ok", "non_finite"]
+    message: str
+    loss_before: float
+    loss_after: float
+    steps: int
+    seconds: float
 
 __version__: str
 
@@ -18,55 +80,457 @@ def rest_threads() -> None: ...
 def compiler_version() -> str: ...
 def eigen_version() -> str: ...
 def gae(
-    rewards: _F64,
-    values: _F64,
-    next_values: _F64,
-    terminated: NDArray[np.uint8],
-    truncated: NDArray[np.uint8],
+    rewards: _F64,  # (T, E)
+    values: _F64,  # (T, E)
+    next_values: _F64,  # (T, E)
+    terminated: NDArray[np.uint8],  # (T, E)
+    truncated: NDArray[np.uint8],  # (T, E)
     gamma: float,
     gae_lambda: float,
-) -> tuple[_F64, _F64]: ...
+) -> tuple[_F64, _F64]: ...  # advantages (T, E), returns (T, E)
 def conjugate_gradient(
-    operator: Callable[[_F64], Any],
+    operator: Callable[[_F64], _F64],
     b: _F64,
     max_iterations: int,
     tolerance: float,
-    preconditioner: Callable[[_F64], Any] | None,
-) -> dict[str, Any]: ...
-def normals(seed: int, environment: int, step: int, n: int) -> _F64: ...
-def uniforms(seed: int, environment: int, step: int, n: int) -> _F64: ...
+    preconditioner: Callable[[_F64], _F64] | None,
+) -> _ConjugateGradient: ...
+def normals(seed: int, environment: int, step: int, n: int) -> _F64: ...  # (n,)
+def uniforms(seed: int, environment: int, step: int, n: int) -> _F64: ...  # (n,)
 def initialize_orthogonal(
-    inputs: int, hidden: list[int], outputs: int, hidden_gain: float, output_gain: float, seed: int
-) -> _F64: ...
+    inputs: int,
+    hidden: Sequence[int],
+    outputs: int,
+    hidden_gain: float,
+    output_gain: float,
+    seed: int,
+) -> _F64: ...  # (D,), of the network alone
 
 class RunningStats:
     def __init__(self, dim: int) -> None: ...
-    def update(self, batch: _Any) -> None: ...
     @property
     def dim(self) -> int: ...
     @property
     def count(self) -> float: ...
     @property
-    def mean(self) -> _F64: ...
+    def mean(self) -> _F64: ...  # (dim,)
     @property
-    def m2(self) -> _F64: ...
+    def m2(self) -> _F64: ...  # (dim,), sum of squared deviations
+    def update(self, batch: _F32 | _F64) -> None: ...  # (N, dim)
     def restore(self, count: float, mean: _F64, m2: _F64) -> None: ...
 
-# ActionClip exists for every dtype of stored actions that the dtype of the bounds can hold.
-class ActionClipF32ToF32: ...
-class ActionClipF32ToF64: ...
-class ActionClipF64ToF64: ...
+class KroneckerPreconditioner:
+    def apply(self, residual: _F64) -> _F64: ...  # (D,) -> (D,)
 
-# The others exist for both dtypes, with the suffixes F32 and F64; trpo_fast.core chooses by dtype.
-class PolicyF32: ...
-class PolicyF64: ...
-class ActorF32: ...
-class ActorF64: ...
-class RowWriterF32: ...
-class RowWriterF64: ...
-class PolicyBatchF32: ...
-class PolicyBatchF64: ...
-class PolicyUpdaterF32: ...
-class PolicyUpdaterF64: ...
-class ValueFunctionF32: ...
-class ValueFunctionF64: ...
+class TrustRegionOptions:
+    def __init__(
+        self,
+        *,
+        max_kl: float = 0.01,
+        constraint: _Constraint = "mean",
+        fisher: _Fisher = "gauss_newton",
+        fisher_fraction: float = 1.0,
+        cg_damping: float = 0.1,
+        cg_iterations: int = 10,
+        cg_tolerance: float = 1e-10,
+        cg_preconditioner: _Preconditioner = "none",
+        step: _Step = "line_search",
+        step_size: float | None = None,
+        backtrack_ratio: float = 0.8,
+        max_backtracks: int = 10,
+        standardize_advantages: bool = True,
+        seed: int = 0,
+        activation_budget: int = 536870912,
+    ) -> None: ...
+    max_kl: float
+    constraint: _Constraint
+    fisher: _Fisher
+    fisher_fraction: float
+    cg_damping: float
+    cg_iterations: int
+    cg_tolerance: float
+    cg_preconditioner: _Preconditioner
+    step: _Step
+    step_size: float | None
+    backtrack_ratio: float
+    max_backtracks: int
+    standardize_advantages: bool
+    seed: int
+    activation_budget: int
+    def replace(
+        self,
+        *,
+        max_kl: float = ...,
+        constraint: _Constraint = ...,
+        fisher: _Fisher = ...,
+        fisher_fraction: float = ...,
+        cg_damping: float = ...,
+        cg_iterations: int = ...,
+        cg_tolerance: float = ...,
+        cg_preconditioner: _Preconditioner = ...,
+        step: _Step = ...,
+        step_size: float | None = ...,
+        backtrack_ratio: float = ...,
+        max_backtracks: int = ...,
+        standardize_advantages: bool = ...,
+        seed: int = ...,
+        activation_budget: int = ...,
+    ) -> Self: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @staticmethod
+    def from_dict(settings: dict[str, Any]) -> TrustRegionOptions: ...
+    @staticmethod
+    def fields() -> _Fields: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+class AscentOptions:
+    def __init__(
+        self,
+        *,
+        learning_rate: float = 3e-4,
+        epochs: int = 1,
+        minibatch_size: int | None = None,
+        kl_coefficient: float = 0.0,
+        standardize_advantages: bool = True,
+        seed: int = 0,
+        activation_budget: int = 536870912,
+    ) -> None: ...
+    learning_rate: float
+    epochs: int
+    minibatch_size: int | None
+    kl_coefficient: float
+    standardize_advantages: bool
+    seed: int
+    activation_budget: int
+    def replace(
+        self,
+        *,
+        learning_rate: float = ...,
+        epochs: int = ...,
+        minibatch_size: int | None = ...,
+        kl_coefficient: float = ...,
+        standardize_advantages: bool = ...,
+        seed: int = ...,
+        activation_budget: int = ...,
+    ) -> Self: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @staticmethod
+    def from_dict(settings: dict[str, Any]) -> AscentOptions: ...
+    @staticmethod
+    def fields() -> _Fields: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+# L(theta) of the vine in the unit of Q, and its gradient (D,) at theta_k, the parameters of `old`
+def vine_value(
+    policy: _AnyPolicy,
+    old: _AnyPolicy,
+    observations: _F32 | _F64,  # (N, O), of their dtype
+    actions: _Actions,  # (N K, A)
+    q_values: _F64,  # (N, K)
+    estimator: _Estimator,
+) -> tuple[float, _F64]: ...
+
+# for every dtype of stored actions that the dtype of the bounds can hold
+class ActionClipF32ToF32:
+    def __init__(
+        self,
+        low: _F32,  # (A,)
+        high: _F32,  # (A,)
+        center: _F32 | None = None,  # (A,)
+        half: _F32 | None = None,  # (A,)
+    ) -> None: ...
+    def clip(self, actions: _F32) -> _F32: ...  # (E, A) -> (E, A)
+
+class ActionClipF32ToF64:
+    def __init__(
+        self,
+        low: _F64,  # (A,)
+        high: _F64,  # (A,)
+        center: _F64 | None = None,  # (A,)
+        half: _F64 | None = None,  # (A,)
+    ) -> None: ...
+    def clip(self, actions: _F32) -> _F64: ...  # (E, A) -> (E, A)
+
+class ActionClipF64ToF64:
+    def __init__(
+        self,
+        low: _F64,  # (A,)
+        high: _F64,  # (A,)
+        center: _F64 | None = None,  # (A,)
+        half: _F64 | None = None,  # (A,)
+    ) -> None: ...
+    def clip(self, actions: _F64) -> _F64: ...  # (E, A) -> (E, A)
+
+class PolicyF32:
+    def __init__(
+        self,
+        obs_dim: int,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        distribution: str,
+        sizes: Sequence[int],
+    ) -> None: ...
+    @property
+    def n_parameters(self) -> int: ...
+    def get_parameters(self) -> _F32: ...  # (D,)
+    def set_parameters(self, flat: _F32) -> None: ...  # (D,)
+    def set_normalizer(self, mean: _F64, inverse_std: _F64, clip: float) -> None: ...  # (O,), (O,)
+    def clear_normalizer(self) -> None: ...
+    def normalize(self, observations: _F32) -> _F32: ...  # (N, O) -> (N, O)
+    def outputs(self, observations: _F32) -> _F32: ...  # (N, O) -> (N, P)
+    def log_prob(self, observations: _F32, actions: _Actions) -> _F64: ...  # -> (N,)
+    def entropy(self, observations: _F32) -> _F64: ...  # -> (N,)
+    def kl(self, observations: _F32, old: _AnyPolicy) -> _F64: ...  # -> (N,)
+    def sample(
+        self,
+        observations: _F32,  # (N, O), raw
+        seed: int,
+        envs: NDArray[np.uint32],  # (N,)
+        steps: NDArray[np.uint64],  # (N,)
+        deterministic: bool,
+    ) -> _Actions: ...
+    def act_one(
+        self, observation: object, seed: int, step: int, deterministic: bool
+    ) -> _Actions | None: ...  # (1, A)
+
+class ActorF32:
+    def __init__(
+        self,
+        policy: _AnyPolicy,
+        observations: _F32,  # (T, E, O), read in place
+        actions: _Actions,  # (T, E, A), written in place
+        counters: NDArray[np.uint64],  # (E,), counted up in place
+        envs: NDArray[np.uint32],  # (E,)
+        seed: int,
+    ) -> None: ...
+    def step(self, t: int) -> None: ...
+
+class RowWriterF32:
+    def __init__(
+        self,
+        observations: _F32,  # (T + 1, E, O), written in place
+        rewards: _F64,  # (T, E), written in place
+        terminated: NDArray[np.bool_],  # (T, E), written in place
+        truncated: NDArray[np.bool_],  # (T, E), written in place
+    ) -> None: ...
+    def write(
+        self,
+        t: int,
+        observations: object,
+        rewards: object,
+        terminated: object,
+        truncated: object,
+    ) -> bool | None: ...
+
+class PolicyBatchF32:
+    def __init__(
+        self,
+        policy: _AnyPolicy,
+        observations: _F32,  # (N, O), copied
+        actions: _Actions | None,  # copied
+        activation_budget: int = ...,
+        fisher: Literal["gauss_newton", "empirical"] = "gauss_newton",
+        products: int = 0,
+    ) -> None: ...
+    def fisher_vector_product(self, vector: _F64) -> _F64: ...  # (D,) -> (D,)
+    def largest_curvature(self, vector: _F64) -> float: ...  # (D,)
+    def kronecker_preconditioner(self, damping: float, seed: int) -> KroneckerPreconditioner: ...
+    def surrogate_gradient(
+        self, advantages: _F64, old_log_probs: _F64 | None
+    ) -> _F64: ...  # (N,), (N,) -> (D,)
+    def penalised_gradient(
+        self, old: _AnyBatch, advantages: _F64, kl_coefficient: float
+    ) -> _F64: ...  # (N,) -> (D,)
+
+class TrustRegionUpdaterF32:
+    def __init__(self) -> None: ...
+    def update(
+        self,
+        policy: _AnyPolicy,
+        observations: _F32,  # (N, O)
+        actions: _Actions,
+        advantages: _F32,  # (N,)
+        options: TrustRegionOptions,
+    ) -> _Update: ...
+    def vine_update(
+        self,
+        policy: _AnyPolicy,
+        observations: _F32,  # (N, O)
+        actions: _Actions,  # (N K, A)
+        q_values: _F64,  # (N, K)
+        estimator: _Estimator,
+        options: TrustRegionOptions,
+    ) -> _Update: ...
+
+class PolicyAscentF32:
+    def __init__(self, policy: _AnyPolicy) -> None: ...
+    def ascend(
+        self,
+        policy: _AnyPolicy,
+        observations: _F32,  # (N, O)
+        actions: _Actions,
+        advantages: _F32,  # (N,)
+        options: AscentOptions,
+    ) -> _Update: ...
+    def get_adam(self) -> tuple[_F32, _F32, int]: ...  # (D,), (D,), steps
+    def set_adam(self, first_moment: _F32, second_moment: _F32, steps: int) -> None: ...
+
+class ValueFunctionF32:
+    def __init__(self, obs_dim: int, hidden_sizes: Sequence[int], activation: str) -> None: ...
+    @property
+    def n_parameters(self) -> int: ...
+    def get_parameters(self) -> _F32: ...  # (D,)
+    def set_parameters(self, flat: _F32) -> None: ...  # (D,)
+    def predict(self, observations: _F32) -> _F32: ...  # (N, O) -> (N,)
+    def loss(self, observations: _F32, targets: _F32) -> float: ...  # (N, O), (N,)
+    def loss_gradient(self, observations: _F32, targets: _F32) -> _F64: ...  # -> (D,)
+    def fit(
+        self,
+        observations: _F32,  # (N, O)
+        targets: _F32,  # (N,)
+        method: Literal["adam", "lbfgs"],
+        epochs: int,
+        minibatch_size: int | None,  # None: the full batch
+        learning_rate: float,
+        iterations: int,
+        seed: int,
+    ) -> _Fit: ...
+    def get_adam(self) -> tuple[_F32, _F32, int]: ...  # (D,), (D,), steps
+    def set_adam(self, first_moment: _F32, second_moment: _F32, steps: int) -> None: ...
+
+class PolicyF64:
+    def __init__(
+        self,
+        obs_dim: int,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        distribution: str,
+        sizes: Sequence[int],
+    ) -> None: ...
+    @property
+    def n_parameters(self) -> int: ...
+    def get_parameters(self) -> _F64: ...  # (D,)
+    def set_parameters(self, flat: _F64) -> None: ...  # (D,)
+    def set_normalizer(self, mean: _F64, inverse_std: _F64, clip: float) -> None: ...  # (O,), (O,)
+    def clear_normalizer(self) -> None: ...
+    def normalize(self, observations: _F64) -> _F64: ...  # (N, O) -> (N, O)
+    def outputs(self, observations: _F64) -> _F64: ...  # (N, O) -> (N, P)
+    def log_prob(self, observations: _F64, actions: _Actions) -> _F64: ...  # -> (N,)
+    def entropy(self, observations: _F64) -> _F64: ...  # -> (N,)
+    def kl(self, observations: _F64, old: _AnyPolicy) -> _F64: ...  # -> (N,)
+    def sample(
+        self,
+        observations: _F64,  # (N, O), raw
+        seed: int,
+        envs: NDArray[np.uint32],  # (N,)
+        steps: NDArray[np.uint64],  # (N,)
+        deterministic: bool,
+    ) -> _Actions: ...
+    def act_one(
+        self, observation: object, seed: int, step: int, deterministic: bool
+    ) -> _Actions | None: ...  # (1, A)
+
+class ActorF64:
+    def __init__(
+        self,
+        policy: _AnyPolicy,
+        observations: _F64,  # (T, E, O), read in place
+        actions: _Actions,  # (T, E, A), written in place
+        counters: NDArray[np.uint64],  # (E,), counted up in place
+        envs: NDArray[np.uint32],  # (E,)
+        seed: int,
+    ) -> None: ...
+    def step(self, t: int) -> None: ...
+
+class RowWriterF64:
+    def __init__(
+        self,
+        observations: _F64,  # (T + 1, E, O), written in place
+        rewards: _F64,  # (T, E), written in place
+        terminated: NDArray[np.bool_],  # (T, E), written in place
+        truncated: NDArray[np.bool_],  # (T, E), written in place
+    ) -> None: ...
+    def write(
+        self,
+        t: int,
+        observations: object,
+        rewards: object,
+        terminated: object,
+        truncated: object,
+    ) -> bool | None: ...
+
+class PolicyBatchF64:
+    def __init__(
+        self,
+        policy: _AnyPolicy,
+        observations: _F64,  # (N, O), copied
+        actions: _Actions | None,  # copied
+        activation_budget: int = ...,
+        fisher: Literal["gauss_newton", "empirical"] = "gauss_newton",
+        products: int = 0,
+    ) -> None: ...
+    def fisher_vector_product(self, vector: _F64) -> _F64: ...  # (D,) -> (D,)
+    def largest_curvature(self, vector: _F64) -> float: ...  # (D,)
+    def kronecker_preconditioner(self, damping: float, seed: int) -> KroneckerPreconditioner: ...
+    def surrogate_gradient(
+        self, advantages: _F64, old_log_probs: _F64 | None
+    ) -> _F64: ...  # (N,), (N,) -> (D,)
+    def penalised_gradient(
+        self, old: _AnyBatch, advantages: _F64, kl_coefficient: float
+    ) -> _F64: ...  # (N,) -> (D,)
+
+class TrustRegionUpdaterF64:
+    def __init__(self) -> None: ...
+    def update(
+        self,
+        policy: _AnyPolicy,
+        observations: _F64,  # (N, O)
+        actions: _Actions,
+        advantages: _F64,  # (N,)
+        options: TrustRegionOptions,
+    ) -> _Update: ...
+    def vine_update(
+        self,
+        policy: _AnyPolicy,
+        observations: _F64,  # (N, O)
+        actions: _Actions,  # (N K, A)
+        q_values: _F64,  # (N, K)
+        estimator: _Estimator,
+        options: TrustRegionOptions,
+    ) -> _Update: ...
+
+class PolicyAscentF64:
+    def __init__(self, policy: _AnyPolicy) -> None: ...
+    def ascend(
+        self,
+        policy: _AnyPolicy,
+        observations: _F64,  # (N, O)
+        actions: _Actions,
+        advantages: _F64,  # (N,)
+        options: AscentOptions,
+    ) -> _Update: ...
+    def get_adam(self) -> tuple[_F64, _F64, int]: ...  # (D,), (D,), steps
+    def set_adam(self, first_moment: _F64, second_moment: _F64, steps: int) -> None: ...
+
+class ValueFunctionF64:
+    def __init__(self, obs_dim: int, hidden_sizes: Sequence[int], activation: str) -> None: ...
+    @property
+    def n_parameters(self) -> int: ...
+    def get_parameters(self) -> _F64: ...  # (D,)
+    def set_parameters(self, flat: _F64) -> None: ...  # (D,)
+    def predict(self, observations: _F64) -> _F64: ...  # (N, O) -> (N,)
+    def loss(self, observations: _F64, targets: _F64) -> float: ...  # (N, O), (N,)
+    def loss_gradient(self, observations: _F64, targets: _F64) -> _F64: ...  # -> (D,)
+    def fit(
+        self,
+        observations: _F64,  # (N, O)
+        targets: _F64,  # (N,)
+        method: Literal["adam", "lbfgs"],
+        epochs: int,
+        minibatch_size: int | None,  # None: the full batch
+        learning_rate: float,
+        iterations: int,
+        seed: int,
+    ) -> _Fit: ...
+    def get_adam(self) -> tuple[_F64, _F64, int]: ...  # (D,), (D,), steps
+    def set_adam(self, first_moment: _F64, second_moment: _F64, steps: int) -> None: ...

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from trpo_fast import core, tabular
 from trpo_fast.algorithms.single_path import SinglePathTRPO
 from trpo_fast.algorithms.vine import VineTRPO
-from trpo_fast.core.vine import VineObjective, all_actions, vine_update
+from trpo_fast.core import all_actions, vine_gradient, vine_update, vine_value
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import InProcessSampler, Sampler, make_sampler
 from trpo_fast.rollout.vine import VineOptions, VineSampler
@@ -105,37 +105,41 @@ def growing(
 def test_sum_over_all_actions_by_hand() -> None:
     """Two states, two actions, probabilities 1/4 and 3/4, then 1/2 and 1/2."""
     policy = softmax_policy(2, 2, np.log([[0.25, 0.75], [0.5, 0.5]]))
-    Q = [[4.0, 8.0], [1.0, 3.0]]
+    old = policy.parameters
     actions = np.broadcast_to([[0], [1]], (2, 2, 1))
-    objective = VineObjective(policy, np.eye(2), actions, Q, "exact_sum")
-    np.testing.assert_allclose(objective.baseline, [7.0, 2.0])  # V = sum pi Q
-    np.testing.assert_allclose(objective.advantages, [[-3.0, 1.0], [-1.0, 1.0]])
-    assert objective.value() == pytest.approx(4.5)
-    assert objective.gain() == 0.0
-    # d L / d logit(s, a) = 1/N pi(a|s) A(s, a); W is (action, state), then the biases
+    vine: Any = (np.eye(2), actions, [[4.0, 8.0], [1.0, 3.0]])
+    assert vine_value(policy, *vine, estimator="exact_sum") == pytest.approx(4.5)  # V is 7 and 2
+    # d L / d logit(s, a) = 1/N pi(a|s) A(s, a), A = [-3, 1], [-1, 1]; W is (action, state), then biases
     expected = np.array([[-0.375, -0.25], [0.375, 0.25]])
     np.testing.assert_allclose(
-        objective.gradient(), [*expected.ravel(), *expected.sum(1)], atol=1e-15
+        vine_gradient(policy, *vine, estimator="exact_sum"),
+        [*expected.ravel(), *expected.sum(1)],
+        atol=1e-15,
     )
     policy.parameters = np.concatenate([np.log([[0.5, 0.2], [0.5, 0.8]]).ravel(), np.zeros(2)])
-    # sum pi Q: (4 + 8)/2 = 6 and 0.2 + 2.4 = 2.6
-    assert objective.value() == pytest.approx(4.3)
-    assert objective.gain() == pytest.approx(-0.2)
+    # sum pi Q: (4 + 8)/2 = 6 and 0.2 + 2.4 = 2.6, whatever the old policy was
+    for parameters in (None, old):
+        value = vine_value(policy, *vine, estimator="exact_sum", old_parameters=parameters)
+        assert value == pytest.approx(4.3)
 
 
 def test_self_normalised_estimator_by_hand() -> None:
     """One state, three samples; the ratio of pi to the old one is 2 for action 0, 2/3 for 1."""
     policy = softmax_policy(1, 2, np.log([[0.25, 0.75]]))
-    objective = VineObjective(
-        policy, [[1.0]], [[[0], [1], [1]]], [[10.0, 1.0, 4.0]], "self_normalized"
-    )
-    assert objective.value() == pytest.approx(5.0)
+    old = policy.parameters
+    vine: Any = ([[1.0]], [[[0], [1], [1]]], [[10.0, 1.0, 4.0]])
+    assert vine_value(policy, *vine, estimator="self_normalized") == pytest.approx(5.0)
     # 1/K sum (Q_k - 5) grad log pi(a_k): scores for logit 0: 0.75 for action 0, -0.25 for action 1
     slope = (5 * 0.75 + (-4 - 1) * -0.25) / 3
-    np.testing.assert_allclose(objective.gradient(), [slope, -slope, slope, -slope], atol=1e-15)
+    np.testing.assert_allclose(
+        vine_gradient(policy, *vine, estimator="self_normalized"),
+        [slope, -slope, slope, -slope],
+        atol=1e-15,
+    )
     policy.parameters = np.concatenate([np.log([0.5, 0.5]), np.zeros(2)])
     w = np.array([2.0, 2 / 3, 2 / 3])
-    assert objective.value() == pytest.approx((w @ [10.0, 1.0, 4.0]) / w.sum())
+    value = vine_value(policy, *vine, estimator="self_normalized", old_parameters=old)
+    assert value == pytest.approx((w @ [10.0, 1.0, 4.0]) / w.sum())
 
 
 @pytest.mark.parametrize("estimator", ["exact_sum", "self_normalized"])
@@ -147,15 +151,16 @@ def test_gradient_is_the_derivative_of_the_value(estimator: Any) -> None:
     else:
         policy = gaussian_policy()
         x, actions = rng.normal(size=(6, 3)), rng.normal(size=(6, 3, 2))
-    objective = VineObjective(policy, x, actions, rng.normal(size=(6, 3)), estimator)
+    vine: Any = (x, actions, rng.normal(size=(6, 3)))
     theta, direction = policy.parameters, rng.normal(size=policy.n_parameters)
     values = []
     for sign in (1, -1):
         policy.parameters = theta + sign * 1e-5 * direction
-        values.append(objective.value())
+        values.append(vine_value(policy, *vine, estimator=estimator, old_parameters=theta))
     policy.parameters = theta
     slope = (values[0] - values[1]) / 2e-5
-    assert objective.gradient() @ direction == pytest.approx(slope, rel=1e-7)
+    gradient = vine_gradient(policy, *vine, estimator=estimator)
+    assert gradient @ direction == pytest.approx(slope, rel=1e-7)
 
 
 def test_a_shift_of_q_changes_nothing() -> None:
@@ -179,16 +184,22 @@ def test_full_support_equals_the_exact_surrogate_of_an_mdp(seed: int) -> None:
     policy = softmax_policy(6, 3, old_logits)
     exact = tabular.evaluate(mdp, tabular.softmax(old_logits))
     actions = np.broadcast_to(np.arange(3)[:, None], (1, 3, 1))
-    objectives = [
-        VineObjective(policy, np.eye(6)[[s]], actions, exact.Q[[s]], "exact_sum") for s in range(6)
-    ]
-    np.testing.assert_allclose([o.value() for o in objectives], exact.V, atol=1e-12)
-    np.testing.assert_allclose([o.advantages[0] for o in objectives], exact.A, atol=1e-12)
-    gradient = sum(exact.visitation[s] * o.gradient() for s, o in enumerate(objectives))
+    vines: list[Any] = [(np.eye(6)[[s]], actions, exact.Q[[s]]) for s in range(6)]
+    old = policy.parameters
+    values = [vine_value(policy, *vine, estimator="exact_sum") for vine in vines]
+    np.testing.assert_allclose(values, exact.V, atol=1e-12)
+    gradient = sum(
+        exact.visitation[s] * vine_gradient(policy, *vine, estimator="exact_sum")
+        for s, vine in enumerate(vines)
+    )
     policy.parameters = np.concatenate([new_logits.T.ravel(), np.zeros(3)])
-    vine = exact.J + sum(exact.visitation[s] * o.gain() for s, o in enumerate(objectives))
+    vine_sum = exact.J + sum(
+        exact.visitation[s]
+        * (vine_value(policy, *vine, estimator="exact_sum", old_parameters=old) - values[s])
+        for s, vine in enumerate(vines)
+    )
     surrogate = tabular.surrogate(exact, tabular.softmax(new_logits))
-    assert vine == pytest.approx(surrogate, abs=1e-11)
+    assert vine_sum == pytest.approx(surrogate, abs=1e-11)
     np.testing.assert_allclose(
         np.asarray(gradient)[:18].reshape(3, 6).T, tabular.policy_gradient(exact), atol=1e-12
     )

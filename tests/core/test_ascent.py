@@ -235,11 +235,11 @@ def test_largest_curvature_models_the_largest_kl(head: reference.Head) -> None:
     p = small_problem(head, n=20)
     policy = core_policy(p, "float64")
     v = normals(17, len(p.parameters))
-    batch = policy._batch(*core_batch(p, "float64")[:2])
+    F = policy.fisher_operator(p.obs)
     expected = max(
         float(v @ p.policy.fisher_vector_product(p.parameters, row[None], v)) for row in p.obs
     )
-    assert batch.largest_curvature(v) == pytest.approx(expected, rel=1e-12)
+    assert F.largest_curvature(v) == pytest.approx(expected, rel=1e-12)
     summary = policy.update(
         *core_batch(p, "float64"), constraint="max", max_kl=1e-8, cg_damping=0.0, step="boundary"
     )

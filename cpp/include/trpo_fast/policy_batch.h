@@ -9,20 +9,29 @@
 
 namespace trpo_fast {
 
-// Borrowed arrays of N samples. Observations are normalised.
+// Borrowed arrays of N samples: a state, and K actions tried in it. K is 1 where a sample is a step of
+// a trajectory. Observations are normalised.
 template <class Scalar>
 struct SampleBatch {
   const Scalar* observations = nullptr;  // N x O
-  Actions<Scalar> actions;               // N x A
-  const Scalar* advantages = nullptr;    // N; may be null where no objective is asked for
+  Actions<Scalar> actions;               // N K x A, those of a state one after another
   Index size = 0;                        // N
+  Index branches = 1;                    // K
+  // w of FisherForm::kEmpirical, N x K; null: all 1. Read by products and preconditioners alone.
+  const double* score_weights = nullptr;
+};
+
+// Seen at theta from a batch at theta_k.
+struct Evaluation {
+  Candidate candidate;
+  double entropy = 0;  // mean over the samples
 };
 
 // What stands for F in F x = g: which direction counts as steepest.
 enum class FisherForm {
   kGaussNewton,  // mean_n J_n^T M_n J_n: the Hessian of the mean KL at theta_k
-  kEmpirical,    // mean_n s_n s_n^T, s_n = grad log pi(a_n|s_n): the covariance of the scores
-  kIdentity,     // I, so that x = g: the vanilla policy gradient
+  kEmpirical,  // mean_n sum_k w_nk s_nk s_nk^T, s_nk = grad log pi(a_nk|s_n): covariance of scores
+  kIdentity,   // I, so that x = g: the vanilla policy gradient
 };
 
 // The batch seen from the policy at theta_k: activations, outputs, log-probabilities and the Fisher
@@ -44,37 +53,39 @@ class PolicyBatch {
               FisherForm form = FisherForm::kGaussNewton, int products = 0);
   Index size() const;
 
-  // log pi_k(a_n|s_n), N doubles; entropy averaged over the batch. Need actions.
+  // log pi_k(a_nk|s_n), N x K doubles: needs actions. Entropy averaged over the batch.
   const double* log_probs() const;
   double mean_entropy() const;
 
-  // g = mean_n w_n rho_n grad log pi(a_n|s_n), rho_n = pi_k / exp(old_log_probs) or 1 where null.
+  // g = mean_n sum_k w_nk rho_nk grad log pi(a_nk|s_n), rho_nk = pi_k / exp(old_log_probs), or 1 where
+  // null.
   void surrogate_gradient(const double* weights, const double* old_log_probs, double* gradient);
 
   // g = grad of mean_n rho_n w_m - kl_coefficient mean_n KL(pi_old || pi), where row n of this batch,
-  // at theta, is row m = rows[n] (n where null) of `old`, at theta_old;  rho_n = pi / pi_old.
+  // at theta, is row m = rows[n] (n where null) of `old`, at theta_old;  rho_n = pi / pi_old. K = 1.
   void penalised_gradient(const PolicyBatch& old, const std::int64_t* rows, const double* weights,
                           double kl_coefficient, double* gradient);
 
   // y = F v.  F = mean_n J_n^T M_n J_n: one tangent pass, the metric, one adjoint pass.
-  // F = mean_n s_n s_n^T, s_n = J_n^T u_n: the same passes with u_n u_n^T in place of M_n.
+  // F = mean_n sum_k w_nk s_nk s_nk^T, s_nk = J_n^T u_nk: the same passes with sum_k w_nk u_nk u_nk^T in
+  // place of M_n.
   void fisher_vector_product(const double* v, double* y);
 
   // A preconditioner for F + damping I from one backward pass: M_n is estimated with one cotangent a
-  // sample, M_n^{1/2} times random signs drawn from `seed`; for kEmpirical it is the sample's score.
+  // sample, M_n^{1/2} times random signs drawn from `seed`; for kEmpirical it is the sample's score,
+  // or with score weights sum_k +-sqrt(w_nk) u_nk.
   // Of a large batch some thousand samples are enough.
   void precondition(double damping, std::uint64_t seed, KroneckerPreconditioner& preconditioner);
 
   // max_n v^T J_n^T M_n J_n v: twice the quadratic model of the largest KL along v. One tangent pass.
   double largest_curvature(const double* v);
 
-  // mean_n (rho_n - 1) w_n and mean and largest KL(pi_k || pi) for `policy` at other parameters;
-  // also its mean entropy.
-  struct Evaluation {
-    Candidate candidate;
-    double entropy = 0;
-  };
+  // Of `policy`, at other parameters: mean and largest KL(pi_k || pi), mean entropy, and as the gain
+  //   mean_n sum_k (rho_nk - 1) w_nk,  rho_nk = pi(a_nk|s_n) / pi_k(a_nk|s_n);  0 without weights
   Evaluation evaluate(const Policy<Scalar>& policy, const double* weights);
+  // The same with the gain
+  //   mean_n sum_k rho_nk A_nk / sum_k rho_nk
+  Evaluation evaluate_self_normalized(const Policy<Scalar>& policy, const double* advantages);
 
  private:
   struct Workspace;

@@ -1,7 +1,7 @@
 """TRPO with vine sampling (Schulman et al. 2015, section 5.2): several actions a state.
 
 The branches come from :class:`trpo_fast.rollout.vine.VineSampler`, the objective from
-:class:`trpo_fast.core.vine.VineObjective`.
+:func:`trpo_fast.core.vine_update`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from ..training.batch import Batch
 from ..training.trust_region import natural_step_options
 
 __all__ = ["VineConfig", "VineOptions", "VineTRPO"]
-
-# settings of TRPO that the update on the vine's objective does not know
-UNUSED = ("kl_constraint", "fisher", "fisher_fraction", "standardize_advantages")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +46,12 @@ class VineConfig(TRPOConfig):
 
     @classmethod
     def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
-        """What the vine's update does not know, and V where it continues no branch."""
+        """The value function, where it does not stand for what follows a branch."""
         idle = super().without_effect(values)
         if not _bootstraps(values["vine"]):
             names = set(field_names(ValueConfig)) - set(field_names(AgentConfig))
             idle |= dict.fromkeys(names, "vine.bootstrap=False")
-        return idle | dict.fromkeys(UNUSED, "vine sampling")
+        return idle
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -124,16 +121,14 @@ class VineTRPO(OnPolicyAgent[VineConfig]):
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """The step of TRPO on the objective of the branches."""
         assert isinstance(batch, VineBatch)
-        branches, options = batch.branches, natural_step_options(self.config, self.policy)
-        for name in UNUSED:
-            del options["constraint" if name == "kl_constraint" else name]
+        branches = batch.branches
         return vine_update(
             self.policy,
-            self.policy.normalize(branches.observations),
+            branches.observations,
             branches.actions,
             batch.q_values,
             estimator=branches.estimator,
-            **options,
+            **natural_step_options(self.config, self.policy),
             seed=self.update_seed,
         )
 

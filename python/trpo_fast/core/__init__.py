@@ -22,16 +22,20 @@ from .options import (
     FISHER_FORMS,
     PRECONDITIONERS,
     STEP_RULES,
+    AscentOptions,
     Constraint,
     Fisher,
     Preconditioner,
     StepRule,
+    TrustRegionOptions,
 )
-from .policy import Normalizer, Policy
+from .policy import Policy
 from .random_streams import random_normals, random_uniforms
 from .statistics import RunningStatistics
+from .stochastic_policy import Normalizer
 from .update import FisherOperator, UpdateSummary
 from .value_function import FitSummary, ValueFunction
+from .vine import all_actions, vine_gradient, vine_update, vine_value
 
 __all__ = [
     "ACTIVATIONS",
@@ -42,6 +46,7 @@ __all__ = [
     "STEP_RULES",
     "ActionClip",
     "Actor",
+    "AscentOptions",
     "ConjugateGradientResult",
     "Constraint",
     "Distribution",
@@ -54,10 +59,15 @@ __all__ = [
     "RowWriter",
     "RunningStatistics",
     "StepRule",
+    "TrustRegionOptions",
     "UpdateSummary",
     "ValueFunction",
+    "all_actions",
     "conjugate_gradient",
     "gae",
     "random_normals",
     "random_uniforms",
+    "vine_gradient",
+    "vine_update",
+    "vine_value",
 ]

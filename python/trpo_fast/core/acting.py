@@ -57,7 +57,7 @@ class ActionClip:
                 f"low, high: expected float bounds at least as wide as actions of "
                 f"{np.dtype(dtype)}, got {low.dtype} and {high.dtype}."
             )
-        arrays = (None if a is None else np.ascontiguousarray(a) for a in (low, high, center, half))
+        arrays = (None if a is None else a.copy("C") for a in (low, high, center, half))
         impl = getattr(_core, kind)(*arrays)
         #: ``clip(actions)``: min(max(a, low), high) of C-contiguous (E, A), a new array.
         self.clip: Callable[[NDArray[Any]], NDArray[Any]] = impl.clip

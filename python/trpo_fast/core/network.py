@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -25,17 +25,14 @@ from .checks import (
     shaped,
 )
 
-_COMPILED = ("_impl", "_updater")  # attributes that hold objects of the compiled core
+A = TypeVar("A")
+B = TypeVar("B")
 
 ACTIVATIONS = ("tanh", "relu", "elu", "silu", "gelu", "identity")
 
 
-def _activation(name: str) -> str:
-    choice("activation", name, ACTIVATIONS)
-    return name
-
-
-def _layout(sizes: Sequence[int]) -> dict[str, tuple[slice, tuple[int, ...]]]:
+def network_layout(sizes: Sequence[int]) -> dict[str, tuple[slice, tuple[int, ...]]]:
+    """Return name -> (slice of the flat parameters, shape) of a network of these layer widths."""
     layout: dict[str, tuple[slice, tuple[int, ...]]] = {}
     at = 0
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
@@ -46,10 +43,38 @@ def _layout(sizes: Sequence[int]) -> dict[str, tuple[slice, tuple[int, ...]]]:
     return layout
 
 
-class Network:
-    """What policies and value functions share: a compiled network behind a flat parameter vector."""
+class NativeNetwork(Protocol):
+    """The part of a compiled policy or value function that :class:`Network` uses."""
 
-    _impl: Any
+    @property
+    def n_parameters(self) -> int: ...
+    def get_parameters(self) -> NDArray[Any]: ...
+    def set_parameters(self, flat: NDArray[Any]) -> None: ...
+
+
+class Network:
+    """A compiled network behind a flat parameter vector: the base of policies and value functions.
+
+    Parameters
+    ----------
+    obs_dim
+        O, width of an observation, at least 1.
+    n_outputs
+        P, width of the last layer, at least 1.
+    hidden_sizes
+        Widths of the hidden layers, each at least 1; at most 15 layers.
+    activation
+        Of the hidden layers: one of :data:`ACTIVATIONS`.
+    dtype
+        float32 or float64: the dtype S of parameters and observations.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A size, name or dtype is not one of those.
+    """
+
+    _compiled: ClassVar[tuple[str, ...]] = ("_native",)  # attributes that hold compiled objects
 
     def __init__(
         self,
@@ -61,58 +86,74 @@ class Network:
     ) -> None:
         self.obs_dim = integer("obs_dim", obs_dim, 1, 2**24)
         self.hidden_sizes = integers("hidden_sizes", hidden_sizes)
-        self.activation = _activation(activation)
+        choice("activation", activation, ACTIVATIONS)
+        self.activation = activation
         self.dtype = float_dtype(dtype)
         self._sizes = (self.obs_dim, *self.hidden_sizes, n_outputs)
 
-    def _make_native(self) -> Any:
-        """A compiled network of these sizes, with zeros as parameters."""
+    @property
+    def native(self) -> NativeNetwork:
+        """The compiled object. It checks dtype and shape, and converts nothing."""
+        raise NotImplementedError
+
+    def make_native(self) -> None:
+        """Make the compiled object anew, all parameters zero, and forget what goes with it."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         """What ``copy`` and ``pickle`` keep: compiled objects are made anew from it."""
-        state = {name: vars(self)[name] for name in vars(self) if name not in _COMPILED}
+        state = {name: value for name, value in vars(self).items() if name not in self._compiled}
         return {**state, "parameters": self.parameters}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         parameters = state.pop("parameters")
         vars(self).update(state)
-        self._impl = self._make_native()
+        self.make_native()
         self.parameters = parameters
 
-    @property
-    def _suffix(self) -> str:
-        return "F32" if self.dtype == np.float32 else "F64"
+    def by_dtype(self, single: A, double: B) -> A | B:
+        """Return which of the two, for float32 and for float64, fits this network's dtype S."""
+        return single if self.dtype == np.float32 else double
 
     @property
     def n_parameters(self) -> int:
         """D, length of the flat parameter vector."""
-        return int(self._impl.n_parameters)
+        return self.native.n_parameters
 
     @property
     def parameters(self) -> Float:
-        """(D,) copy of the parameters, dtype S; assign to replace them.
+        """(D,) copy of the parameters, dtype S; assign finite numbers to replace them.
 
         Order: W_0 (out x in, row-major), b_0, W_1, b_1, ..., and for a Gaussian policy log_std last:
         the order of PyTorch's ``nn.Sequential(Linear, act, ..., Linear)``.
         """
-        parameters: Float = self._impl.get_parameters()
-        return parameters
+        return self.native.get_parameters()
 
     @parameters.setter
     def parameters(self, flat: ArrayLike) -> None:
         array = shaped("parameters", flat, self.dtype, (self.n_parameters,))
         if not np.isfinite(array).all():
             raise ValueError("parameters: expected finite numbers, got NaN or infinity.")
-        self._impl.set_parameters(array)
+        self.native.set_parameters(array)
 
     @property
     def parameter_layout(self) -> dict[str, tuple[slice, tuple[int, ...]]]:
         """Name -> (slice of the flat vector, shape): "0.weight", "0.bias", "1.weight", ..."""
-        return _layout(self._sizes)
+        return network_layout(self._sizes)
 
-    def _initial(self, hidden_gain: float, output_gain: float, seed: int) -> Float64:
+    def initial_parameters(self, hidden_gain: float, output_gain: float, seed: int) -> Float64:
+        """Return orthogonal weights and zero biases, all parameters of the network alone, float64.
+
+        Parameters
+        ----------
+        hidden_gain
+            Every hidden weight matrix has orthonormal rows or columns times this, at least 0.
+        output_gain
+            The same of the last one.
+        seed
+            Of the random streams, from 0 to 2^64 - 1.
+        """
         return _core.initialize_orthogonal(
             self._sizes[0],
             list(self.hidden_sizes),
@@ -122,7 +163,8 @@ class Network:
             seed_number(seed),
         )
 
-    def _observations(self, observations: ArrayLike) -> NDArray[Any]:
+    def checked_observations(self, observations: ArrayLike) -> NDArray[Any]:
+        """Return observations (N, O), N at least 1, C-contiguous in dtype S, or raise."""
         x = numeric_array("observations", observations, self.dtype)
         if x.ndim != 2 or x.shape[1] != self.obs_dim:
             raise ValueError(f"observations: expected shape (N, {self.obs_dim}), got {x.shape}.")
@@ -131,9 +173,29 @@ class Network:
         return x
 
 
-def adam_state(
-    state: dict[str, Any], dtype: np.dtype[Any], n: int
-) -> tuple[NDArray[Any], NDArray[Any], int]:
+class NativeOptimizer(Protocol):
+    """A compiled object that holds Adam's moments and step count."""
+
+    def get_adam(self) -> tuple[NDArray[Any], NDArray[Any], int]: ...
+    def set_adam(
+        self, first_moment: NDArray[Any], second_moment: NDArray[Any], steps: int
+    ) -> None: ...
+
+
+def adam_state(optimizer: NativeOptimizer) -> dict[str, NDArray[Any]]:
+    """Return Adam's moments (D,) dtype S and step count (1,) int64."""
+    first, second, steps = optimizer.get_adam()
+    return {
+        "first_moment": first,
+        "second_moment": second,
+        "steps": np.array([steps], np.int64),
+    }
+
+
+def load_adam_state(
+    optimizer: NativeOptimizer, state: Mapping[str, ArrayLike], dtype: np.dtype[Any], n: int
+) -> None:
+    """Restore what :func:`adam_state` returned, bit for bit."""
     first, second, steps = (
         shaped(name, entry("optimizer", state, name), kind, shape)
         for name, kind, shape in (
@@ -142,4 +204,4 @@ def adam_state(
             ("steps", np.dtype(np.int64), (1,)),
         )
     )
-    return first, second, int(steps[0])
+    optimizer.set_adam(first, second, int(steps[0]))

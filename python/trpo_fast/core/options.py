@@ -1,10 +1,32 @@
-"""Names of the choices that an update has."""
+"""The settings of policy updates: option objects, and the same settings as keyword arguments.
+
+Fields, defaults, ranges and documentation of the option objects are those of the compiled core;
+``TrustRegionOptions.fields()`` lists them.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
-DEFAULT_ACTIVATION_BUDGET = 512 << 20  # bytes
+from .._core import AscentOptions, TrustRegionOptions
+
+__all__ = [
+    "CONSTRAINTS",
+    "DEFAULT_ACTIVATION_BUDGET",
+    "FISHER_FORMS",
+    "PRECONDITIONERS",
+    "STEP_RULES",
+    "AscentOptions",
+    "AscentSettings",
+    "Constraint",
+    "Fisher",
+    "Preconditioner",
+    "StepRule",
+    "TrustRegionOptions",
+    "TrustRegionSettings",
+    "ascent_options",
+    "trust_region_options",
+]
 
 Constraint = Literal["mean", "max"]
 Fisher = Literal["gauss_newton", "empirical", "identity"]
@@ -15,3 +37,53 @@ CONSTRAINTS: tuple[Constraint, ...] = get_args(Constraint)
 FISHER_FORMS: tuple[Fisher, ...] = get_args(Fisher)
 STEP_RULES: tuple[StepRule, ...] = get_args(StepRule)
 PRECONDITIONERS: tuple[Preconditioner, ...] = get_args(Preconditioner)
+
+DEFAULT_ACTIVATION_BUDGET = TrustRegionOptions().activation_budget  # bytes
+
+
+class TrustRegionSettings(TypedDict, total=False):
+    """The fields of :class:`TrustRegionOptions`, as keyword arguments."""
+
+    max_kl: float
+    constraint: Constraint
+    fisher: Fisher
+    fisher_fraction: float
+    cg_damping: float
+    cg_iterations: int
+    cg_tolerance: float
+    cg_preconditioner: Preconditioner
+    step: StepRule
+    step_size: float | None
+    backtrack_ratio: float
+    max_backtracks: int
+    standardize_advantages: bool
+    seed: int
+    activation_budget: int
+
+
+class AscentSettings(TypedDict, total=False):
+    """The fields of :class:`AscentOptions`, as keyword arguments."""
+
+    learning_rate: float
+    epochs: int
+    minibatch_size: int | None
+    kl_coefficient: float
+    standardize_advantages: bool
+    seed: int
+    activation_budget: int
+
+
+def trust_region_options(
+    options: TrustRegionOptions | None, settings: TrustRegionSettings
+) -> TrustRegionOptions:
+    """Return a copy of the options, or the defaults for None, with the settings in place."""
+    if options is not None and not isinstance(options, TrustRegionOptions):
+        raise TypeError(f"options: expected TrustRegionOptions, got {type(options).__name__}.")
+    return (options or TrustRegionOptions()).replace(**settings)
+
+
+def ascent_options(options: AscentOptions | None, settings: AscentSettings) -> AscentOptions:
+    """Return a copy of the options, or the defaults for None, with the settings in place."""
+    if options is not None and not isinstance(options, AscentOptions):
+        raise TypeError(f"options: expected AscentOptions, got {type(options).__name__}.")
+    return (options or AscentOptions()).replace(**settings)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import _core
 from .checks import Float64, seed_number, shaped
 
 
@@ -22,30 +23,74 @@ class UpdateSummary:
     status: Literal[
         "accepted", "line_search_failed", "zero_gradient", "non_positive_curvature", "non_finite"
     ]
-    message: str  # one sentence with the numbers
-    kl: float  # mean KL(old || new) over the batch, nats; 0 when refused
-    kl_predicted: float  # 1/2 s^T F s
-    kl_max: float  # largest KL over the samples
-    max_kl: float  # delta; infinite where nothing bounds the step
-    surrogate_gain: float  # L(theta) - L(theta_k), in standardised advantages; 0 when refused
-    surrogate_gain_predicted: float  # g^T s
+    """How it ended."""
+
+    message: str
+    """One sentence with the numbers."""
+
+    kl: float
+    """Mean KL(old || new) over the samples, nats; 0 when refused."""
+
+    kl_predicted: float
+    """1/2 s^T F s, nats."""
+
+    kl_max: float
+    """Largest KL over the samples, nats; 0 when refused."""
+
+    max_kl: float
+    """delta, nats; infinite where nothing bounds the step."""
+
+    surrogate_gain: float
+    """L(theta) - L(theta_k), in standardised advantages or their own unit; 0 when refused."""
+
+    surrogate_gain_predicted: float
+    """g^T s, in the same unit."""
+
     gradient_norm: float
+    """||g||."""
+
     step_norm: float
-    step_scale: float  # alpha^j
-    step_size: float  # alpha^j beta, along x; of an ascent its learning rate
+    """||s||."""
+
+    step_scale: float
+    """backtrack_ratio^j."""
+
+    step_size: float
+    """backtrack_ratio^j beta, along x; of an ascent its learning rate."""
+
     cg_iterations: int
+    """Products of conjugate gradient."""
+
     cg_status: str
+    """How conjugate gradient ended, see :class:`ConjugateGradientResult`."""
+
     cg_relative_residual: float
-    backtracks: int  # j
-    entropy: float  # mean over the batch, nats, after the update
+    """||g - (F + cg_damping I) x|| / ||g||."""
+
+    backtracks: int
+    """j."""
+
+    entropy: float
+    """Mean over the samples after the update, nats."""
+
     entropy_before: float
+    """Mean over the samples before it, nats."""
+
     seconds_gradient: float
+    """Wall-clock time of the pass over the batch and the gradient."""
+
     seconds_cg: float
+    """Wall-clock time of conjugate gradient."""
+
     seconds_line_search: float
+    """Wall-clock time of the candidates."""
+
     seconds_total: float
+    """Wall-clock time of all."""
 
     @property
     def accepted(self) -> bool:
+        """Whether the parameters were changed."""
         return self.status == "accepted"
 
 
@@ -60,36 +105,77 @@ class FisherOperator:
     The first is exact at the parameters where it was made and integrates over the actions
     analytically; the second has the same expectation but depends on the sampled actions (Schulman
     et al. 2015, section 7 and appendix C). Activations are computed once, and for few outputs their
-    Jacobian too; each call is one tangent and one adjoint pass (Pearlmutter 1994). Calls take and
-    return (D,) float64.
+    Jacobian too; each call is one tangent and one adjoint pass (Pearlmutter 1994). What it was made
+    from is copied: whatever becomes of the policy and the rows later, F stays.
+
+    Made by :meth:`Policy.fisher_operator`.
+
+    Parameters
+    ----------
+    batch
+        The compiled batch.
+    n_parameters
+        D.
+    damping
+        At least 0.
     """
 
-    def __init__(self, batch: Any, n_parameters: int, damping: float) -> None:
+    def __init__(
+        self, batch: _core.PolicyBatchF32 | _core.PolicyBatchF64, n_parameters: int, damping: float
+    ) -> None:
         self._batch = batch
         self.damping = damping
         self.shape = (n_parameters, n_parameters)
 
     def __call__(self, vector: ArrayLike) -> Float64:
+        """Return (F + damping I) v, (D,) float64.
+
+        Parameters
+        ----------
+        vector
+            v, (D,).
+        """
         v = shaped("vector", vector, np.float64, self.shape[:1])
-        product: Float64 = self._batch.fisher_vector_product(v)
+        product = self._batch.fisher_vector_product(v)
         if self.damping:
             product += self.damping * v
         return product
 
+    def largest_curvature(self, vector: ArrayLike) -> float:
+        """Return max_n v^T J_n^T M_n J_n v, twice the quadratic model of the largest KL along v.
+
+        Parameters
+        ----------
+        vector
+            v, (D,).
+        """
+        return self._batch.largest_curvature(shaped("vector", vector, np.float64, self.shape[:1]))
+
     def kronecker_preconditioner(self, *, seed: int = 0) -> Callable[[ArrayLike], Float64]:
-        """r -> M^-1 r with M near F + damping I, for :func:`conjugate_gradient`.
+        """Return r -> M^-1 r with M near F + damping I, for :func:`conjugate_gradient`.
 
         ::
 
             M = blocks of (G_l + sqrt(damping) / pi_l I) (x) (A_l + pi_l sqrt(damping) I)
             A_l = mean_n [h; 1] [h; 1]^T,  G_l = mean_n delta delta^T,  h and delta of layer l
 
-        as Martens & Grosse (2015), with one random cotangent a sample, drawn with ``seed``. Of a
-        batch of more than some 1,024 samples (or four times the widest layer) every so many-th
-        block of 96 takes part. Costs about a product to make and next to nothing to apply. Takes
-        and returns (D,) float64.
+        as Martens & Grosse (2015), with one random cotangent a sample. Of a batch of more than some
+        1,024 samples (or four times the widest layer) every so many-th block of 96 takes part. Costs
+        about a product to make and next to nothing to apply.
+
+        Parameters
+        ----------
+        seed
+            Of the cotangents, from 0 to 2^64 - 1.
+
+        Returns
+        -------
+        Callable
+            Takes and returns (D,) float64.
         """
         native = self._batch.kronecker_preconditioner(self.damping, seed_number(seed))
-        return lambda residual: cast(
-            Float64, native.apply(shaped("residual", residual, np.float64, self.shape[:1]))
-        )
+
+        def precondition(residual: ArrayLike) -> Float64:
+            return native.apply(shaped("residual", residual, np.float64, self.shape[:1]))
+
+        return precondition

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
 from .checks import Float, Float64, choice, finite, integer, seed_number, shaped
-from .network import Network, adam_state
+from .network import Network, adam_state, load_adam_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,16 @@ class ValueFunction(Network):
         seed: int = 0,
     ) -> None:
         super().__init__(obs_dim, 1, hidden_sizes, activation, dtype)
-        self._impl = self._make_native()
-        self.parameters = self._initial(hidden_gain, output_gain, seed)
+        self.make_native()
+        self.parameters = self.initial_parameters(hidden_gain, output_gain, seed)
 
-    def _make_native(self) -> Any:
-        return getattr(_core, f"ValueFunction{self._suffix}")(
-            self.obs_dim, list(self.hidden_sizes), self.activation
-        )
+    def make_native(self) -> None:
+        kind = self.by_dtype(_core.ValueFunctionF32, _core.ValueFunctionF64)
+        self._native = kind(self.obs_dim, list(self.hidden_sizes), self.activation)
+
+    @property
+    def native(self) -> _core.ValueFunctionF32 | _core.ValueFunctionF64:
+        return self._native
 
     def __getstate__(self) -> dict[str, Any]:
         """As for every network, and Adam's moments."""
@@ -67,19 +70,19 @@ class ValueFunction(Network):
 
     def predict(self, observations: ArrayLike) -> Float:
         """V(s_n), (N,) dtype S."""
-        values: Float = self._impl.predict(self._observations(observations))
+        values: Float = self._native.predict(self.checked_observations(observations))
         return values
 
     def loss(self, observations: ArrayLike, targets: ArrayLike) -> float:
         """mean_n (V(s_n) - targets_n)^2."""
-        x = self._observations(observations)
-        return float(self._impl.loss(x, shaped("targets", targets, self.dtype, (x.shape[0],))))
+        x = self.checked_observations(observations)
+        return float(self._native.loss(x, shaped("targets", targets, self.dtype, (x.shape[0],))))
 
     def loss_gradient(self, observations: ArrayLike, targets: ArrayLike) -> Float64:
         """Gradient of :meth:`loss`, (D,) float64."""
-        x = self._observations(observations)
+        x = self.checked_observations(observations)
         y = shaped("targets", targets, self.dtype, (x.shape[0],))
-        gradient: Float64 = self._impl.loss_gradient(x, y)
+        gradient: Float64 = self._native.loss_gradient(x, y)
         return gradient
 
     def fit(
@@ -101,9 +104,9 @@ class ValueFunction(Network):
         and step count carry over to the next fit. ``"lbfgs"`` makes ``iterations`` full-batch steps.
         """
         choice("method", method, ("adam", "lbfgs"))
-        x = self._observations(observations)
+        x = self.checked_observations(observations)
         size = None if minibatch_size is None else integer("minibatch_size", minibatch_size, 1)
-        summary = self._impl.fit(
+        summary = self._native.fit(
             x,
             shaped("targets", targets, self.dtype, (x.shape[0],)),
             method,
@@ -162,13 +165,8 @@ class ValueFunction(Network):
 
     def optimizer_state(self) -> dict[str, NDArray[Any]]:
         """Adam's moments (D,) dtype S and step count (1,) int64."""
-        first, second, steps = self._impl.get_adam()
-        return {
-            "first_moment": first,
-            "second_moment": second,
-            "steps": np.array([steps], np.int64),
-        }
+        return adam_state(self._native)
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`optimizer_state` returned, bit for bit."""
-        self._impl.set_adam(*adam_state(state, self.dtype, self.n_parameters))
+        load_adam_state(self._native, state, self.dtype, self.n_parameters)

@@ -15,30 +15,23 @@ the state), the second is invariant under a shift of Q.
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .algorithms import conjugate_gradient
-from .checks import Float64, choice, finite, integer
+from .. import _core
+from .checks import Float64, choice, numeric_array
 from .distribution import Distribution
-from .options import PRECONDITIONERS, Preconditioner
+from .options import TrustRegionOptions, TrustRegionSettings, trust_region_options
 from .policy import Policy
 from .update import UpdateSummary
 
-Estimator = Literal["exact_sum", "self_normalized"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-__all__ = [
-    "Estimator",
-    "VineObjective",
-    "action_space_name",
-    "all_actions",
-    "n_actions",
-    "vine_update",
-]
+Estimator = Literal["exact_sum", "self_normalized"]
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 MOST_ACTIONS = 64  # of which branches may try all
 
@@ -81,250 +74,148 @@ def all_actions(distribution: Distribution, space: Any = None) -> NDArray[np.int
     return np.indices(sizes).reshape(len(sizes), -1).T.astype(np.int32)
 
 
-class VineObjective:
-    """mean over states of L_s(theta), equations 15 and 16, in reward units.
+def vine_update(
+    policy: Policy,
+    observations: ArrayLike,
+    actions: ArrayLike,
+    q_values: ArrayLike,
+    options: TrustRegionOptions | None = None,
+    *,
+    estimator: Estimator,
+    normalized: bool = False,
+    **settings: Unpack[TrustRegionSettings],
+) -> UpdateSummary:
+    """Make one trust-region step on the vine's objective, in place.
+
+    It is the step of :meth:`Policy.update` on another L, with the same settings and promises: Fisher
+    matrix and KL are over the N states of the rollout set, an accepted step is inside the trust
+    region and improves L, and after any other the parameters are, bit for bit, those before.
+
+    ::
+
+        g = mean_n sum_k w_nk A_nk grad log pi(a_nk|s_n),   A_nk = Q_nk - sum_k w_nk Q_nk
+
+    where w is the old policy's probability of each of all actions, or 1/K of sampled ones.
 
     Parameters
     ----------
     policy
-        At the old parameters; later calls look at its parameters of that moment.
+        At the old parameters.
     observations
-        (N, O), normalised, as ``policy.normalize`` returns them.
+        (N, O), the states of the rollout set, N at least 1.
     actions
-        (N, B, K): all actions in every state, or samples of the policy.
+        (N, K, A), unclipped: all actions in every state, or at least 2 samples of the policy.
     q_values
-        (N, B).
+        (N, K), finite, in reward units.
+    options
+        All settings in one object; None: the defaults of :meth:`Policy.update`.
     estimator
         ``"exact_sum"`` over all actions, or ``"self_normalized"`` over samples.
+    normalized
+        Whether observations are what :meth:`Policy.normalize` returned; raw otherwise.
+    **settings
+        Those that differ from ``options``, by name: see :meth:`Policy.update`. Of two the meaning
+        is the vine's. ``fisher="empirical"`` is the covariance of the scores under the old policy as
+        the branches estimate it, mean_n sum_k w_nk s_nk s_nk^T; over all actions that is exact.
+        ``standardize_advantages`` divides A by its standard deviation under the old policy, the
+        unit of the gains then; they are in reward units otherwise.
+
+    Returns
+    -------
+    UpdateSummary
+        What the step did.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A shape, number or name is not one of those; nothing was changed.
     """
-
-    def __init__(
-        self,
-        policy: Policy,
-        observations: ArrayLike,
-        actions: ArrayLike,
-        q_values: ArrayLike,
-        estimator: Estimator,
-    ) -> None:
-        if estimator not in ("exact_sum", "self_normalized"):
-            raise ValueError(
-                f"estimator: expected 'exact_sum' or 'self_normalized', got {estimator!r}"
-            )
-        self.policy = policy
-        self.estimator: Estimator = estimator
-        self.observations = np.asarray(observations)
-        actions, Q = np.asarray(actions), np.asarray(q_values, np.float64)
-        if Q.ndim != 2 or 0 in Q.shape:
-            raise ValueError(
-                f"q_values: expected shape (N, B) with at least one state and one branch, got "
-                f"{Q.shape}; an empty rollout set has nothing to learn from"
-            )
-        N, B = Q.shape
-        K = policy.distribution.action_dim
-        if actions.shape != (N, B, K):
-            raise ValueError(f"actions: expected shape {(N, B, K)}, got {actions.shape}")
-        if self.observations.shape != (N, policy.obs_dim):
-            raise ValueError(
-                f"observations: expected shape {(N, policy.obs_dim)}, got {self.observations.shape}"
-            )
-        if estimator == "exact_sum":
-            every = len(all_actions(policy.distribution))
-            if every != B:
-                raise ValueError(f"actions: expected all {every} in every state, got {B}")
-        elif B < 2:
-            raise ValueError(
-                "actions: expected at least 2 samples in every state, got 1: its weight is always "
-                "1, and nothing is learned"
-            )
-        self._shape = (N, B)
-        self._rows = np.repeat(self.observations, B, axis=0)
-        self._actions = actions.reshape(N * B, K)
-        self._old = self._log_prob()
-
-        # Q = baseline + advantages: the mean of the advantages under the old policy is 0
-        weights = np.exp(self._old) if estimator == "exact_sum" else np.full((N, B), 1.0 / B)
-        self.old_weights = weights / weights.sum(axis=1, keepdims=True)
-        self.baseline = (self.old_weights * Q).sum(axis=1)  # (N,)
-        self.advantages = Q - self.baseline[:, np.newaxis]
-
-    def _log_prob(self) -> Float64:
-        return self.policy.log_prob(self._rows, self._actions, normalized=True).reshape(self._shape)
-
-    def value(self) -> float:
-        """L at the policy's parameters of this moment."""
-        return float(self.baseline.mean()) + self.gain()
-
-    def gain(self) -> float:
-        """L(theta) - L(theta_old), computed from the differences."""
-        A = self.advantages
-        with np.errstate(all="ignore"):  # far from the old parameters: inf or NaN is an answer
-            log_ratio = self._log_prob() - self._old
-            if self.estimator == "exact_sum":
-                # sum_a (pi - pi_old) A
-                return float((self.old_weights * np.expm1(log_ratio) * A).sum(axis=1).mean())
-            ratio = np.exp(log_ratio - log_ratio.max(axis=1, keepdims=True))
-            return float(((ratio * A).sum(axis=1) / ratio.sum(axis=1)).mean())
-
-    def gradient(self) -> Float64:
-        """Gradient of L at the old parameters, (D,): a weighted sum of scores.
-
-        ::
-
-            all actions    1/N sum_n sum_a pi_old(a|s_n) A_na  grad log pi(a|s_n)
-            sampled        1/N sum_n sum_k 1/K           A_nk  grad log pi(a_nk|s_n)
-        """
-        B = self._shape[1]
-        weights = self.old_weights * self.advantages * B  # the core takes the mean over N B rows
-        return self.policy.surrogate_gradient(
-            self._rows, self._actions, weights.ravel(), normalized=True
-        )
-
-    def deviation(self) -> float:
-        """Standard deviation of the advantages under the old policy; 0 where they are all alike."""
-        Q = self.advantages + self.baseline[:, np.newaxis]
-        spread = float(np.abs(self.advantages).max())
-        if not spread > 64.0 * np.finfo(np.float64).eps * float(np.abs(Q).max()):
-            return 0.0 if math.isfinite(spread) else math.nan
-        return math.sqrt(float((self.old_weights * self.advantages**2).sum(axis=1).mean()))
+    x, a, q = _checked(policy, observations, actions, q_values, estimator, normalized)
+    chosen = trust_region_options(options, settings)
+    updater = policy.native_updater()
+    return UpdateSummary(**updater.vine_update(policy.native, x, a, q, estimator, chosen))
 
 
-def vine_update(
+def vine_value(
     policy: Policy,
     observations: ArrayLike,
     actions: ArrayLike,
     q_values: ArrayLike,
     *,
     estimator: Estimator,
-    max_kl: float = 0.01,
-    cg_iterations: int = 10,
-    cg_tolerance: float = 1e-10,
-    cg_damping: float = 0.1,
-    backtrack_ratio: float = 0.8,
-    max_backtracks: int = 10,
-    cg_preconditioner: Preconditioner = "none",
-    seed: int = 0,
-) -> UpdateSummary:
-    """One TRPO step, in place, on the vine objective; see :class:`VineObjective` for the arguments.
+    normalized: bool = False,
+    old_parameters: ArrayLike | None = None,
+) -> float:
+    """Return the vine's L(theta), in reward units.
 
-    The step is that of :meth:`trpo_fast.core.Policy.update`, with the same promises: Fisher matrix
-    and mean KL are over the N states of the rollout set; an accepted step has KL <= max_kl and a
-    better objective; after any other the parameters are, bit for bit, those before. Gains are in
-    standard deviations of the advantages.
+    Parameters
+    ----------
+    policy
+        At theta.
+    observations, actions, q_values, estimator, normalized
+        As of :func:`vine_update`.
+    old_parameters
+        (D,), of the policy that branched; None: those of now.
     """
-    positive = 5e-324
-    max_kl = finite("max_kl", max_kl, positive, math.inf, "a positive number")
-    backtrack_ratio = finite(
-        "backtrack_ratio", backtrack_ratio, positive, 1.0 - 1e-16, "a number in (0, 1)"
-    )
-    max_backtracks = integer("max_backtracks", max_backtracks, 0)
-    choice("cg_preconditioner", cg_preconditioner, PRECONDITIONERS)
-    objective = VineObjective(policy, observations, actions, q_values, estimator)
-    scale = objective.deviation()
-    clock = _Clock()
-    old = policy.parameters
-    x = objective.observations
-    entropy = float(policy.entropy(x, normalized=True).mean())
-    report: dict[str, Any] = dict.fromkeys((field.name for field in fields(UpdateSummary)), 0.0)
-    report |= {"max_kl": max_kl, "entropy": entropy, "entropy_before": entropy}
-    report |= {"cg_iterations": 0, "cg_status": "", "backtracks": 0}
+    x, a, q = _checked(policy, observations, actions, q_values, estimator, normalized)
+    old = policy.native if old_parameters is None else policy.native_at(old_parameters)
+    return _core.vine_value(policy.native, old, x, a, q, estimator)[0]
 
-    def finish(status: str, message: str) -> UpdateSummary:
-        report.update(status=status, message=message, seconds_total=clock.total())
-        return UpdateSummary(**report)
 
-    if not (math.isfinite(scale) and math.isfinite(entropy)):
-        return finish(
-            "non_finite",
-            "Q or the policy's outputs hold a NaN or an infinity, so no update was made; look at "
-            "rewards, values and observations",
+def vine_gradient(
+    policy: Policy,
+    observations: ArrayLike,
+    actions: ArrayLike,
+    q_values: ArrayLike,
+    *,
+    estimator: Estimator,
+    normalized: bool = False,
+) -> Float64:
+    """Return the gradient of the vine's L at the policy's parameters, (D,) float64.
+
+    Parameters
+    ----------
+    policy
+        At the old parameters.
+    observations, actions, q_values, estimator, normalized
+        As of :func:`vine_update`.
+    """
+    x, a, q = _checked(policy, observations, actions, q_values, estimator, normalized)
+    return _core.vine_value(policy.native, policy.native, x, a, q, estimator)[1]
+
+
+def _checked(
+    policy: Policy,
+    observations: ArrayLike,
+    actions: ArrayLike,
+    q_values: ArrayLike,
+    estimator: Estimator,
+    normalized: bool,
+) -> tuple[NDArray[Any], NDArray[Any], Float64]:
+    """Observations (N, O), actions (N K, A) and Q (N, K), as the compiled core needs them."""
+    choice("estimator", estimator, ESTIMATORS)
+    Q = numeric_array("q_values", q_values, np.float64)
+    if Q.ndim != 2 or 0 in Q.shape:
+        raise ValueError(
+            f"q_values: expected shape (N, K) with at least one state and one branch, got "
+            f"{Q.shape}; an empty rollout set has nothing to learn from."
         )
-    if scale == 0.0:
-        return finish(
-            "zero_gradient",
-            "in every state all branches are equally good, so there is nothing to improve and no "
-            "update was made",
+    N, K = Q.shape
+    x = policy.checked_inputs(observations, normalized)
+    if x.shape[0] != N:
+        raise ValueError(
+            f"observations: expected shape {(N, policy.obs_dim)}, as q_values {Q.shape} has it, "
+            f"got {x.shape}."
         )
-
-    # g = grad L(theta_k) / scale
-    g = objective.gradient() / scale
-    report["gradient_norm"] = float(np.linalg.norm(g))
-    report["seconds_gradient"] = clock.lap()
-    if not math.isfinite(report["gradient_norm"]):
-        return finish("non_finite", "the gradient is not finite, so no update was made")
-
-    # x = (F + lambda I)^{-1} g
-    F = policy.fisher_operator(
-        x, normalized=True, damping=cg_damping, expected_products=cg_iterations
-    )
-    kronecker = cg_preconditioner == "kronecker"
-    cg = conjugate_gradient(
-        F,
-        g,
-        max_iterations=cg_iterations,
-        tolerance=cg_tolerance,
-        preconditioner=F.kronecker_preconditioner(seed=seed) if kronecker else None,
-    )
-    report["cg_iterations"], report["cg_status"] = cg.iterations, cg.status
-    report["cg_relative_residual"] = cg.relative_residual
-    report["seconds_cg"] = clock.lap()
-    if cg.status == "zero_rhs":
-        return finish("zero_gradient", "the gradient is zero, so no update was made")
-    g_x, x_x = float(g @ cg.x), float(cg.x @ cg.x)  # g^T x = x^T (F + lambda I) x
-    if not (g_x > 0.0 and math.isfinite(g_x)):
-        bent = cg.status == "non_positive_curvature"
-        return finish(
-            "non_positive_curvature" if bent else "non_finite",
-            f"conjugate gradient found no direction of ascent ({cg.message}), so no update was "
-            "made; a larger cg_damping helps when the Fisher matrix is nearly singular",
+    shape = (N, K, policy.distribution.action_dim)
+    branches = np.asarray(actions)
+    if branches.shape != shape:
+        raise ValueError(f"actions: expected shape {shape}, got {branches.shape}.")
+    if estimator == "exact_sum" and (every := len(all_actions(policy.distribution))) != K:
+        raise ValueError(f"actions: expected all {every} in every state, got {K}.")
+    if estimator == "self_normalized" and K < 2:
+        raise ValueError(
+            "actions: expected at least 2 samples in every state, got 1: its weight is always "
+            "1, and nothing is learned."
         )
-
-    # theta = theta_k + alpha^j beta x
-    beta = math.sqrt(2.0 * max_kl / g_x)
-    kl = gain = 0.0
-    accepted = False
-    try:
-        for j in range(max_backtracks + 1):
-            step = backtrack_ratio**j * beta
-            report["backtracks"], report["step_scale"] = j, backtrack_ratio**j
-            report["step_norm"] = step * math.sqrt(x_x)
-            report["kl_predicted"] = 0.5 * step * step * (g_x - cg_damping * x_x)
-            report["surrogate_gain_predicted"] = step * g_x
-            candidate = (old.astype(np.float64) + step * cg.x).astype(old.dtype)
-            if not np.isfinite(candidate).all():
-                continue
-            policy.parameters = candidate
-            divergence = policy.kl(x, old, normalized=True)
-            kl, gain = float(divergence.mean()), objective.gain() / scale
-            if kl <= max_kl and gain > 0.0 and math.isfinite(gain):  # false for NaN
-                accepted = True
-                break
-    finally:
-        if not accepted:
-            policy.parameters = old
-    report["seconds_line_search"] = clock.lap()
-    if not accepted:
-        return finish(
-            "line_search_failed",
-            f"none of {max_backtracks + 1} candidate steps was accepted; the last had KL {kl:.4g} "
-            f"of {max_kl:.4g} and gain {gain:.4g}; the parameters are those before",
-        )
-    report |= {"kl": kl, "kl_max": float(divergence.max()), "surrogate_gain": gain}
-    report["entropy"] = float(policy.entropy(x, normalized=True).mean())
-    return finish(
-        "accepted",
-        f"accepted after {report['backtracks']} backtracks: KL {kl:.4g} of {max_kl:.4g}, "
-        f"surrogate gain {gain:.4g}",
-    )
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self._start = self._lap = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        before, self._lap = self._lap, time.perf_counter()
-        return self._lap - before
-
-    def total(self) -> float:
-        return time.perf_counter() - self._start
+    return x, policy.checked_actions(branches.reshape(N * K, shape[2]), N * K), Q
