@@ -1,0 +1,246 @@
+"""Environments of many packages, each through everything that a user does with it.
+
+    python tests/harness/field_runs.py                          all of them, an hour or so
+    python tests/harness/field_runs.py --packages minigrid,ale  some
+    python tests/harness/field_runs.py --venvs FOLDER           keep the environments for the next time
+
+For each package a fresh virtual environment is made, the package and trpo_fast are installed in it, and
+each id goes through the steps of ``field_steps.py`` in a process of its own: random actions, training
+in process and in two workers, the same with a save in the middle, loaded and gone on with, evaluated
+with a cap, predicted by hand, recorded, the command line. A table is printed at the end: ``ok``,
+``anew`` (episodes start anew, and a sentence says so), ``-`` (nothing to try), or FAILED, with reasons
+below. Where a package is to blame, its reason stands in the table of this file. A package that cannot be
+installed is left out by name. The status is 1 if any step failed without such a reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+STEPS = (
+    "bare", "train", "workers", "saved", "resumed", "evaluated", "predicted", "recorded",
+    "command_line",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Id:
+    """An environment of a package."""
+
+    name: str  # as trpo_fast takes it
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)  # step: why it fails, by no fault of ours
+    minutes: float = 6.0
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is installed, and the environments in it."""
+
+    name: str
+    requirements: tuple[str, ...]
+    ids: tuple[Id, ...]
+
+
+def ids(*names: str) -> tuple[Id, ...]:
+    """Environments without anything particular."""
+    return tuple(Id(name) for name in names)
+
+
+PACKAGES = (
+    Package(
+        "gymnasium",
+        ("gymnasium[classic-control,box2d,toy-text,mujoco]",),
+        ids(
+            "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", "LunarLander-v3",
+            "BipedalWalker-v3", "FrozenLake-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1",
+            "HalfCheetah-v5", "InvertedPendulum-v5",
+        ),
+    ),
+    Package(
+        "ale",
+        ("ale-py",),
+        (Id("ale_py:ALE/Boxing-v5", {"obs_type": "ram"}), Id("ale_py:ALE/Pong-v5", {"obs_type": "ram"})),
+    ),
+    Package("minigrid", ("minigrid",), ids("field_envs:FlatMiniGrid-v0", "field_envs:ImageMiniGrid-v0")),
+    Package(
+        "highway-env",
+        ("highway-env",),
+        ids("highway_env:highway-fast-v0", "highway_env:parking-v0", "highway_env:racetrack-v0"),
+    ),
+    Package(
+        "flappy-bird-gymnasium",
+        ("flappy-bird-gymnasium",),
+        (Id("flappy_bird_gymnasium:FlappyBird-v0", {"use_lidar": False}),
+         Id("flappy_bird_gymnasium:FlappyBird-v0", {"use_lidar": True})),
+    ),
+    Package(
+        "gym-anytrading",
+        ("gym-anytrading",),
+        ids("gym_anytrading:stocks-v0", "gym_anytrading:forex-v0"),
+    ),
+    Package("panda-gym", ("panda-gym",), ids("panda_gym:PandaReach-v3", "panda_gym:PandaPush-v3")),
+    Package(
+        "gymnasium-robotics",
+        ("gymnasium-robotics", "mujoco<3.4"),
+        ids("gymnasium_robotics:FetchReach-v4", "gymnasium_robotics:PointMaze_UMaze-v3"),
+    ),
+    Package(
+        "shimmy",
+        ("shimmy[dm-control]",),
+        ids("shimmy:dm_control/cartpole-swingup-v0", "shimmy:dm_control/walker-walk-v0"),
+    ),
+    Package("gym-pusht", ("gym-pusht", "pymunk<7"), ids("gym_pusht:gym_pusht/PushT-v0")),
+    Package(
+        "mo-gymnasium",
+        ("mo-gymnasium",),
+        ids("field_envs:WeightedTreasure-v0", "field_envs:WeightedMountainCar-v0"),
+    ),
+    Package("pettingzoo", ("pettingzoo[mpe]", "supersuit"), ids("field_envs:spread()")),
+    Package("metaworld", ("metaworld",), ids("field_envs:Reach-v0")),
+    Package("pyflyt", ("PyFlyt",), ids("PyFlyt.gym_envs:PyFlyt/QuadX-Hover-v4")),
+    Package(
+        "tetris-gymnasium",
+        ("tetris-gymnasium",),
+        ids("tetris_gymnasium.envs:tetris_gymnasium/Tetris"),
+    ),
+    Package("bluesky-gym", ("bluesky-gym",), ids("bluesky_gym:DescentEnv-v0")),
+)  # fmt: skip
+
+
+def run(command: list[str | Path], log: Path, minutes: float = 20.0) -> bool:
+    """Run a command, its words into the log; whether it went well."""
+    with log.open("ab") as stream:
+        try:
+            answer = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+                env={**os.environ, "PYTHONPATH": str(HERE)},  # for field_envs, and nothing else
+                timeout=60.0 * minutes, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return False
+    return answer.returncode == 0
+
+
+def install(package: Package, folder: Path, wheel: Path) -> Path | None:
+    """The interpreter of an environment that has the package and trpo_fast; None if that failed."""
+    place, log = folder / package.name, folder / f"{package.name}.log"
+    python = place / "bin" / "python"
+    if not python.exists():
+        venv.create(place, with_pip=True)
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
+    if not run([*pip, *package.requirements, f"{wheel}[video]"], log):
+        return None
+    # the same version from another commit
+    again = [*pip, "--force-reinstall", "--no-deps", wheel]
+    return python if run(again, log) else None
+
+
+def try_id(python: Path, entry: Id, log: Path) -> dict[str, tuple[str, str]]:
+    """Status and detail of each step."""
+    command = [python, HERE / "field_steps.py", entry.name, "--kwargs", json.dumps(entry.kwargs)]
+    found: dict[str, tuple[str, str]] = {}
+    with tempfile.TemporaryDirectory(prefix="trpo_fast_field_") as folder:
+        out = Path(folder) / "out"
+        in_time = run([*command], out, entry.minutes) or b'"command_line"' in out.read_bytes()
+        text = out.read_text(errors="replace")
+        with log.open("a") as stream:
+            stream.write(f"== {entry.name} {entry.kwargs}\n{text}")
+    for line in text.splitlines():
+        if line.startswith('{"step"'):
+            said = json.loads(line)
+            found[said["step"]] = (said["status"], said["detail"])
+    missing = [step for step in STEPS if step not in found]
+    if missing:
+        why = (
+            "the process ended" if in_time else f"nothing in {entry.minutes:g} minutes, or a crash"
+        )
+        found[missing[0]] = ("failed", f"{why}: {text.strip().splitlines()[-1:]}")
+    return found
+
+
+def show(rows: list[tuple[str, Id, dict[str, tuple[str, str]]]]) -> int:
+    """Print the table and the reasons; how many steps failed without one of the package's own."""
+    marks = {"ok": "ok", "anew": "anew", "theirs": "theirs", "none": "-"}
+    head = ["package", "id", "bare steps/s", "of bare", *STEPS[1:]]
+    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    failures, words = 0, []
+    for package, entry, found in rows:
+        cells = []
+        for step in STEPS[1:]:
+            status, detail = found.get(step, ("none", ""))
+            cells.append(marks.get(status, "FAILED"))
+            if status == "failed" and step in entry.reasons:
+                cells[-1] = "theirs"
+                words.append(f"{entry.name}, {step}, theirs: {entry.reasons[step]} ({detail})")
+            elif status == "failed":
+                failures += 1
+                words.append(f"{entry.name}, {step}, FAILED: {detail}")
+            elif status in ("anew", "theirs"):
+                words.append(f"{entry.name}, {step}, {status}: {detail}")
+        bare = found.get("bare", ("", ""))[1].partition(" ")[0]
+        ratio = found.get("train", ("", ""))[1].partition(", ")[2].partition(" ")[0]
+        name = entry.name + (f" {json.dumps(entry.kwargs)}" if entry.kwargs else "")
+        print("| " + " | ".join([package, name, bare, ratio, *cells]) + " |")
+    print("\n" + "\n".join(words))
+    return failures
+
+
+def main() -> int:
+    """Install, run and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--packages", default=",".join(p.name for p in PACKAGES))
+    parser.add_argument("--venvs", type=Path, help="where the environments are made and kept")
+    parser.add_argument("--json", type=Path, help="write everything that was found")
+    flags = parser.parse_args()
+    chosen = flags.packages.split(",")
+    if unknown := set(chosen) - {package.name for package in PACKAGES}:
+        parser.error(
+            f"--packages: expected of {', '.join(p.name for p in PACKAGES)}, got {unknown}"
+        )
+    started = time.monotonic()
+    rows, left_out = [], []
+    with tempfile.TemporaryDirectory(prefix="trpo_fast_venvs_") as temporary:
+        folder = flags.venvs or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+        subprocess.run([*build, temporary, str(ROOT)], check=True)
+        (wheel,) = Path(temporary).glob("*.whl")
+        for package in PACKAGES:
+            if package.name not in chosen:
+                continue
+            python = install(package, folder, wheel)
+            if python is None:
+                left_out.append(package.name)
+                print(f"{package.name}: left out, it could not be installed", flush=True)
+                continue
+            for entry in package.ids:
+                found = try_id(python, entry, folder / f"{package.name}.log")
+                rows.append((package.name, entry, found))
+                good = all(status != "failed" for status, _ in found.values())
+                print(f"{package.name}, {entry.name}: {'good' if good else 'failed'}", flush=True)
+    failures = show(rows)
+    if flags.json:
+        flags.json.write_text(json.dumps([(p, e.name, e.kwargs, f) for p, e, f in rows], indent=1))
+    minutes = (time.monotonic() - started) / 60.0
+    print(
+        f"field: {len(rows)} environments of {len({p for p, *_ in rows})} packages, "
+        f"{failures} steps failed, left out: {', '.join(left_out) or 'none'}, {minutes:.0f} minutes"
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
