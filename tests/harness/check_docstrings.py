@@ -37,7 +37,7 @@ CODES = ("GL07", "GL08", "PR01", "PR02", "PR03", "PR07", "RT03", "SS01")
 EXCUSED = (
     "algorithms",
     "checkpoint.py",
-    "config.py",
+    "config",
     "core",
     "presets.py",
     "rollout",
