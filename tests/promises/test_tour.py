@@ -25,6 +25,14 @@ def test_every_file_that_a_guide_names_exists(guide: str) -> None:
         assert any(list(folder.glob(name.rstrip("/"))) for folder in where), name
 
 
+def test_every_stop_of_the_tour_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    stops = re.findall(r"^\| (\d+) \| `([^`]+)` \| `(\w+)` \|", text, flags=re.MULTILINE)
+    assert [int(number) for number, *_ in stops] == list(range(1, 16))
+    for _, file, function in stops:
+        assert defines((ROOT / file).read_text(encoding="utf-8"), function), (file, function)
+
+
 def test_the_sanitizers_know_what_they_run_and_leave_out() -> None:
     for place in sanitize.TESTS:
         assert (ROOT / place).exists(), place
