@@ -99,7 +99,7 @@ def gradient_estimates(
     agent.policy.set_normalizer(statistics.mean, statistics.variance)
     if agent.value_fitting is not None:
         agent.value_function.parameters = trained.value_function.parameters
-        agent.value_fitting.scale = trained.value_scale
+        agent.value_fitting.units = trained.value_fitting.units
     trained.close()
 
     # let the environments come to all times of an episode before the first batch counts

@@ -215,7 +215,7 @@ def test_padding_leaks_into_no_advantage(sampling: Any) -> None:
 
     def value(rows: Any) -> Any:
         predicted = agent.value_function.predict(agent.policy.normalize(np.atleast_2d(rows)))
-        return agent.value_scale * predicted.astype(np.float64)
+        return agent.value_fitting.units.to_rewards(predicted)
 
     finals = {
         (t, e): row

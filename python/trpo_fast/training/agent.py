@@ -383,11 +383,6 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
             raise AttributeError(f"{type(self).__name__} has no value function")
         return self.value_fitting.network
 
-    @property
-    def value_scale(self) -> float:
-        """Reward units per unit of the value function's output; 1 without a value function."""
-        return 1.0 if self.value_fitting is None else self.value_fitting.scale
-
     def _update_statistics(self, rollout: Rollout) -> None:
         """Merge the batch into the running statistics, frozen from here to the next update."""
         if self.config.normalize_observations:

@@ -14,12 +14,14 @@ from .. import core
 from ..config import ValueConfig
 from .batch import Batch
 from .seeds import Purpose, derived_seed
+from .value_units import ValueUnits
 
 
 class ValueFitting:
     """A value function, and the fit to the returns of each batch.
 
-    The network predicts returns in units of their running standard deviation (``scale``).
+    The network predicts returns in a unit that follows them, see
+    :class:`~trpo_fast.training.value_units.ValueUnits`.
 
     Parameters
     ----------
@@ -31,9 +33,8 @@ class ValueFitting:
 
     def __init__(self, config: ValueConfig, obs_dim: int) -> None:
         self.config = config
-        self.return_statistics = core.RunningStatistics(1)
-        self.scale = 1.0
-        """Reward units per unit of the network's output."""
+        self.units = ValueUnits()
+        """Translates between outputs of the network and rewards."""
         self.last_fit: core.FitSummary | None = None
         """Summary of the latest fit that has ended."""
         self._under_way: Future[core.FitSummary] | _Deferred | None = None
@@ -55,7 +56,7 @@ class ValueFitting:
 
     def predict(self, observations: NDArray[Any]) -> NDArray[np.float64]:
         """V (N,) of normalised observations (N, O), in the units of the rewards."""
-        return self.network.predict(observations).astype(np.float64) * self.scale
+        return self.units.to_rewards(self.network.predict(observations))
 
     def start(self, batch: Batch, *, iteration: int, progress: float, background: Executor) -> None:
         """Regress V on the returns of a batch.
@@ -73,16 +74,14 @@ class ValueFitting:
         """
         config = self.config
         if config.scale_returns:
-            self.return_statistics.update(batch.returns[:, np.newaxis])
-            deviation = float(np.sqrt(self.return_statistics.variance[0]))
-            self.scale = deviation if deviation > 0.0 else 1.0
+            self.units.absorb(batch.returns, self._network)
         rate = config.value_learning_rate
         if config.value_learning_rate_schedule == "linear":
             rate *= max(0.0, 1.0 - progress)
         fit = partial(
             self._network.fit,
             batch.observations,
-            batch.returns / self.scale,
+            self.units.to_targets(batch.returns),
             method=config.value_optimizer,
             epochs=config.value_epochs,
             minibatch_size=config.value_minibatch_size,
@@ -106,7 +105,7 @@ class ValueFitting:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Parameters, moments of Adam, and statistics of the returns."""
         groups = {
-            "return_statistics": self.return_statistics.state_dict(),
+            "return_statistics": self.units.statistics.state_dict(),
             "value_optimizer": self.network.optimizer_state(),
         }
         named = {
@@ -115,11 +114,14 @@ class ValueFitting:
         return {"value_function": self.network.parameters, **named}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Take over what :meth:`tensors` returned, and scale and last fit as JSON holds them."""
+        """Take over what :meth:`tensors` returned, and unit and last fit as JSON holds them."""
         self.network.parameters = tensors["value_function"]
         self.network.load_optimizer_state(entries(tensors, "value_optimizer"))
-        self.return_statistics.load_state_dict(entries(tensors, "return_statistics"))
-        self.scale = float(metadata["value_scale"])
+        self.units.restore(
+            entries(tensors, "return_statistics"),
+            mean=float(metadata.get("value_mean", 0.0)),  # early files were not centred
+            scale=float(metadata["value_scale"]),
+        )
         self.last_fit = _stored_fit(metadata.get("value_fit"))  # early files have none
 
 

@@ -31,14 +31,10 @@ class ValueUnits:
     The first batch is an exception: before it there is no unit to keep, and V is whatever the initial
     weights make of it.
 
-    Parameters
-    ----------
-    enabled
-        False keeps mu = 0 and sigma = 1 for ever.
+    Where nothing is ever absorbed, mu = 0 and sigma = 1.
     """
 
-    def __init__(self, *, enabled: bool) -> None:
-        self.enabled = enabled
+    def __init__(self) -> None:
         self.statistics = core.RunningStatistics(1)
         self.mean = 0.0  # mu, reward units
         self.scale = 1.0  # sigma, reward units per unit of the network's output
@@ -61,8 +57,6 @@ class ValueUnits:
         value_function
             Its last layer is changed where the unit changes.
         """
-        if not self.enabled:
-            return
         is_first = self.statistics.count == 0
         self.statistics.update(returns[:, np.newaxis])
         mean = float(self.statistics.mean[0])
@@ -74,10 +68,6 @@ class ValueUnits:
             # sigma' o' + mu' = sigma o + mu
             value_function.rescale_outputs(self.scale / scale, (self.mean - mean) / scale)
         self.mean, self.scale = mean, scale
-
-    def state_tensors(self) -> dict[str, Float64]:
-        """The statistics, exact."""
-        return self.statistics.state_dict()
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], *, mean: float, scale: float) -> None:
         """Go on from stored statistics and the unit that the stored network works in."""
