@@ -77,6 +77,7 @@ _SB3 = PresetInfo(
     name="sb3",
     source="sb3-contrib: sb3_contrib/trpo/trpo.py, MlpPolicy of stable-baselines3",
     settings={
+        "action_scaling": False,
         "n_envs": 1,  # a bare environment
         "batch_size": 2048,  # n_steps, per environment
         "gamma": 0.99,
@@ -144,6 +145,7 @@ _TIANSHOU = PresetInfo(
     name="tianshou",
     source="tianshou: examples/mujoco/mujoco_trpo.py",
     settings={
+        "action_scaling": True,
         "n_envs": 16,  # num_train_envs
         "batch_size": 1024,  # collection_step_num_env_steps
         "gamma": 0.99,
@@ -174,8 +176,6 @@ _TIANSHOU = PresetInfo(
         "scale_returns": True,  # return_scaling
     },
     differences=(
-        "actions are mapped from [-1, 1] to the range of the action space; ours are in the "
-        "units of the action space, clipped",
         "a failed line search keeps its last, too long step; ours restores the old parameters",
         "conjugate gradient stops at an absolute residual of 1e-5; ours at a relative one",
     ),
@@ -186,6 +186,7 @@ _SPINNINGUP = PresetInfo(
     name="spinningup",
     source="spinningup: spinup/algos/tf1/trpo/trpo.py and core.py",
     settings={
+        "action_scaling": False,
         "n_envs": 1,  # one process
         "batch_size": 4000,  # steps_per_epoch
         "gamma": 0.99,
@@ -227,6 +228,7 @@ _BASELINES = PresetInfo(
     name="baselines",
     source="baselines: baselines/trpo_mpi/defaults.py, mujoco",
     settings={
+        "action_scaling": False,
         "n_envs": 1,  # one MPI worker
         "batch_size": 1024,  # timesteps_per_batch
         "gamma": 0.99,
@@ -270,6 +272,7 @@ _PAPER = PresetInfo(
     name="paper",
     source="arXiv:1502.05477, appendix E, single path",
     settings={
+        "action_scaling": False,
         "n_envs": 8,  # not stated; it only shares out the batch
         "batch_size": 50_000,  # simulation steps per iteration, Swimmer
         "gamma": 0.99,

@@ -30,11 +30,8 @@ def evaluate(command: Evaluate) -> int:
     if command.max_steps is not None:
         at_least("--max-steps", command.max_steps, 1)
     file, agent = _loaded(command.run, command.checkpoint)
-    from ..training.evaluation import evaluate_policy
-
     with closing(agent):
-        result = evaluate_policy(
-            agent,
+        result = agent.evaluate(
             episodes=command.episodes,
             deterministic=not command.stochastic,
             seed=command.seed,

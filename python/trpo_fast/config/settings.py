@@ -69,7 +69,11 @@ class AgentConfig:
     lacks: ClassVar[str] = "it has no use for it"  # why a setting of TRPO is none of this method
 
     # fields that files of earlier versions lack, with what was done before there were these fields
-    _before: ClassVar[Mapping[str, object]] = {"cg_preconditioner": "none", "sampling": "steps"}
+    _before: ClassVar[Mapping[str, object]] = {
+        "cg_preconditioner": "none",
+        "sampling": "steps",
+        "action_scaling": False,
+    }
 
     seed: int = integer(
         0, 0, LARGEST_SEED, remedy="any fixed number makes a run repeatable", changes="never"
@@ -138,10 +142,13 @@ class AgentConfig:
     initial_log_std: float = number(
         -0.5, "[-20, 20]", remedy="it is a logarithm: 0 is a std of 1", changes="never"
     )
-    """Initial logarithm of the standard deviation of continuous actions, in action units."""
+    """Initial logarithm of the standard deviation of continuous actions, before they are scaled."""
 
     state_dependent_std: bool = flag(False, changes="never")
     """Let the policy network output log-stds too, instead of one free vector."""
+
+    action_scaling: bool = flag(True, changes="never")
+    """Map [-1, 1] to the finite bounds of continuous actions; without it they are only clipped."""
 
     # ---- normalisation
 

@@ -116,16 +116,31 @@ class ActingAgent:
         deterministic: bool = True,
         seed: int | None = None,
         env: Any = None,
+        max_steps: int | None = None,
     ) -> EvaluationResult:
         """Run whole episodes in environments of their own; training is not touched.
 
-        See :func:`~trpo_fast.evaluation.evaluate_policy`. ``env`` defaults to another copy of the
-        training environment (an id or a factory can be made again; an ``Env`` that Gymnasium did not
-        make cannot, so pass one).
+        Parameters
+        ----------
+        episodes, deterministic, seed, max_steps
+            As in `trpo_fast.evaluation.evaluate_policy`: by default the mode of the policy acts, and
+            an episode is cut after 10,000 steps, or after those of the environment's own time limit
+            or of the longest training episode if that is longer.
+        env
+            Another environment than a copy of the training environment. An id or a factory can be
+            made again; an ``Env`` that Gymnasium did not make cannot, so pass one then. It must not
+            be the training environment itself.
+
+        Returns
+        -------
+        EvaluationResult
+            Returns and lengths of the episodes, and which of them were cut.
         """
         from .evaluation import evaluate_policy
 
-        return evaluate_policy(self, env, episodes, deterministic=deterministic, seed=seed)
+        return evaluate_policy(
+            self, env, episodes, deterministic=deterministic, seed=seed, max_steps=max_steps
+        )
 
     @property
     def evaluation_workers(self) -> Any:

@@ -19,6 +19,7 @@ from .acting import Acting, ActingAgent
 from .advantages import generalized_advantages, no_values
 from .batch import Batch
 from .callbacks import Callback, CallbackList
+from .notices import first_notices
 from .record import EpisodeWindow, RecordWriters, iteration_record
 from .saved_state import StoredAgent
 from .seeds import Purpose, derived_seed
@@ -120,7 +121,7 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         """The numbers of the latest iteration by name."""
         self.elapsed_seconds = 0.0
         """Seconds of all iterations."""
-        self.notice = ""
+        self.notice = first_notices(self.sampler)
         """What the next record is to say besides its numbers."""
         self.learning = Exclusive("a call of learn")
         self._goal = 0  # timesteps at which the present call of learn ends
@@ -155,6 +156,7 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
             n_envs=config.n_envs,
             dtype=config.dtype,
             state_dependent_std=config.state_dependent_std,
+            action_scaling=config.action_scaling,
             env_kwargs=self.env_kwargs or None,
             n_workers=config.n_workers,
             worker_timeout=config.worker_timeout,

@@ -1,0 +1,45 @@
+"""What a user should know before the first iteration."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from ..envs.wrappers import normaliser_notice, size_warning
+
+if TYPE_CHECKING:
+    from ..rollout import InProcessSampler, Sampler
+
+
+def first_notices(sampler: Sampler) -> str:
+    """Return what the first record is to say: scaled actions, wrappers that normalise.
+
+    Observations that are too large for these networks are worth a warning at once.
+
+    Parameters
+    ----------
+    sampler
+        The sampler of a new agent.
+
+    Returns
+    -------
+    str
+        Sentences, divided by semicolons; empty where there is nothing to say.
+    """
+    warning = size_warning(sampler.observation_encoder.dim, sampler.observation_encoder.space)
+    if warning:
+        warnings.warn(warning, stacklevel=4)
+    notices = (sampler.action_adapter.notice, _wrapper_notice(sampler))
+    return "; ".join(notice for notice in notices if notice)
+
+
+def _wrapper_notice(sampler: Any) -> str:
+    vector_env = getattr(sampler, "vector_env", None)
+    if vector_env is not None:
+        return normaliser_notice(vector_env)
+    found: list[str] = sampler.map_groups(_notice_of_the_first, name="looking at wrappers")
+    return found[0]
+
+
+def _notice_of_the_first(sampler: InProcessSampler) -> str:
+    return normaliser_notice(sampler.environments[0])
