@@ -103,6 +103,7 @@ INVALID: list[tuple[str, Any]] = [
     ("policy_output_gain", -1.0),
     ("value_output_gain", math.inf),
     ("initial_log_std", 1000),
+    ("action_scaling", "yes"),
     ("state_dependent_std", 1),
     ("max_kl", -0.01),
     ("max_kl", 0.0),
