@@ -179,17 +179,17 @@ def make_sampler(
         )
     except BaseException:
         for environment in opened.environments:
-            # an environment that the caller made is the caller's to close
+            # An environment that the caller made is the caller's to close.
             if environment is not env:
                 environment.close()
         raise
 
 
 def _fewest_workers(n_envs: int, at_most: int) -> int:
-    """As few workers as have, each of them, no more environments than among `at_most` workers.
+    """The least number of workers of which none has more environments than among ``at_most``.
 
-    A rollout takes as long as the worker with most of them: 8 environments end no sooner among 6 workers
-    than among 4.
+    A rollout takes as long as the worker with the most environments: 8 of them end no sooner among
+    6 workers than among 4.
     """
     most = -(-n_envs // at_most)
     return -(-n_envs // most)

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# the arrays (T, E, ...) of a rollout
+# Names of the arrays (T, E, ...) of a rollout.
 ROW_ARRAYS = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
 
 

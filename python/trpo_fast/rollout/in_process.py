@@ -274,7 +274,7 @@ class InProcessSampler(SteppingSampler):
                         events.ends.append((t, e))
                         returned = resets[e]()
                         observation, _ = returned
-                    # s_{t+1}
+                    # Store s_{t+1}.
                     if plain and len(observation) == dim:
                         rows[i + n_envs] = observation
                     else:
