@@ -59,6 +59,11 @@ class VineOptions:
     def from_dict(cls, values: Mapping[str, Any]) -> VineOptions:
         """The options with these names, and defaults for the rest.
 
+        Parameters
+        ----------
+        values
+            Options by name.
+
         Raises
         ------
         ConfigError

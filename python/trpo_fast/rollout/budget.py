@@ -81,7 +81,13 @@ class Budget:
         return cls(sampling, tuple(each + (e < rest) for e in range(n_envs)))
 
     def part(self, group: slice) -> Budget:
-        """The budget of some of the environments, ``group`` being a slice of their indices."""
+        """The budget of some of the environments, ``group`` being a slice of their indices.
+
+        Parameters
+        ----------
+        group
+            A slice of the indices of environments.
+        """
         return Budget(self.sampling, self.steps[group])
 
     @property

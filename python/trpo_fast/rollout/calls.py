@@ -16,7 +16,15 @@ Array: TypeAlias = npt.NDArray[Any]
 def on_environments(
     sampler: InProcessSampler, call: tuple[Callable[..., Any], list[Any] | None]
 ) -> list[Any]:
-    """Call a function on each environment, with its argument if there are any."""
+    """Call a function on each environment, with its argument if there are any.
+
+    Parameters
+    ----------
+    sampler
+        Where the environments are stepped.
+    call
+        The function, and an argument for each environment or None.
+    """
     function, arguments = call
     if arguments is None:
         return [function(environment) for environment in sampler.environments]
@@ -25,19 +33,40 @@ def on_environments(
 
 
 def save_states(sampler: InProcessSampler) -> list[dict[str, Array]]:
-    """The states of the environments."""
+    """The states of the environments.
+
+    Parameters
+    ----------
+    sampler
+        Where the environments are stepped.
+    """
     return sampler.keeper.save()
 
 
 def load_states(
     sampler: InProcessSampler, given: Sequence[tuple[int, Mapping[str, Array]]]
 ) -> None:
-    """Put the environments into states; each comes with the seed of a reset before it."""
+    """Put the environments into states; each comes with the seed of a reset before it.
+
+    Parameters
+    ----------
+    sampler
+        Where the environments are stepped.
+    given
+        For each environment the seed of a reset, in [0, 2**31), and the arrays of its state
+        by name.
+    """
     sampler.keeper.load(given)
 
 
 def pack_states(states: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """The arrays of all environments in one dictionary: ``environments.{e}.{name}``."""
+    """The arrays of all environments in one dictionary: ``environments.{e}.{name}``.
+
+    Parameters
+    ----------
+    states
+        For each environment the arrays of its state by name.
+    """
     return {
         f"environments.{e}.{name}": array
         for e, arrays in enumerate(states)
@@ -46,6 +75,14 @@ def pack_states(states: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def unpack_state(state: Mapping[str, Array], e: int) -> dict[str, Array]:
-    """The arrays of environment e of a dictionary of `pack_states`."""
+    """The arrays of environment e of a dictionary of `pack_states`.
+
+    Parameters
+    ----------
+    state
+        What `pack_states` returned.
+    e
+        Environment, from 0.
+    """
     prefix = f"environments.{e}."
     return {k.removeprefix(prefix): a for k, a in state.items() if k.startswith(prefix)}

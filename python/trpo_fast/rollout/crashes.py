@@ -69,7 +69,13 @@ class Episode:
         return slice(self.begin, self.end + 1 + self.goes_on)
 
     def erase(self, buffers: RolloutBuffers) -> None:
-        """Take its steps back: zeros that are not valid."""
+        """Take its steps back: zeros that are not valid.
+
+        Parameters
+        ----------
+        buffers
+            The arrays of the rollout, see `RolloutBuffers`.
+        """
         buffers.observations[self.states, self.e] = 0
         for values in (buffers.actions, buffers.rewards):
             values[self.rows, self.e] = 0
@@ -111,6 +117,13 @@ def all_finite(buffers: RolloutBuffers, events: Events) -> bool:
     """Whether a rollout holds neither NaN nor infinity.
 
     Every entry is looked at, because the sum of finite numbers may overflow.
+
+    Parameters
+    ----------
+    buffers
+        The arrays of the rollout, see `RolloutBuffers`.
+    events
+        What happened in it.
     """
     arrays = (buffers.observations, buffers.actions, buffers.rewards, np.array(events.finals))
     return all(bool(np.isfinite(values).all()) for values in arrays)
@@ -166,6 +179,15 @@ def broken_episodes(
     Two kinds of them are no fault that a fresh environment mends, and are left out: a policy that
     chose such an action for a finite observation, and an environment whose first reset of the
     rollout returned one.
+
+    Parameters
+    ----------
+    buffers
+        The arrays of the rollout, see `RolloutBuffers`.
+    events
+        What happened in it.
+    episodes
+        Those to look at.
     """
     found = []
     for episode in episodes:

@@ -51,11 +51,27 @@ class Sentences:
         self._encoder = encoder
 
     def step(self, t: int, e: int) -> str:
-        """Row t of environment e."""
+        """Row t of environment e.
+
+        Parameters
+        ----------
+        t
+            Row of the rollout, from 0.
+        e
+            Environment of this sampler, from 0.
+        """
         return f"environment {self.first_index + e} ({self.name}), step {self.first_steps[e] + t}"
 
     def reset_before(self, t: int, e: int) -> str:
-        """The reset whose observation the action of row t of environment e is chosen for."""
+        """The reset whose observation the action of row t of environment e is chosen for.
+
+        Parameters
+        ----------
+        t
+            Row of the rollout, from 0.
+        e
+            Environment of this sampler, from 0.
+        """
         return f"reset before {self.step(t, e)}"
 
     def non_finite(self, found: NonFinite, *, after_reset: bool) -> ValueError:

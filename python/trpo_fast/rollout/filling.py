@@ -57,7 +57,23 @@ class RolloutBuffers:
         dtype: npt.DTypeLike,
         action_dtype: npt.DTypeLike,
     ) -> RolloutBuffers:
-        """Fresh arrays for T = ``n_steps``, E = ``n_envs``, O = ``obs_dim``, A = ``action_dim``."""
+        """Fresh arrays for T = ``n_steps``, E = ``n_envs``, O = ``obs_dim``, A = ``action_dim``.
+
+        Parameters
+        ----------
+        n_steps
+            T, at least 1.
+        n_envs
+            E, at least 1.
+        obs_dim
+            O, at least 1.
+        action_dim
+            A, at least 1.
+        dtype
+            Of observations: float32 or float64.
+        action_dtype
+            Of actions: that of the policy, or int32.
+        """
         shape = (n_steps, n_envs)
         return cls(
             observations=np.empty((n_steps + 1, n_envs, obs_dim), dtype),
@@ -69,7 +85,13 @@ class RolloutBuffers:
         )
 
     def rows(self, n_steps: int) -> RolloutBuffers:
-        """The first ``n_steps`` rows, as views."""
+        """The first ``n_steps`` rows, as views.
+
+        Parameters
+        ----------
+        n_steps
+            In [1, T].
+        """
         if n_steps == len(self.rewards):
             return self
         return RolloutBuffers(
@@ -78,7 +100,13 @@ class RolloutBuffers:
         )
 
     def copy_to(self, larger: RolloutBuffers) -> RolloutBuffers:
-        """Copy all rows to the beginning of ``larger`` arrays, and return these."""
+        """Copy all rows to the beginning of ``larger`` arrays, and return these.
+
+        Parameters
+        ----------
+        larger
+            Arrays of at least as many steps and of the same environments.
+        """
         for name in ROW_ARRAYS:
             values = getattr(self, name)
             getattr(larger, name)[: len(values)] = values
@@ -103,12 +131,26 @@ class Events:
     row, the reset after it."""
 
     def begin_of(self, t: int, e: int) -> int:
-        """The first row of the episode of environment e that row t belongs to."""
+        """The first row of the episode of environment e that row t belongs to.
+
+        Parameters
+        ----------
+        t
+            Row of the rollout, from 0.
+        e
+            Environment of this sampler, from 0.
+        """
         boundaries = (k for k, other in (*self.ends, *self.crashes) if other == e and k < t)
         return 1 + max(boundaries, default=-1)
 
     def forget_finals(self, lost: set[tuple[int, int]]) -> None:
-        """Drop the final observations of episodes that are lost, by (t, e) of their last steps."""
+        """Drop the final observations of episodes that are lost, by (t, e) of their last steps.
+
+        Parameters
+        ----------
+        lost
+            (t, e) of the last step of each lost episode.
+        """
         kept = [n for n, index in enumerate(self.final_indices) if index not in lost]
         self.final_indices = [self.final_indices[n] for n in kept]
         self.finals = [self.finals[n] for n in kept]
@@ -140,7 +182,17 @@ class Quota:
         self.least = min(budget.steps)
 
     def close_row(self, t: int, buffers: RolloutBuffers, events: Events) -> None:
-        """Row t is full: whoever has taken its share is padded from the next one on."""
+        """Row t is full: whoever has taken its share is padded from the next one on.
+
+        Parameters
+        ----------
+        t
+            Row of the rollout, from 0.
+        buffers
+            The arrays of the rollout, see `RolloutBuffers`.
+        events
+            What happened in it.
+        """
         going = []
         for e in self.going:
             ended = bool(buffers.terminated[t, e] or buffers.truncated[t, e])
@@ -181,7 +233,13 @@ class Filling:
     quota: Quota
 
     def grow(self, larger: RolloutBuffers) -> None:
-        """Go on in larger arrays, which take over all full rows."""
+        """Go on in larger arrays, which take over all full rows.
+
+        Parameters
+        ----------
+        larger
+            Arrays of more steps and of the same environments.
+        """
         n_steps = len(self.buffers.rewards)
         self.buffers = self.buffers.copy_to(larger)
         stopped = set(range(len(self.quota.rows))) - set(self.quota.going)
@@ -190,10 +248,22 @@ class Filling:
 
 
 def first_rows(budget: Budget) -> int:
-    """Rows to begin a rollout with: enough for a budget of steps."""
+    """Rows to begin a rollout with: enough for a budget of steps.
+
+    Parameters
+    ----------
+    budget
+        What the rollout is to take.
+    """
     return (2 if budget.whole_episodes else 1) * max(budget.steps)
 
 
 def most_rows(budget: Budget) -> int:
-    """Rows after which an episode is taken to be without end."""
+    """Rows after which an episode is taken to be without end.
+
+    Parameters
+    ----------
+    budget
+        What the rollout is to take.
+    """
     return max(budget.steps) + LONGEST_EPISODE

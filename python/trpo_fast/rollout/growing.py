@@ -25,7 +25,15 @@ ROLLOUT_SET, FIRST_ACTIONS, BRANCH_NOISE = (0x76696E65 + i for i in range(3))
 
 
 def stream_seed(seed: int, purpose: int) -> int:
-    """The seed of one random stream of a run."""
+    """The seed of one random stream of a run.
+
+    Parameters
+    ----------
+    seed
+        Seed of the run, in [0, 2**64).
+    purpose
+        One of the purposes above.
+    """
     return int(np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)[0])
 
 
@@ -55,7 +63,13 @@ class Start:
 
 
 class Grower:
-    """Where environments are stepped: saves states of the trunk, and grows branches from them."""
+    """Where environments are stepped: saves states of the trunk, and grows branches from them.
+
+    Parameters
+    ----------
+    sampler
+        Where the environments are stepped.
+    """
 
     def __init__(self, sampler: InProcessSampler) -> None:
         self._sampler = sampler
@@ -68,7 +82,13 @@ class Grower:
 
     @classmethod
     def of(cls, sampler: InProcessSampler) -> Grower:
-        """The one that observes this sampler already, or a new one."""
+        """The one that observes this sampler already, or a new one.
+
+        Parameters
+        ----------
+        sampler
+            Where the environments are stepped.
+        """
         if not isinstance(sampler.observer, cls):
             sampler.observer = cls(sampler)
         return sampler.observer
@@ -77,12 +97,26 @@ class Grower:
 
     @staticmethod
     def check(sampler: InProcessSampler) -> None:
-        """Raise SnapshotError where the environments cannot go back to a state."""
+        """Raise SnapshotError where the environments cannot go back to a state.
+
+        Parameters
+        ----------
+        sampler
+            Where the environments are stepped.
+        """
         Grower.of(sampler)
 
     @staticmethod
     def prepare(sampler: InProcessSampler, chosen: NDArray[np.int64]) -> None:
-        """Save the states after these steps (t, e) of the next rollout, in their order."""
+        """Save the states after these steps (t, e) of the next rollout, in their order.
+
+        Parameters
+        ----------
+        sampler
+            Where the environments are stepped.
+        chosen
+            Steps (t, e) after which states are saved: (N, 2), int64.
+        """
         grower = Grower.of(sampler)
         grower._time_steps, grower._plan, grower._snapshots = itertools.count(), {}, []
         for t, e in chosen.tolist():
@@ -90,7 +124,15 @@ class Grower:
 
     @staticmethod
     def grow(sampler: InProcessSampler, start: Start) -> dict[str, Array]:
-        """Every branch of the saved states, see `Branches`; then the environments are put back."""
+        """Every branch of the saved states, see `Branches`; then the environments are put back.
+
+        Parameters
+        ----------
+        sampler
+            Where the environments are stepped.
+        start
+            First actions and settings of the branches.
+        """
         grower = Grower.of(sampler)
         snapshots, grower._snapshots = grower._snapshots, []
         N, K, _ = start.actions.shape

@@ -24,7 +24,13 @@ class Actor(Protocol):
     """Chooses the actions of one time step, see ``trpo_fast.core.Policy.actor``."""
 
     def step(self, t: int, /) -> None:
-        """Read observations[t], write actions[t], advance the counters."""
+        """Read observations[t], write actions[t], advance the counters.
+
+        Parameters
+        ----------
+        t
+            Row of the rollout, from 0.
+        """
 
 
 class ActingPolicy(Protocol):
@@ -94,15 +100,39 @@ class Sampler(Protocol):
         """Whether a rollout, or a call in worker processes, is under way."""
 
     def bind(self, policy: ActingPolicy, *, seed: int) -> None:
-        """Set the policy that acts and the seed of the run, in [0, 2**64)."""
+        """Set the policy that acts and the seed of the run, in [0, 2**64).
+
+        Parameters
+        ----------
+        policy
+            Of the sampler's dimensions and dtype.
+        seed
+            In [0, 2**64).
+        """
 
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
-        """The budget of a batch; ValueError where the environments cannot keep it."""
+        """The budget of a batch; ValueError where the environments cannot keep it.
+
+        Parameters
+        ----------
+        sampling
+            How a batch is counted.
+        batch_size
+            Steps of all environments together, at least 1.
+        """
 
     def collect(
         self, budget: int | Budget, *, on_step: Callable[[], object] | None = None
     ) -> Rollout:
-        """Take so many steps in every environment, going on where the last rollout stopped."""
+        """Take so many steps in every environment, going on where the last rollout stopped.
+
+        Parameters
+        ----------
+        budget
+            T for every environment, or what `budget` returned.
+        on_step
+            Called after every row.
+        """
 
     def close(self) -> None:
         """Close the environments."""
@@ -111,10 +141,22 @@ class Sampler(Protocol):
         """Counters and running episodes."""
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Restore what `state_dict` returned; the environments start anew."""
+        """Restore what `state_dict` returned; the environments start anew.
+
+        Parameters
+        ----------
+        state
+            What `state_dict` returned.
+        """
 
     def environment_state(self) -> dict[str, Array]:
         """What an exact resume needs besides; SnapshotError where it cannot be saved."""
 
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
-        """Go on exactly where both were taken, or as `load_state_dict` where entries are missing."""
+        """Go on exactly where both were taken, or as `load_state_dict` where entries are missing.
+
+        Parameters
+        ----------
+        state
+            ``{**state_dict(), **environment_state()}``.
+        """

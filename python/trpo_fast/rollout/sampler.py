@@ -190,6 +190,14 @@ class SamplerBase:
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
         """The budget of a batch, see `Budget.share`.
 
+        Parameters
+        ----------
+        sampling
+            How a batch is counted: in steps of each environment, in steps of all together,
+            or in whole episodes.
+        batch_size
+            Steps of all environments together, at least 1.
+
         Raises
         ------
         ValueError

@@ -55,19 +55,41 @@ class RunState:
         self.steps_beside = np.zeros(1, np.int64)
 
     def keep_in(self, arrays: Mapping[str, Array]) -> None:
-        """Move into arrays of the caller, named as the attributes are."""
+        """Move into arrays of the caller, named as the attributes are.
+
+        Parameters
+        ----------
+        arrays
+            By name, of the same shapes and dtypes.
+        """
         for name in (*self.NAMES, "steps_beside"):
             values = getattr(self, name).copy()
             setattr(self, name, arrays[name])
             arrays[name][...] = values
 
     def read(self, arrays: Mapping[str, Array], group: slice) -> None:
-        """Take the values of a group of environments from arrays of that group."""
+        """Take the values of a group of environments from arrays of that group.
+
+        Parameters
+        ----------
+        arrays
+            By name, of the environments of the group.
+        group
+            A slice of the indices of environments.
+        """
         for name in self.NAMES:
             getattr(self, name)[group] = arrays[name]
 
     def write(self, arrays: Mapping[str, Array], group: slice) -> None:
-        """Put the values of a group of environments into arrays of that group."""
+        """Put the values of a group of environments into arrays of that group.
+
+        Parameters
+        ----------
+        arrays
+            By name, of the environments of the group; written to.
+        group
+            A slice of the indices of environments.
+        """
         for name in self.NAMES:
             arrays[name][:] = getattr(self, name)[group]
 

@@ -37,6 +37,13 @@ class SuperSuitSampler(VectorEnvSampler):
       otherwise what the step returned is the true successor.
 
     Parameters are those of `VectorEnvSampler`.
+
+    Parameters
+    ----------
+    vector_env
+        What one of these two functions made.
+    **settings
+        As for `VectorEnvSampler`.
     """
 
     def __init__(self, vector_env: Any, **settings: Any) -> None:

@@ -107,12 +107,27 @@ class VineSampler:
         self._options = options
 
     def bind(self, policy: Any, *, seed: int) -> None:
-        """Set the policy that acts in trunk and branches, and the seed of the run."""
+        """Set the policy that acts in trunk and branches, and the seed of the run.
+
+        Parameters
+        ----------
+        policy
+            Of the trunk's dimensions and dtype.
+        seed
+            In [0, 2**64).
+        """
         self.trunk.bind(policy, seed=seed)
         self._policy, self._seed = policy, seed
 
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
         """The budget of a trunk.
+
+        Parameters
+        ----------
+        sampling
+            ``"steps"``.
+        batch_size
+            Steps of the trunk, all environments together, at least 1.
 
         Raises
         ------
@@ -130,6 +145,13 @@ class VineSampler:
         self, budget: int | Budget, *, on_step: Callable[[], object] | None = None
     ) -> VineRollout:
         """A trunk of so many steps in every environment, and its branches.
+
+        Parameters
+        ----------
+        budget
+            T of the trunk, or what `budget` returned.
+        on_step
+            Called after every row of the trunk.
 
         Raises
         ------
@@ -187,7 +209,13 @@ class VineSampler:
         return self.trunk.worker_pids
 
     def map_groups(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """Call a function where the environments are, see `WorkerSampler.map_groups`."""
+        """Call a function where the environments are, see `WorkerSampler.map_groups`.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As there.
+        """
         return self.trunk.map_groups(*args, **kwargs)
 
     def close(self) -> None:
@@ -199,7 +227,13 @@ class VineSampler:
         return self.trunk.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Parameters
+        ----------
+        state
+            What `state_dict` returned.
+        """
         self.trunk.load_state_dict(state)
 
     def environment_state(self) -> dict[str, Array]:
@@ -207,7 +241,13 @@ class VineSampler:
         return self.trunk.environment_state()
 
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
-        """Go on exactly where both were taken; as `load_state_dict` where entries are missing."""
+        """Go on exactly where both were taken; as `load_state_dict` where entries are missing.
+
+        Parameters
+        ----------
+        state
+            ``{**state_dict(), **environment_state()}``.
+        """
         self.trunk.load_environment_state(state)
 
     def _rollout_set(self, n_steps: int, drawn: int) -> NDArray[np.int64]:

@@ -78,7 +78,13 @@ class BlockShape:
         }
 
     def rollout(self, T: int) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
-        """One rollout of T steps. As many episodes may end as there are rows."""
+        """One rollout of T steps. As many episodes may end as there are rows.
+
+        Parameters
+        ----------
+        T
+            Time steps, at least 1.
+        """
         E, O, A = self.n_envs, self.obs_dim, self.action_dim  # noqa: E741
         return {
             "observations": ((T + 1, E, O), self.dtype),
@@ -123,11 +129,23 @@ class SharedBlock:
         self._place = (0, 0)
 
     def reserve(self, n_steps: int) -> None:
-        """Make room for a rollout of T = ``n_steps``, where the last one was."""
+        """Make room for a rollout of T = ``n_steps``, where the last one was.
+
+        Parameters
+        ----------
+        n_steps
+            T, at least 1.
+        """
         self._move(self._begin, n_steps)
 
     def grow(self, n_steps: int) -> None:
-        """Make room for T = ``n_steps`` behind the arrays, which are left as they are."""
+        """Make room for T = ``n_steps`` behind the arrays, which are left as they are.
+
+        Parameters
+        ----------
+        n_steps
+            T, more than there are.
+        """
         begin, smaller = self._place
         self._move(begin + _mapped_size(self.shape.rollout(smaller)), n_steps)
 

@@ -150,7 +150,13 @@ class WorkerPool:
         return worker
 
     def replace(self, w: int) -> WorkerProcess:
-        """End worker w, which is gone or hangs, and start another one in its place."""
+        """End worker w, which is gone or hangs, and start another one in its place.
+
+        Parameters
+        ----------
+        w
+            Index of the worker, from 0.
+        """
         self.workers[w].process.kill()
         self.workers[w].end(time.monotonic())
         self.workers[w] = self._launch(w)

@@ -114,7 +114,13 @@ class WorkerProcess:
         return self.block.progress() if "block" in self.__dict__ else 0
 
     def send(self, *command: Any) -> None:
-        """Give a command; its answer comes with `receive`."""
+        """Give a command; its answer comes with `receive`.
+
+        Parameters
+        ----------
+        *command
+            Its name, and its arguments, which can be pickled.
+        """
         self.command = command
         self._busy = True
         self._progress, self._moved = -1, time.monotonic()
@@ -166,7 +172,13 @@ class WorkerProcess:
         raise _ERRORS[name](sentence) from WorkerTraceback(trace)
 
     def look(self, where: Callable[[], str]) -> None:
-        """Raise `Lost` if the worker ended, or has not moved for too long."""
+        """Raise `Lost` if the worker ended, or has not moved for too long.
+
+        Parameters
+        ----------
+        where
+            Names the worker and what it is doing.
+        """
         if self.process.poll() is not None and not self.connection.poll():
             raise self._lost(where()) from self._trace()
         now = time.monotonic()
@@ -185,7 +197,13 @@ class WorkerProcess:
             ) from self._trace()
 
     def write_policy(self, policy: Any) -> None:
-        """Put the policy's numbers where the worker reads them."""
+        """Put the policy's numbers where the worker reads them.
+
+        Parameters
+        ----------
+        policy
+            Of the dimensions that the worker was opened with.
+        """
         lasting = self.block.lasting
         lasting["parameters"][:] = policy.parameters
         normalizer = policy.normalizer
@@ -203,7 +221,13 @@ class WorkerProcess:
             self.process.terminate()
 
     def end(self, deadline: float) -> None:
-        """Wait until `deadline` (`time.monotonic`), then kill; nothing is left afterwards."""
+        """Wait until `deadline` (`time.monotonic`), then kill; nothing is left afterwards.
+
+        Parameters
+        ----------
+        deadline
+            In seconds, as of `time.monotonic`.
+        """
         try:
             self.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -243,7 +267,15 @@ class WorkerProcess:
 
 
 def stop_workers(workers: list[WorkerProcess], owner: int) -> None:
-    """End all workers, gently where they are able to, and for certain."""
+    """End all workers, gently where they are able to, and for certain.
+
+    Parameters
+    ----------
+    workers
+        Those to end; empty afterwards.
+    owner
+        Process id of who started them.
+    """
     if os.getpid() != owner:  # a fork: it holds copies of the handles, but the workers are not its
         return
     for worker in workers:

@@ -62,7 +62,17 @@ class _Terminated(BaseException):
 
 
 def main(connection: Connection, memory: int, report: int) -> None:
-    """Serve the parent until it says goodbye."""
+    """Serve the parent until it says goodbye.
+
+    Parameters
+    ----------
+    connection
+        To the parent.
+    memory
+        Descriptor of the file that both map.
+    report
+        Descriptor of the file that tells the parent where this process is.
+    """
     _survive_only_the_parent(connection.fileno())
     # A crash, or SIGUSR1, writes where the process is into a file that the parent reads.
     faulthandler.enable(report, all_threads=False)
