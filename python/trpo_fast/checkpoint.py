@@ -84,6 +84,11 @@ def save_checkpoint(
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
     """Read a checkpoint and return its tensors (fresh, writable arrays) and its metadata.
 
+    Parameters
+    ----------
+    path
+        The file.
+
     Raises
     ------
     CheckpointError

@@ -12,7 +12,13 @@ from .. import _core
 
 
 class Actor:
-    """Samples actions for the rows of preallocated rollout arrays, one native call a step."""
+    """Samples actions for the rows of preallocated rollout arrays, one native call a step.
+
+    Parameters
+    ----------
+    impl
+        The compiled actor, see :meth:`Policy.actor`.
+    """
 
     def __init__(self, impl: Any) -> None:
         #: ``step(t)``: read observations[t] (raw), write actions[t] (unclipped), counters += 1.
@@ -64,7 +70,17 @@ class ActionClip:
 
 
 class RowWriter:
-    """Writes what a vector environment returns into rollout arrays, one native call a step."""
+    """Writes what a vector environment returns into rollout arrays, one native call a step.
+
+    Parameters
+    ----------
+    observations
+        (T + 1, E, O), float32 or float64, C-contiguous like the others; written to.
+    rewards
+        (T, E), float64.
+    terminated, truncated
+        (T, E), bool.
+    """
 
     def __init__(
         self,
@@ -73,7 +89,6 @@ class RowWriter:
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
     ) -> None:
-        """Bind rollout arrays: observations (T + 1, E, O) S, the others (T, E); C-contiguous."""
         suffix = "F32" if observations.dtype == np.float32 else "F64"
         impl = getattr(_core, f"RowWriter{suffix}")(observations, rewards, terminated, truncated)
         #: ``write(t, observations, rewards, terminated, truncated)``: fill row t, and row t + 1 of

@@ -37,6 +37,23 @@ def gae(
     terminated it is ignored. lambda = 1 gives Monte Carlo returns, lambda = 0 one-step TD errors.
 
     Returns (advantages, returns), float64 (T, E).
+
+    Parameters
+    ----------
+    rewards
+        r_t: (T, E).
+    values
+        V(s_t): (T, E).
+    next_values
+        V of the true successor of step t: (T, E).
+    terminated
+        Whether step t ended in a terminal state: (T, E), booleans.
+    truncated
+        Whether the recursion ends at step t for another reason: (T, E), booleans.
+    gamma
+        Discount factor, in [0, 1].
+    gae_lambda
+        lambda, in [0, 1].
     """
     r = numeric_array("rewards", rewards, np.float64)
     if r.ndim != 2:
@@ -81,6 +98,19 @@ def conjugate_gradient(
 
     ``preconditioner(r) = M^-1 r``, with M symmetric, positive definite and near A, makes fewer
     products do (Shewchuk 1994, section 12); see :meth:`FisherOperator.kronecker_preconditioner`.
+
+    Parameters
+    ----------
+    operator
+        v (n,) float64 to A v (n,).
+    b
+        (n,).
+    max_iterations
+        Products at most, 0 or more.
+    tolerance
+        Of the relative residual, 0 or more.
+    preconditioner
+        r (n,) float64 to M^-1 r (n,); None: the identity.
     """
     for name, given in (("operator", operator), ("preconditioner", preconditioner)):
         if not callable(given) and (given is not None or name == "operator"):

@@ -16,6 +16,15 @@ Float64 = NDArray[np.float64]
 
 
 def rectangular(name: str, value: ArrayLike) -> NDArray[Any]:
+    """The value as an array; a sentence if it is ragged.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    """
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -23,7 +32,17 @@ def rectangular(name: str, value: ArrayLike) -> NDArray[Any]:
 
 
 def numeric_array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
-    """C-contiguous array of ``dtype``; a sentence if the value is not numeric."""
+    """C-contiguous array of ``dtype``; a sentence if the value is not numeric.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    dtype
+        What the core works in.
+    """
     array = rectangular(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}.")
@@ -36,7 +55,21 @@ def numeric_array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]
 def borrowed(
     name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...], *, writeable: bool
 ) -> NDArray[Any]:
-    """An array that the core reads or writes in place, so that nothing may be converted."""
+    """An array that the core reads or writes in place, so that nothing may be converted.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    array
+        What was given.
+    dtype
+        What it must have.
+    shape
+        What it must have; None fits any length.
+    writeable
+        Whether the core writes to it.
+    """
     if not isinstance(array, np.ndarray):
         raise TypeError(
             f"{name}: expected a NumPy array to work on in place, got {type(array).__name__}."
@@ -58,7 +91,19 @@ def borrowed(
 
 
 def coordinates(name: str, value: ArrayLike, dtype: DTypeLike, n: int) -> NDArray[Any]:
-    """(n,) non-negative integers, refused rather than wrapped around."""
+    """(n,) non-negative integers, refused rather than wrapped around.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    dtype
+        An unsigned integer dtype.
+    n
+        How many.
+    """
     if type(value) is np.ndarray and value.dtype == dtype and value.shape == (n,):
         return np.ascontiguousarray(value)  # what the core's own callers give, once a step
     array = rectangular(name, value)
@@ -75,6 +120,17 @@ def coordinates(name: str, value: ArrayLike, dtype: DTypeLike, n: int) -> NDArra
 
 
 def entry(owner: str, state: Any, key: str) -> Any:
+    """One entry of a state that was given; a sentence if there is none.
+
+    Parameters
+    ----------
+    owner
+        What the sentence calls the state.
+    state
+        A dictionary, if all is well.
+    key
+        Of the entry.
+    """
     try:
         return state[key]
     except (KeyError, TypeError, IndexError):
@@ -82,6 +138,19 @@ def entry(owner: str, state: Any, key: str) -> Any:
 
 
 def shaped(name: str, value: ArrayLike, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """C-contiguous array of this dtype and shape.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    dtype
+        What the core works in.
+    shape
+        What it must have.
+    """
     array = numeric_array(name, value, dtype)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}.")
@@ -89,6 +158,17 @@ def shaped(name: str, value: ArrayLike, dtype: DTypeLike, shape: tuple[int, ...]
 
 
 def flags(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Booleans as bytes, 0 or 1.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    shape
+        What it must have.
+    """
     array = rectangular(name, value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected an array of booleans, got dtype {array.dtype}.")
@@ -98,6 +178,19 @@ def flags(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uin
 
 
 def finite(name: str, value: float, low: float, high: float, text: str) -> float:
+    """A finite number within limits.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    low, high
+        Limits, both allowed.
+    text
+        The limits in words.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}.")
     number = float(value)
@@ -107,6 +200,17 @@ def finite(name: str, value: float, low: float, high: float, text: str) -> float
 
 
 def integer(name: str, value: int, low: int, high: int = 2**63 - 1) -> int:
+    """An integer within limits.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    low, high
+        Limits, both allowed.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}.")
     if not low <= int(value) <= high:
@@ -116,6 +220,15 @@ def integer(name: str, value: int, low: int, high: int = 2**63 - 1) -> int:
 
 
 def integers(name: str, values: Any) -> tuple[int, ...]:
+    """Integers in [1, 2**20].
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    values
+        What was given.
+    """
     try:
         items = None if isinstance(values, (str, bytes)) else tuple(values)
     except TypeError:  # an array of no dimension says only here that it is no sequence
@@ -126,21 +239,59 @@ def integers(name: str, values: Any) -> tuple[int, ...]:
 
 
 def boolean(name: str, value: bool) -> bool:
+    """True or False; numbers do not count.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    """
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {type(value).__name__}.")
     return bool(value)
 
 
 def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise unless the value is one of the choices.
+
+    Parameters
+    ----------
+    name
+        What the sentence of an error calls the argument.
+    value
+        What was given.
+    choices
+        All that are known.
+    """
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}.")
 
 
 def seed_number(value: int) -> int:
+    """A seed in [0, 2**64).
+
+    Parameters
+    ----------
+    value
+        What was given.
+    """
     return integer("seed", value, 0, 2**64 - 1)
 
 
 def stream_numbers(seed: int, env: int, step: int) -> tuple[int, int, int]:
+    """The three numbers that name a random stream.
+
+    Parameters
+    ----------
+    seed
+        In [0, 2**64).
+    env
+        In [0, 2**32).
+    step
+        In [0, 2**64).
+    """
     return (
         seed_number(seed),
         integer("env", env, 0, 2**32 - 1),
@@ -149,6 +300,13 @@ def stream_numbers(seed: int, env: int, step: int) -> tuple[int, int, int]:
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype float32 or float64.
+
+    Parameters
+    ----------
+    dtype
+        Anything that NumPy takes for a dtype.
+    """
     try:
         resolved = np.dtype(dtype)
     except TypeError:

@@ -45,6 +45,7 @@ class Distribution:
 
     @property
     def is_discrete(self) -> bool:
+        """Whether actions are integers."""
         return self.kind not in ("gaussian", "state_dependent_gaussian")
 
     @property

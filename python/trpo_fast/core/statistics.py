@@ -15,6 +15,11 @@ class RunningStatistics:
     """Mean and variance of vectors seen so far, merged in a fixed order (Chan et al. 1979).
 
     ``update`` with the same rows in the same batches gives the same bits on any machine load.
+
+    Parameters
+    ----------
+    dim
+        Width of the vectors, at least 1.
     """
 
     def __init__(self, dim: int) -> None:
@@ -30,6 +35,7 @@ class RunningStatistics:
 
     @property
     def dim(self) -> int:
+        """Width of the vectors."""
         return self._stats.dim
 
     @property
@@ -50,7 +56,14 @@ class RunningStatistics:
         return self._stats.m2 / self.count
 
     def update(self, batch: ArrayLike) -> None:
-        """Merge ``batch`` (N, dim)."""
+        """Merge ``batch`` (N, dim).
+
+        Parameters
+        ----------
+        batch
+            Rows (N, dim) of finite numbers; float32 stays what it is, all else becomes
+            float64.
+        """
         kind = rectangular("batch", batch).dtype
         array = numeric_array("batch", batch, np.float32 if kind == np.float32 else np.float64)
         if array.ndim != 2 or array.shape[1] != self.dim:
@@ -68,7 +81,13 @@ class RunningStatistics:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned, bit for bit."""
+        """Restore what :meth:`state_dict` returned, bit for bit.
+
+        Parameters
+        ----------
+        state
+            What :meth:`state_dict` returned.
+        """
         self._stats.restore(
             float(shaped("count", entry("statistics", state, "count"), np.float64, (1,))[0]),
             shaped("mean", entry("statistics", state, "mean"), np.float64, (self.dim,)),

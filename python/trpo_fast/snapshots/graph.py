@@ -62,6 +62,11 @@ class Budget:
     def spend(self, n_bytes: int = 0) -> None:
         """Count one value more, and an array of so many bytes.
 
+        Parameters
+        ----------
+        n_bytes
+            Size of the array, 0 for other values.
+
         Raises
         ------
         SnapshotError
@@ -104,6 +109,13 @@ class Recorder:
 
     def record(self, value: Any, label: str) -> Node:
         """The state of a value; `label` is what messages call it.
+
+        Parameters
+        ----------
+        value
+            Anything that the environment refers to.
+        label
+            What messages call it.
 
         Raises
         ------

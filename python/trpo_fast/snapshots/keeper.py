@@ -40,7 +40,13 @@ class StateKeeper:
         self._constructed = [_read(env) for env in environments]
 
     def renewed(self, e: int) -> None:
-        """Environment e was replaced by a new one, which has not been reset yet."""
+        """Environment e was replaced by a new one, which has not been reset yet.
+
+        Parameters
+        ----------
+        e
+            Index of the environment, from 0.
+        """
         self._constructed[e] = _read(self._environments[e])
 
     def save(self) -> list[dict[str, Array]]:

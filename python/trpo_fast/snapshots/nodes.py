@@ -30,21 +30,29 @@ class SnapshotError(ValueError):
 
 @dataclass(slots=True)
 class LeafNode:
+    """A number, a text, or another value that never changes."""
+
     value: Any  # immutable
 
 
 @dataclass(slots=True)
 class ConstantNode:
+    """An object that never changes and is not stored."""
+
     target: Any  # function, class, space, model, window: never changes
 
 
 @dataclass(slots=True)
 class ReferenceNode:
+    """An object that was recorded already."""
+
     number: int
 
 
 @dataclass(slots=True)
 class ArrayNode:
+    """An array that owns its memory, or borrows it from something that is no array."""
+
     number: int
     data: Array
     is_borrowed: bool  # memory of something that is no array, such as a simulator
@@ -54,6 +62,8 @@ class ArrayNode:
 
 @dataclass(slots=True)
 class ViewNode:
+    """An array that shows part of another one's memory."""
+
     number: int
     base: Node  # the array that owns the memory
     dtype: str
@@ -65,6 +75,8 @@ class ViewNode:
 
 @dataclass(slots=True)
 class ContainerNode:
+    """A list, tuple, set, dictionary or deque."""
+
     number: int
     kind: str  # a key of CONTAINERS, or "namedtuple"
     items: list[Node]  # of a mapping: key, value, key, value, ...
@@ -74,6 +86,8 @@ class ContainerNode:
 
 @dataclass(slots=True)
 class GeneratorNode:
+    """A generator of random numbers."""
+
     number: int
     kind: str  # "Generator", "RandomState" or "Random"
     state: Node
@@ -82,6 +96,8 @@ class GeneratorNode:
 
 @dataclass(slots=True)
 class ObjectNode:
+    """An object of a Python class."""
+
     number: int
     class_name: str
     attributes: dict[str, Node]
@@ -91,6 +107,8 @@ class ObjectNode:
 
 @dataclass(slots=True)
 class MuJoCoNode:
+    """A simulation of MuJoCo."""
+
     number: int
     signature: int  # of the model
     integration: Array  # mjSTATE_INTEGRATION
@@ -100,6 +118,8 @@ class MuJoCoNode:
 
 @dataclass(slots=True)
 class ALENode:
+    """A game of the Arcade Learning Environment."""
+
     number: int
     state: bytes
     last_action: int | None  # None: no sticky actions
@@ -208,13 +228,25 @@ _ITEM_SIZE = type.__dict__["__itemsize__"].__get__
 
 
 def bases_of(cls: type) -> tuple[type, ...]:
-    """The method resolution order of a class."""
+    """The method resolution order of a class.
+
+    Parameters
+    ----------
+    cls
+        Any class.
+    """
     bases: tuple[type, ...] = _MRO(cls)
     return bases
 
 
 def module_of(cls: type) -> str:
-    """The module of a class; an empty text where it has none."""
+    """The module of a class; an empty text where it has none.
+
+    Parameters
+    ----------
+    cls
+        Any class.
+    """
     try:
         module = _MODULE(cls)
     except AttributeError:
@@ -223,7 +255,13 @@ def module_of(cls: type) -> str:
 
 
 def class_name(value: Any) -> str:
-    """The class of a value with its module, as files and messages name it."""
+    """The class of a value with its module, as files and messages name it.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     cls = type(value)
     name: str = _QUALIFIED_NAME(cls)
     module = module_of(cls)
@@ -231,18 +269,40 @@ def class_name(value: Any) -> str:
 
 
 def short_name(value: Any) -> str:
-    """The class of a value without its module."""
+    """The class of a value without its module.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     name: str = _QUALIFIED_NAME(type(value))
     return name
 
 
 def type_name(value: Any) -> str:
-    """The class of a value for a sentence: built-in types without their module."""
+    """The class of a value for a sentence: built-in types without their module.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     return class_name(value).removeprefix("builtins.")
 
 
 def attribute_label(value: Any, label: str, name: str) -> str:
-    """What messages call an attribute: `CartPole.simulator.handle`, from the environment on."""
+    """What messages call an attribute: `CartPole.simulator.handle`, from the environment on.
+
+    Parameters
+    ----------
+    value
+        The object that has the attribute.
+    label
+        What messages call the object.
+    name
+        Of the attribute.
+    """
     base = short_name(value) if is_a(value, "gymnasium", "Env") else label
     return f"{base}.{name}"
 
@@ -251,6 +311,15 @@ def is_a(value: Any, module: str, name: str) -> bool:
     """Whether some class of the value is `name` (or any, where it is empty) of package `module`.
 
     The package is not imported for it.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    module
+        Name of a package.
+    name
+        Of a class in it, or empty.
     """
     for cls in bases_of(type(value)):
         home = module_of(cls)
@@ -260,26 +329,52 @@ def is_a(value: Any, module: str, name: str) -> bool:
 
 
 def has_type(value: Any, types_: Any) -> bool:
-    """`isinstance` by the true class of the value, without asking for its `__class__`."""
+    """`isinstance` by the true class of the value, without asking for its `__class__`.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    types_
+        Classes.
+    """
     bases = bases_of(type(value))
     return any(cls in bases for cls in types_)
 
 
 def is_constant(value: Any) -> bool:
-    """Whether the value never changes: a function, a class, a model, a window."""
+    """Whether the value never changes: a function, a class, a model, a window.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     return has_type(value, _CONSTANT_TYPES) or any(
         is_a(value, module, name) for module, name in _CONSTANT_CLASSES
     )
 
 
 def is_named_tuple(value: Any) -> bool:
-    """Whether the value is of a class that `typing.NamedTuple` or `collections.namedtuple` made."""
+    """Whether the value is of a class that `typing.NamedTuple` or `collections.namedtuple` made.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     bases = bases_of(type(value))
     return tuple in bases and any("_make" in _CLASS_DICT(cls) for cls in bases)
 
 
 def is_python_object(value: Any) -> bool:
-    """All its state lies in `__dict__` and `__slots__`: no memory of another language behind it."""
+    """All its state lies in `__dict__` and `__slots__`: no memory of another language behind it.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     cls = type(value)
     if _ITEM_SIZE(cls) or has_type(value, (types.FrameType, types.CoroutineType)):
         return False
@@ -292,7 +387,13 @@ def is_python_object(value: Any) -> bool:
 
 
 def slots_of(cls: type) -> dict[str, Any]:
-    """The slots of a class: name to descriptor."""
+    """The slots of a class: name to descriptor.
+
+    Parameters
+    ----------
+    cls
+        Any class.
+    """
     return {
         name: member
         for base in reversed(bases_of(cls))
@@ -303,7 +404,13 @@ def slots_of(cls: type) -> dict[str, Any]:
 
 
 def dictionary_of(value: Any) -> dict[str, Any] | None:
-    """The `__dict__` of an object, without asking the object; None where it has none."""
+    """The `__dict__` of an object, without asking the object; None where it has none.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     for base in bases_of(type(value)):
         getter = _CLASS_DICT(base).get("__dict__")
         if type(getter) is types.GetSetDescriptorType:
@@ -313,7 +420,13 @@ def dictionary_of(value: Any) -> dict[str, Any] | None:
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """The `__dict__` and the filled `__slots__` of an object, without asking the object."""
+    """The `__dict__` and the filled `__slots__` of an object, without asking the object.
+
+    Parameters
+    ----------
+    value
+        Any object.
+    """
     attributes: dict[str, Any] = {}
     for name, member in slots_of(type(value)).items():
         with contextlib.suppress(AttributeError):  # an empty slot

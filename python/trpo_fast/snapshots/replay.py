@@ -70,7 +70,13 @@ class Snapshotter:
         )
 
     def for_alike(self, env: Environment) -> Snapshotter:
-        """The same for another environment, made alike: what was seen once is not tried again."""
+        """The same for another environment, made alike: what was seen once is not tried again.
+
+        Parameters
+        ----------
+        env
+            An environment.
+        """
         return Snapshotter(env, self.method)
 
     def take(self) -> Snapshot:
@@ -86,7 +92,13 @@ class Snapshotter:
         return Snapshot(duplicate=duplicate, origin=self.env)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Put the environment into the state of a snapshot that `take` returned."""
+        """Put the environment into the state of a snapshot that `take` returned.
+
+        Parameters
+        ----------
+        snapshot
+            The state of an environment.
+        """
         if snapshot.duplicate is None or not snapshot.is_of(self.env):
             restore(self.env, snapshot, simulators=self._simulators)
             return
@@ -102,6 +114,13 @@ class Snapshotter:
         Takes random actions from the state after a seeded reset and a few steps, goes on through
         ends of episodes, goes back and takes them again. Observations, rewards and flags are
         compared. At the end the environment is put back into the state in which it was found.
+
+        Parameters
+        ----------
+        n_steps
+            Random actions to take twice, at least 1.
+        seed
+            Of the reset and of the actions.
         """
         found = self.take()
         try:
@@ -160,6 +179,11 @@ def check_replay(env: Environment, n_steps: int = 100, *, seed: int = 0) -> Snap
 def stored_form(snapshot: Snapshot) -> Snapshot:
     """The snapshot as it comes back from a file.
 
+    Parameters
+    ----------
+    snapshot
+        The state of an environment.
+
     Raises
     ------
     SnapshotError
@@ -170,7 +194,15 @@ def stored_form(snapshot: Snapshot) -> Snapshot:
 
 
 def step_on(env: Any, action: Any) -> StepResult:
-    """One step, and a reset where the episode ended: the observation is the one acted on next."""
+    """One step, and a reset where the episode ended: the observation is the one acted on next.
+
+    Parameters
+    ----------
+    env
+        An environment that has been reset.
+    action
+        What its ``step`` takes.
+    """
     observation, reward, terminated, truncated, _ = env.step(copy.copy(action))
     if terminated or truncated:
         observation = (copy.deepcopy(observation), env.reset()[0])
@@ -178,7 +210,17 @@ def step_on(env: Any, action: Any) -> StepResult:
 
 
 def compare_steps(env: Any, original: list[StepResult], actions: list[Any]) -> None:
-    """Raise SnapshotError unless these actions lead to the same results as they did."""
+    """Raise SnapshotError unless these actions lead to the same results as they did.
+
+    Parameters
+    ----------
+    env
+        An environment in the state from which the results came.
+    original
+        The results, one an action.
+    actions
+        What ``step`` takes, one after the other.
+    """
     for i, (expected, action) in enumerate(zip(original, actions, strict=True)):
         difference = _difference(expected, step_on(env, action))
         if difference is not None:
@@ -190,7 +232,15 @@ def compare_steps(env: Any, original: list[StepResult], actions: list[Any]) -> N
 
 
 def refuse_rewritten_models(before: list[bytes], snapshot: Snapshot) -> None:
-    """Raise SnapshotError where MuJoCo's models are not what they were."""
+    """Raise SnapshotError where MuJoCo's models are not what they were.
+
+    Parameters
+    ----------
+    before
+        What `model_bytes` returned earlier.
+    snapshot
+        The state of an environment.
+    """
     if before != model_bytes(snapshot):
         raise SnapshotError(
             "the environment rewrites its MuJoCo model while it runs, and a model is not part "
@@ -199,7 +249,13 @@ def refuse_rewritten_models(before: list[bytes], snapshot: Snapshot) -> None:
 
 
 def model_bytes(snapshot: Snapshot) -> list[bytes]:
-    """MuJoCo's models behind a snapshot, as they are now."""
+    """MuJoCo's models behind a snapshot, as they are now.
+
+    Parameters
+    ----------
+    snapshot
+        The state of an environment.
+    """
     found: list[bytes] = []
     for model in snapshot.models:
         mujoco = importlib.import_module("mujoco")

@@ -46,6 +46,13 @@ class Restorer:
     `same` says that the snapshot was taken from this very environment: then every object is put
     back into its place, whatever the environment did with it since. Otherwise values are written
     into the objects that stand in the same places.
+
+    Parameters
+    ----------
+    simulators
+        Writers of simulators written in another language.
+    same
+        Whether the snapshot was taken from this very environment.
     """
 
     def __init__(self, simulators: Simulators, same: bool) -> None:
@@ -54,7 +61,17 @@ class Restorer:
         self._objects: dict[int, Any] = {}
 
     def restore(self, node: Node, current: Any, path: str) -> Any:
-        """The value that belongs where `current` is."""
+        """The value that belongs where `current` is.
+
+        Parameters
+        ----------
+        node
+            What was recorded.
+        current
+            What stands in its place now.
+        path
+            What messages call that place.
+        """
         match node:
             case LeafNode():
                 return self._leaf(node, current, path)
@@ -283,7 +300,15 @@ def _fits(place: Array, node: ArrayNode) -> bool:
 
 
 def lies_within(node: ViewNode, base: Array) -> bool:
-    """Whether a view stays inside its array: in Python's integers, which do not overflow."""
+    """Whether a view stays inside its array: in Python's integers, which do not overflow.
+
+    Parameters
+    ----------
+    node
+        What is said of the view.
+    base
+        The array that owns the memory.
+    """
     itemsize = np.dtype(node.dtype).itemsize
     if (
         len(node.shape) != len(node.strides)

@@ -25,12 +25,25 @@ class Simulators:
         self._ale: dict[int, _ALETool] = {}
 
     def mujoco(self, data: Any) -> tuple[_IntegrationState, list[Array]]:
-        """Reader and writer of the integration state, and views of the computed arrays."""
+        """Reader and writer of the integration state, and views of the computed arrays.
+
+        Parameters
+        ----------
+        data
+            An ``mjData``.
+        """
         if id(data) not in self._mujoco:
             self._mujoco[id(data)] = (_IntegrationState(data), _computed_arrays(data))
         return self._mujoco[id(data)]
 
     def ale(self, ale: Any) -> _ALETool:
+        """Reader and writer of a game.
+
+        Parameters
+        ----------
+        ale
+            An ``ALEInterface``.
+        """
         if id(ale) not in self._ale:
             self._ale[id(ale)] = _ALETool(ale)
         return self._ale[id(ale)]

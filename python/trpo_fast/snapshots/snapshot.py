@@ -26,6 +26,17 @@ FORMAT = 2  # version of what to_arrays gives; 1 had no arrays of text, dates an
 class Snapshot:
     """The state of an environment at one moment. `take` makes it; restore it as often as you like.
 
+    Parameters
+    ----------
+    node
+        What was recorded, attribute by attribute.
+    duplicate
+        Attributes of the outermost object, deep-copied, where it was copied as a whole.
+    origin
+        The environment that it was taken from.
+    models
+        MuJoCo's models that were met.
+
     Attributes
     ----------
     models
@@ -46,7 +57,13 @@ class Snapshot:
         self.models = tuple(models)
 
     def is_of(self, env: Environment) -> bool:
-        """Whether it was taken from this very environment."""
+        """Whether it was taken from this very environment.
+
+        Parameters
+        ----------
+        env
+            An environment.
+        """
         return self._origin is not None and self._origin() is env
 
     @property
@@ -87,6 +104,11 @@ class Snapshot:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> Snapshot:
         """Return the snapshot that `to_arrays` gave. Makes no object but numbers, texts and arrays.
+
+        Parameters
+        ----------
+        arrays, metadata
+            What `to_arrays` returned.
 
         Raises
         ------
@@ -171,6 +193,13 @@ def save_environments(
 ) -> dict[str, Array]:
     """The states of several environments as arrays only, for a checkpoint.
 
+    Parameters
+    ----------
+    environments
+        In their order.
+    budget
+        Time for all of them; None: no limit.
+
     Returns
     -------
     dict
@@ -194,6 +223,13 @@ def load_environments(environments: Sequence[Environment], state: Mapping[str, A
 
     Everything is read before the first environment is touched.
 
+    Parameters
+    ----------
+    environments
+        In their order.
+    state
+        What `save_environments` returned.
+
     Raises
     ------
     SnapshotError
@@ -213,6 +249,13 @@ def load_environments(environments: Sequence[Environment], state: Mapping[str, A
 def read_snapshot(state: Mapping[str, Array], prefix: str) -> Snapshot:
     """The snapshot whose entries begin with `prefix` in what `save_environments` returned.
 
+    Parameters
+    ----------
+    state
+        What `save_environments` returned.
+    prefix
+        Number of the environment and a dot.
+
     Raises
     ------
     SnapshotError
@@ -223,13 +266,24 @@ def read_snapshot(state: Mapping[str, Array], prefix: str) -> Snapshot:
 
 
 def json_array(value: Any) -> Array:
-    """A JSON value as bytes (uint8), which `json_value` reads."""
+    """A JSON value as bytes (uint8), which `json_value` reads.
+
+    Parameters
+    ----------
+    value
+        Numbers, texts, lists, dictionaries, None.
+    """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return np.frombuffer(text.encode(), np.uint8).copy()
 
 
 def json_value(array: Array | None) -> Any:
     """The JSON value that `json_array` wrote.
+
+    Parameters
+    ----------
+    array
+        What `json_array` returned.
 
     Raises
     ------
@@ -243,7 +297,13 @@ def json_value(array: Array | None) -> Any:
 
 
 def inner_name(env: Any) -> str:
-    """The class of the environment inside all wrappers, without asking any of them."""
+    """The class of the environment inside all wrappers, without asking any of them.
+
+    Parameters
+    ----------
+    env
+        An environment.
+    """
     for _ in range(100):
         inner = (dictionary_of(env) or {}).get("env")
         if inner is None:

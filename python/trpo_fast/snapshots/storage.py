@@ -48,7 +48,17 @@ class Writer:
         return name
 
     def write(self, node: Node, path: str, label: str = "") -> Any:
-        """The JSON value of a node; `path` names its arrays, `label` is what messages call it."""
+        """The JSON value of a node; `path` names its arrays, `label` is what messages call it.
+
+        Parameters
+        ----------
+        node
+            What was recorded.
+        path
+            What its arrays are called in the file.
+        label
+            What messages call it; the path if empty.
+        """
         label = label or path
         match node:
             case LeafNode():
@@ -126,12 +136,25 @@ class Writer:
 
 
 class Reader:
-    """The inverse of `Writer`. Any mistake in the input is a SnapshotError."""
+    """The inverse of `Writer`. Any mistake in the input is a SnapshotError.
+
+    Parameters
+    ----------
+    arrays
+        Those of `Writer`, by name.
+    """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self._arrays = arrays
 
     def read(self, value: Any) -> Node:
+        """The node that a JSON value stands for.
+
+        Parameters
+        ----------
+        value
+            What `Writer.write` returned.
+        """
         try:
             return self._read(value)
         except SnapshotError:
