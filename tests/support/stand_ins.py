@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import fractions
+import pathlib
 import time
 from typing import Any, ClassVar
 
@@ -92,6 +96,14 @@ class OddArrays(Plain):
         self.large = np.arange(3, dtype=">i4")
         self.wide = np.arange(3, dtype=np.longdouble)
         self.one = np.str_("a")
+        self.plain = [
+            datetime.timedelta(1, 2, 3),
+            datetime.datetime(2026, 1, 2, 3, 4, 5, 6),
+            datetime.date(2026, 1, 2),
+            decimal.Decimal("0.10"),
+            fractions.Fraction(1, 3),
+            pathlib.Path("a") / "b",
+        ]
 
     def step(self, action: Any) -> Any:
         self.wave = self.wave * np.exp(0.1j * (1 + int(action)))

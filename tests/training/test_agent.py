@@ -432,7 +432,7 @@ def test_environments_that_cannot_be_saved_start_anew_and_say_so(tmp_path: Path)
     agent = trained(Unsaveable, 256)
     path = agent.save(tmp_path / "agent.safetensors")
     resumed = TRPO.load(path, env=Unsaveable).learn(256, progress=False)
-    assert "start new episodes" in resumed.last_record["run/notice"]
+    assert "episodes start anew" in resumed.last_record["run/notice"]
 
 
 def test_another_instruction_set_level_is_in_the_log() -> None:

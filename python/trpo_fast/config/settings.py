@@ -118,6 +118,9 @@ class AgentConfig:
     restart_crashed_environments: bool = flag(False, changes="load")
     """Replace an environment that crashes and drop its episode, instead of ending the run."""
 
+    save_environments: bool = flag(True)
+    """Save the states of the environments, so that a resume goes on in the middle of episodes."""
+
     gamma: float = number(0.99, "[0, 1]", remedy="0.99 suits most tasks")
     """Discount factor γ per step, in [0, 1]."""
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from .graph import Budget
 from .nodes import (
+    MAPPINGS,
+    Array,
     ArrayNode,
     ConstantNode,
     ContainerNode,
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 Configuration: TypeAlias = dict[str, str]
 
+# what Gymnasium notes for itself of what stands in other attributes
+_NOTES = ("_saved_kwargs", "_cached_spec")
+_MOST_ITEMS = 200  # of a container, by name
 _LONGEST = 60  # characters of a value that are kept as they are; of longer ones, a digest
 
 
@@ -47,7 +52,7 @@ def configuration_of(env: Environment, budget: Budget | None = None) -> Configur
     env
         The environment; none of its methods is called.
     budget
-        Processor time that reading may take; None: no limit.
+        How much may be read; None: no limit.
 
     Returns
     -------
@@ -97,26 +102,16 @@ def _values(node: Node, label: str) -> Iterator[tuple[str, str]]:
         case LeafNode():
             yield label, _leaf(node.value)
         case ArrayNode():
-            shape = "x".join(map(str, node.data.shape))
-            if node.data.size <= 6 and node.data.dtype.kind in "fiub":
-                yield label, f"{node.data.tolist()}"
-            else:
-                content = node.data.tobytes()
-                yield label, f"an array of {shape} {node.data.dtype} ({_digest(content)})"
-        case ViewNode():
-            yield from _values(node.base, label)
+            yield label, _array(node.data)
+        case ViewNode(base=ArrayNode(data=base)):
+            # a part of an array and an array of its own are alike: constructors make both
+            yield label, _array(np.ndarray(node.shape, node.dtype, base, node.offset, node.strides))
         case ContainerNode():
-            if all(isinstance(item, LeafNode) for item in node.items):
-                items = ", ".join(_leaf(item.value) for item in node.items)  # type: ignore[union-attr]
-                yield label, _short(f"{node.kind} of {items}" if items else f"empty {node.kind}")
-                return
-            yield label, f"{node.kind} of {len(node.items)}"
-            for i, item in enumerate(node.items):
-                yield from _values(item, f"{label}[{i}]")
+            yield from _items(node, label)
         case ObjectNode():
             yield label, f"a {node.class_name}"
             for name, child in node.attributes.items():
-                if name != "_saved_kwargs":  # Gymnasium's note of what stands in other attributes
+                if name not in _NOTES:
                     yield from _values(child, attribute_label(node.target, label, name))
         case ConstantNode():
             target = node.target
@@ -124,6 +119,57 @@ def _values(node: Node, label: str) -> Iterator[tuple[str, str]]:
                 yield label, f"function {target.__module__}.{target.__qualname__}"
             elif has_type(target, (type,)):
                 yield label, f"class {module_of(target)}.{target.__qualname__}"
+
+
+def _array(array: Array) -> str:
+    if array.size <= 6 and array.dtype.kind in "fiub":
+        return f"{array.tolist()}"
+    shape = "x".join(map(str, array.shape))
+    return f"an array of {shape} {array.dtype} ({_digest(array.tobytes())})"
+
+
+def _items(node: ContainerNode, label: str) -> Iterator[tuple[str, str]]:
+    """The items of a container by name; of a large one of plain values, a digest of all."""
+    digest = hashlib.sha256()
+    if len(node.items) > _MOST_ITEMS or _size(node) > _MOST_ITEMS:
+        if _digest_plain(node, digest):
+            yield label, f"{node.kind} of {len(node.items)} ({digest.hexdigest()[:16]})"
+            return
+    elif all(isinstance(item, LeafNode) for item in node.items) and node.kind not in MAPPINGS:
+        items = ", ".join(_leaf(item.value) for item in node.items if isinstance(item, LeafNode))
+        yield label, _short(f"{node.kind} of {items}" if items else f"empty {node.kind}")
+        return
+    if node.kind in MAPPINGS:
+        yield label, f"{node.kind} of {len(node.items) // 2}"
+        for key, item in zip(node.items[::2], node.items[1::2], strict=True):
+            name = _leaf(key.value) if isinstance(key, LeafNode) else "..."
+            yield from _values(item, f"{label}[{name}]")
+        return
+    yield label, f"{node.kind} of {len(node.items)}"
+    for i, item in enumerate(node.items):
+        yield from _values(item, f"{label}[{i}]")
+
+
+def _size(node: Node) -> int:
+    """Values in nested containers, counted as far as it matters."""
+    count, waiting = 0, [node]
+    while waiting and count <= _MOST_ITEMS:
+        inner = waiting.pop()
+        count += 1
+        if isinstance(inner, ContainerNode):
+            waiting.extend(inner.items)
+    return count
+
+
+def _digest_plain(node: ContainerNode, digest: Any) -> bool:
+    """Add everything in nested containers to a digest; False where it is not all plain values."""
+    digest.update(f"{node.kind}{len(node.items)}".encode())
+    for item in node.items:
+        if isinstance(item, LeafNode):
+            digest.update(repr(item.value).encode(errors="replace"))
+        elif not isinstance(item, ContainerNode) or not _digest_plain(item, digest):
+            return False
+    return True
 
 
 def _leaf(value: Any) -> str:

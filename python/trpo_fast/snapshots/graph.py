@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 import random
-import time
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -36,31 +35,44 @@ from .nodes import (
     is_constant,
     is_named_tuple,
     is_python_object,
-    short_name,
     type_name,
 )
 from .simulators import Simulators
 
-_COPY_RATE = 2e9  # bytes a second, by which the copy of a large array is judged before it is made
-_LOOK_EVERY = 128  # values between two looks at the clock
+_BYTES_A_VALUE = 4096  # of an array, which take as long to copy as a value to be read
+_LEAVES = frozenset(LEAF_TYPES)
+
+# What messages call a value: a text, or a label and the key or index behind it. Texts are only made
+# when there is something to say.
+Label: TypeAlias = "str | tuple[Label, Any]"
+
+
+def shown(label: Label) -> str:
+    """A label as text."""
+    if isinstance(label, str):
+        return label
+    inner, key = label
+    return f"{shown(inner)}[{key!r:.40}]"
 
 
 class Budget:
-    """Seconds of processor time that reading states may take, shared by several environments.
+    """How much may be read at a save, shared by several environments.
+
+    Values are counted, not seconds, so that the same environments are saved on every machine: a
+    value takes some 3 us to be read and written.
 
     Parameters
     ----------
-    seconds
-        At most so many, 0 or more; infinite: no limit.
+    values
+        At most so many, 0 or more; None: no limit.
     """
 
-    def __init__(self, seconds: float = float("inf")) -> None:
-        self._seconds = seconds
-        self._end = time.thread_time() + seconds
+    def __init__(self, values: int | None = None) -> None:
+        self._limit = values
         self._values = 0
 
-    def spend(self, n_bytes: int = 0) -> None:
-        """Count one value more, and an array of so many bytes.
+    def spend(self, values: int, n_bytes: int = 0) -> None:
+        """Count so many values, and an array of so many bytes.
 
         Parameters
         ----------
@@ -70,14 +82,13 @@ class Budget:
         Raises
         ------
         SnapshotError
-            The time is over, or the array would not be copied in what is left.
+            They are too many.
         """
-        self._values += 1
-        if n_bytes < 1 << 16 and self._values % _LOOK_EVERY:
-            return
-        if time.thread_time() + n_bytes / _COPY_RATE > self._end:
+        self._values += values + n_bytes // _BYTES_A_VALUE
+        if self._limit is not None and self._values > self._limit:
             raise SnapshotError(
-                f"reading their states takes longer than {1e3 * self._seconds:.0f} ms"
+                f"the environments hold more than {self._limit} values, too many to be read at "
+                "every save"
             )
 
 
@@ -92,7 +103,7 @@ class Recorder:
     simulators
         Readers of simulators written in another language.
     budget
-        Time for it; None: no limit.
+        How much may be read; None: no limit.
     """
 
     def __init__(self, simulators: Simulators, budget: Budget | None = None) -> None:
@@ -107,7 +118,7 @@ class Recorder:
         self._alive.append(value)
         return number
 
-    def record(self, value: Any, label: str) -> Node:
+    def record(self, value: Any, label: Label) -> Node:
         """The state of a value; `label` is what messages call it.
 
         Parameters
@@ -122,16 +133,20 @@ class Recorder:
         SnapshotError
             Something holds state that cannot be read, or the budget is spent.
         """
-        self._budget.spend()
         cls = type(value)
-        if cls in LEAF_TYPES or has_type(value, (np.generic, enum.Enum)):
+        if cls in _LEAVES:
             return LeafNode(value)
+        self._budget.spend(1)
         known = self._numbers.get(id(value))
         if known is not None:
             return ReferenceNode(known)
+        if cls in CONTAINER_NAMES:
+            return self._container(value, label)
         if cls is np.ndarray:
             return self._array(value, label)
-        if cls in CONTAINER_NAMES or is_named_tuple(value):
+        if has_type(value, (np.generic, enum.Enum)):
+            return LeafNode(value)
+        if is_named_tuple(value):
             return self._container(value, label)
         if has_type(value, MEMORY_LEAF_TYPES):
             return LeafNode(value)
@@ -150,15 +165,19 @@ class Recorder:
             return self._space(value, label)
         if is_python_object(value):
             node = ObjectNode(self._number(value), class_name(value), {}, True, value)
-            for name, attribute in attributes_of(value).items():
-                node.attributes[name] = self.record(attribute, attribute_label(value, label, name))
+            attributes = attributes_of(value)
+            self._budget.spend(len(attributes))
+            for name, attribute in attributes.items():
+                node.attributes[name] = self.record(
+                    attribute, attribute_label(value, shown(label), name)
+                )
             return node
-        raise SnapshotError(f"{label} (type {type_name(value)}) cannot be stored")
+        raise SnapshotError(f"{shown(label)} (type {type_name(value)}) cannot be stored")
 
-    def _array(self, value: Array, label: str) -> Node:
+    def _array(self, value: Array, label: Label) -> Node:
         if value.dtype.hasobject:
-            raise SnapshotError(f"{label} (an array of Python objects) cannot be stored")
-        self._budget.spend(value.nbytes)
+            raise SnapshotError(f"{shown(label)} (an array of Python objects) cannot be stored")
+        self._budget.spend(1, value.nbytes)
         flags, base = value.flags, value.base
         number = self._number(value)
         if type(base) is np.ndarray and base.flags.owndata and base.flags.c_contiguous:
@@ -170,29 +189,31 @@ class Recorder:
             )
         return ArrayNode(number, value.copy(), not flags.owndata, flags.writeable, value)
 
-    def _container(self, value: Any, label: str) -> Node:
+    def _container(self, value: Any, label: Label) -> Node:
         kind = CONTAINER_NAMES.get(type(value), "namedtuple")
-        if kind in ("tuple", "frozenset") and all(type(item) in LEAF_TYPES for item in value):
-            self._budget.spend(8 * len(value))
+        if kind in ("tuple", "frozenset") and _LEAVES.issuperset(map(type, value)):
             return LeafNode(value)
+        self._budget.spend(len(value))
         node = ContainerNode(self._number(value), kind, [], getattr(value, "maxlen", None), value)
+        items, record = node.items, self.record
         if kind in MAPPINGS:
             for key, item in value.items():
-                shown = repr(key) if type(key) in (int, str, bool) else short_name(key)
-                node.items.append(self.record(key, f"a key of {label}"))
-                node.items.append(self.record(item, f"{label}[{shown:.40}]"))
+                leaf = type(key) in _LEAVES
+                items.append(LeafNode(key) if leaf else record(key, (label, "a key")))
+                items.append(record(item, (label, key if leaf else "...")))
         else:
-            node.items.extend(self.record(item, f"{label}[{i}]") for i, item in enumerate(value))
+            for i, item in enumerate(value):
+                items.append(LeafNode(item) if type(item) in _LEAVES else record(item, (label, i)))
         return node
 
-    def _generator(self, value: Any, label: str) -> Node:
+    def _generator(self, value: Any, label: Label) -> Node:
         number = self._number(value)
         if type(value) is np.random.Generator:
             kind = "Generator"
             bits = value.bit_generator
             if type(bits) not in [getattr(np.random, name) for name in BIT_GENERATORS]:
                 raise SnapshotError(
-                    f"{label} (random numbers of a {type_name(bits)}) cannot be stored; only "
+                    f"{shown(label)} (random numbers of a {type_name(bits)}) cannot be stored; only "
                     f"NumPy's {', '.join(BIT_GENERATORS)} can"
                 )
             state: Any = bits.state
@@ -202,7 +223,7 @@ class Recorder:
             kind, state = "Random", value.getstate()
         return GeneratorNode(number, kind, self.record(state, label), value)
 
-    def _space(self, value: Any, label: str) -> Node:
+    def _space(self, value: Any, label: Label) -> Node:
         """Of a space only its generator changes, and the generators of its parts."""
         node = ObjectNode(self._number(value), class_name(value), {}, False, value)
         for name, attribute in (dictionary_of(value) or {}).items():
@@ -211,7 +232,7 @@ class Recorder:
                 parts = list(attribute.values() if hasattr(attribute, "values") else attribute)
             has_space = any(is_a(part, "gymnasium.spaces", "Space") for part in parts)
             if has_space or name == "_np_random":
-                node.attributes[name] = self.record(attribute, f"{label}.{name}")
+                node.attributes[name] = self.record(attribute, f"{shown(label)}.{name}")
         return node
 
     def _mujoco(self, data: Any) -> Node:

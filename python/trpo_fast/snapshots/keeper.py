@@ -12,8 +12,8 @@ from .nodes import Array, SnapshotError, type_name
 from .snapshot import json_array, json_value, read_snapshot, restore, save_environments
 from .trial import Trial, try_out
 
-_SECONDS = 0.04  # of processor time that reading all states may take at a save
-_SECONDS_AN_ENVIRONMENT = 0.0015  # or this times their number, where that is more
+_MOST_VALUES = 16_000  # of all environments, read at a save: some 50 ms
+_VALUES_AN_ENVIRONMENT = 500  # or this times their number, where that is more
 
 
 class StateKeeper:
@@ -58,13 +58,13 @@ class StateKeeper:
             One cannot be stored, or not be restored; a clause behind "because".
         """
         configurations = self._configurations()
-        budget = Budget(max(_SECONDS, _SECONDS_AN_ENVIRONMENT * len(self._environments)))
+        budget = Budget(max(_MOST_VALUES, _VALUES_AN_ENVIRONMENT * len(self._environments)))
         saved: list[dict[str, Array]] = []
         for env, configuration in zip(self._environments, configurations, strict=True):
             try:
                 state = save_environments([env], budget=budget)
             except SnapshotError as error:
-                # what is too slow once is not tried at every save
+                # what is too large once is not tried at every save
                 self._trial = Trial(str(error))
                 raise
             saved.append({**state, "configuration": json_array(configuration)})
@@ -145,6 +145,6 @@ class StateKeeper:
 
 def _read(env: Any) -> Configuration | SnapshotError:
     try:
-        return configuration_of(env, Budget(_SECONDS))
+        return configuration_of(env, Budget(_MOST_VALUES))
     except SnapshotError as error:
         return error

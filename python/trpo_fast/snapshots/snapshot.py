@@ -141,12 +141,12 @@ def take(
     simulators
         Readers of its simulators, kept from an earlier call.
     budget
-        Processor time that reading may take; None: no limit.
+        How much may be read; None: no limit.
 
     Raises
     ------
     SnapshotError
-        It holds something whose state cannot be read, or reading takes too long.
+        It holds something whose state cannot be read, or too much.
     """
     recorder = Recorder(simulators or Simulators(), budget)
     try:

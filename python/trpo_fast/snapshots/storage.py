@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import enum
+import fractions
 import math
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +36,27 @@ from .nodes import (
 )
 
 _RAW_KINDS = "fiubcSUMm"  # kinds of dtypes that are stored as bytes
+
+
+def _timedelta(text: str) -> datetime.timedelta:
+    days, seconds, microseconds = (int(part) for part in text.split())
+    return datetime.timedelta(days, seconds, microseconds)
+
+
+# immutable values that are stored as text: class, writer, reader
+_TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
+    "path": (type(pathlib.Path()), str, pathlib.Path),
+    "timedelta": (
+        datetime.timedelta,
+        lambda value: f"{value.days} {value.seconds} {value.microseconds}",
+        _timedelta,
+    ),
+    "datetime": (datetime.datetime, str, datetime.datetime.fromisoformat),
+    "date": (datetime.date, str, datetime.date.fromisoformat),
+    "time": (datetime.time, str, datetime.time.fromisoformat),
+    "decimal": (decimal.Decimal, str, decimal.Decimal),
+    "fraction": (fractions.Fraction, str, fractions.Fraction),
+}
 
 
 class Writer:
@@ -132,6 +157,9 @@ class Writer:
             ]
         if isinstance(value, range):
             return ["range", value.start, value.stop, value.step]
+        for name, (cls, write, _) in _TEXTS.items():
+            if type(value) is cls and getattr(value, "tzinfo", None) is None:
+                return ["text", name, write(value)]
         raise SnapshotError(f"{label} (type {type_name(value)}) cannot be stored")
 
 
@@ -159,7 +187,7 @@ class Reader:
             return self._read(value)
         except SnapshotError:
             raise
-        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise SnapshotError(
                 f"snapshot: the stored state is damaged ({type(error).__name__}: {error})"
             ) from None
@@ -226,6 +254,8 @@ class Reader:
                 return CONTAINERS[kind](self._leaf(item) for item in items)
             case ["range", int(start), int(stop), int(step)]:
                 return range(start, stop, step)
+            case ["text", str(name), str(text)] if name in _TEXTS and len(text) < 10_000:
+                return _TEXTS[name][2](text)
         raise SnapshotError(f"snapshot: unknown entry {str(value)[:60]}")
 
     def _array(self, stored: Any) -> Array:

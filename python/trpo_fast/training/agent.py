@@ -121,8 +121,7 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         """The numbers of the latest iteration by name."""
         self.elapsed_seconds = 0.0
         """Seconds of all iterations."""
-        self.notice = first_notices(self.sampler)
-        """What the next record is to say besides its numbers."""
+        self.notice = first_notices(self.sampler, self.env_kwargs)
         self.learning = Exclusive("a call of learn")
         self._goal = 0  # timesteps at which the present call of learn ends
         self._background: Executor  # runs the value fit; exists while learn runs
@@ -392,6 +391,7 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
             self.freeze_normalizer()
         self.timesteps += rollout.n_transitions
         self.iteration += 1
+        self.restarted_because = ""
         self.episodes.extend(rollout.episode_returns.tolist(), rollout.episode_lengths.tolist())
 
     def freeze_normalizer(self, config: Config | None = None) -> None:

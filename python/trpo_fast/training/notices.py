@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..envs.wrappers import normaliser_notice, size_warning
+from .env_kwargs import notice_of
 
 if TYPE_CHECKING:
     from ..rollout import InProcessSampler, Sampler
 
 
-def first_notices(sampler: Sampler) -> str:
-    """Return what the first record is to say: scaled actions, wrappers that normalise.
+def first_notices(sampler: Sampler, env_kwargs: Mapping[str, Any]) -> str:
+    """Return what the first record is to say: scaled actions, wrappers that normalise, what no file
+    can hold.
 
     Observations that are too large for these networks are worth a warning at once.
 
@@ -20,6 +23,8 @@ def first_notices(sampler: Sampler) -> str:
     ----------
     sampler
         The sampler of a new agent.
+    env_kwargs
+        Keyword arguments of its environments.
 
     Returns
     -------
@@ -29,7 +34,7 @@ def first_notices(sampler: Sampler) -> str:
     warning = size_warning(sampler.observation_encoder.dim, sampler.observation_encoder.space)
     if warning:
         warnings.warn(warning, stacklevel=4)
-    notices = (sampler.action_adapter.notice, _wrapper_notice(sampler))
+    notices = (sampler.action_adapter.notice, _wrapper_notice(sampler), notice_of(env_kwargs))
     return "; ".join(notice for notice in notices if notice)
 
 

@@ -6,17 +6,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import core, runtime
 from .._version import __version__
-from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ..checkpoint import CheckpointError, load_checkpoint
+from ..config import ConfigError
 from ..envs import describe_spaces, spaces_mismatch
 from ..snapshots import SnapshotError
 from .callbacks import CallbackList
+from .env_kwargs import decoded, encoded
+from .file_checks import check_entries
+from .saving import NOT_WANTED, SavedState, save_agent
 from .value_fitting import entries
 
 if TYPE_CHECKING:
@@ -33,15 +37,6 @@ Agent = TypeVar("Agent", bound="OnPolicyAgent[Any]")
 KNOWN_ENVIRONMENT_MODULES = ("ale_py", "envpool", "gymnasium")
 
 
-class SavedState(NamedTuple):
-    """Everything that an agent is, without its environments' code."""
-
-    tensors: dict[str, NDArray[Any]]
-    """Every array by name."""
-    metadata: dict[str, Any]
-    """The rest, as JSON can hold it."""
-
-
 def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
     """Take the state of an agent between two iterations, in one pass.
 
@@ -53,9 +48,15 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
     sampler = dict(agent.sampler.state_dict())
     unsaved = ""
     try:
+        if not agent.config.save_environments:
+            raise SnapshotError(NOT_WANTED)
         sampler.update(agent.sampler.environment_state())
     except SnapshotError as error:
-        unsaved = str(error)
+        # The reason why the last resume began anew is not lost before the next iteration.
+        unsaved = agent.restarted_because or str(error)
+    except Exception as error:  # whatever environments or their workers raise
+        unsaved = f"saving their state raised {type(error).__name__}: {_one_line(error)}"
+    env_kwargs, left_out = encoded(agent.env_kwargs)
     groups = {
         "observation_statistics": agent.observation_statistics.state_dict(),
         "sampler": sampler,
@@ -77,7 +78,9 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
         "algorithm": type(agent).__name__,
         "config": agent.config.to_dict(),
         "env": agent.env_name,
-        "env_kwargs": agent.env_kwargs,
+        "env_source": _kind_of(agent.env_source),
+        "env_kwargs": env_kwargs,
+        "env_kwargs_left_out": left_out,
         "spaces": describe_spaces(agent.acting.encoder.space, agent.acting.adapter.space),
         "n_envs": agent.sampler.n_envs,
         "timesteps": agent.timesteps,
@@ -102,6 +105,7 @@ def agent_from_state(
     metadata: Mapping[str, Any],
     env: EnvSource | None,
     changes: Mapping[str, Any],
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> Agent:
     """Build an agent of this class from what :func:`state_of` gave.
 
@@ -115,6 +119,8 @@ def agent_from_state(
         What is stepped; None makes the environment of the id that the state names.
     changes
         Settings that are to differ from those of the state.
+    env_kwargs
+        Keyword arguments of ``gymnasium.make`` that count before those of the state.
 
     Raises
     ------
@@ -124,14 +130,22 @@ def agent_from_state(
         A setting that cannot change.
     """
     try:
-        config = cls.config_type.from_saved(metadata["config"]).changed(changes, loading=True)
-        source = trusted_id(metadata["env"]) if env is None else env
-        kwargs = metadata["env_kwargs"] if isinstance(source, str) else None
-        if kwargs is not None and not isinstance(kwargs, dict):
-            raise CheckpointError(
-                f"checkpoint: expected a dictionary as env_kwargs, got {kwargs!r:.80}; was it "
-                "written by trpo_fast?"
-            )
+        try:
+            saved = cls.config_type.from_saved(metadata["config"])
+        except ConfigError as error:
+            raise CheckpointError(f"checkpoint: {error}") from None
+        check_entries(tensors, metadata, saved)
+        config = saved.changed(changes, loading=True)
+        source = _source_of(metadata) if env is None else env
+        if isinstance(source, str):
+            if "n_envs" not in changes and config.n_envs != metadata["n_envs"]:
+                raise CheckpointError(
+                    f"checkpoint: expected n_envs {metadata['n_envs']}, as many as counters, got "
+                    f"{config.n_envs}; was it written by trpo_fast?"
+                )
+            kwargs: dict[str, Any] | None = _merged_kwargs(metadata, env_kwargs or {})
+        else:
+            kwargs = dict(env_kwargs) if env_kwargs else None
         agent = cls(source, config=config, env_kwargs=kwargs)
     except KeyError as error:
         raise CheckpointError(
@@ -175,6 +189,8 @@ def _restore(
 
     sampler = entries(tensors, "sampler")
     restarted = str(metadata["unsaved_environments"])
+    if not restarted and "observations" not in sampler and sampler["counters"].any():
+        restarted = "the file does not hold their states"
     if agent.sampler.n_envs != metadata["n_envs"]:
         # Another number of environments goes on beyond every random number drawn so far.
         drawn = np.full(agent.sampler.n_envs, sampler["counters"].max(), np.uint64)
@@ -184,7 +200,12 @@ def _restore(
         agent.sampler.load_environment_state(sampler)
     except SnapshotError as error:
         restarted = str(error)
-    notices = [f"the environments start new episodes: {restarted}"] if restarted else []
+    except Exception as error:  # whatever environments or their workers raise
+        restarted = f"restoring their state raised {type(error).__name__}: {_one_line(error)}"
+    agent.restarted_because = restarted
+    notices: list[str] = []
+    if restarted:
+        notices.append(f"episodes start anew, because {restarted}; training goes on otherwise")
     level, level_before = runtime.simd_level(), metadata["simd_level"]
     if level != level_before:
         notices.append(
@@ -192,6 +213,41 @@ def _restore(
             "the run goes on, but not bit for bit"
         )
     agent.notice = "; ".join(notices)
+
+
+def _kind_of(source: EnvSource) -> str:
+    """How the environment was given: "id", "factory" or "object"."""
+    if isinstance(source, str):
+        return "id"
+    return "object" if hasattr(source, "step") else "factory"
+
+
+def _source_of(metadata: Mapping[str, Any]) -> str:
+    """The id of a state's environment, where an id is all that it takes to make it again."""
+    kind = metadata.get("env_source", "id")  # earlier files do not tell
+    if kind == "id":
+        return trusted_id(metadata["env"])
+    how = "made by a function" if kind == "factory" else "given as an object"
+    raise CheckpointError(
+        f"checkpoint: its environment {metadata['env']!r:.80} was {how}, which no file holds; pass "
+        "env= with the function, or with another such environment"
+    )
+
+
+def _merged_kwargs(metadata: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of a state, those at hand first; asks for what the file could not hold."""
+    missing = [name for name in metadata.get("env_kwargs_left_out", {}) if name not in given]
+    if missing:
+        listed = ", ".join(map(str, missing))
+        raise CheckpointError(
+            f"checkpoint: its env_kwargs {listed:.200} could not be stored; pass them again as "
+            f"env_kwargs={{{missing[0]!r:.80}: ...}}"
+        )
+    return {**decoded(metadata["env_kwargs"]), **given}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def trusted_id(env_id: Any) -> str:
@@ -221,15 +277,30 @@ class StoredAgent:
     """The part of an agent that goes into files: ``save`` and ``load``."""
 
     config_type: ClassVar[type[AgentConfig]]
+    notice: str
+    """What the next record is to say besides its numbers."""
+    restarted_because = ""
+    """Why the environments started anew at the latest load, until the next iteration."""
+    _said: frozenset[str] = frozenset()  # what `say_once` has been given
+
+    def say_once(self, sentence: str) -> None:
+        """Let the next record say this, unless an earlier one has."""
+        if sentence not in self._said:
+            self._said |= {sentence}
+            self.notice = f"{self.notice}; {sentence}" if self.notice else sentence
+
     learning: Exclusive
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a checkpoint: safetensors with JSON inside, durable, no code in it.
 
+        What was learned is saved whatever the environments do. Where their state cannot be, the
+        next record says why, and a file of this very step that holds it stands.
+
         Parameters
         ----------
         path
-            File to write; an older one is replaced.
+            File to write; an older one is kept as ``<name>.previous``.
 
         Returns
         -------
@@ -238,6 +309,8 @@ class StoredAgent:
 
         Raises
         ------
+        CheckpointError
+            It cannot be written; what stood there is intact.
         RuntimeError
             The agent is learning in another thread.
         """
@@ -246,7 +319,7 @@ class StoredAgent:
                 "save: the agent is learning in another thread; save it in a callback of learn, such "
                 "as trpo_fast.callbacks.CheckpointEvery, or when learn has returned"
             )
-        return save_checkpoint(path, *self.state())
+        return save_agent(cast("OnPolicyAgent[Any]", self), path)
 
     @classmethod
     def load(
@@ -254,11 +327,14 @@ class StoredAgent:
         path: str | os.PathLike[str],
         env: EnvSource | None = None,
         *,
+        env_kwargs: Mapping[str, Any] | None = None,
         n_workers: int | None = None,
         n_threads: int | None = None,
         **changes: Any,
     ) -> Self:
         """Read a checkpoint and go on.
+
+        >>> agent = TRPO.load("run.safetensors", env=make_my_environment)
 
         Training goes on bit for bit where the environments' state could be saved, and with new
         episodes where not: the next record says so.
@@ -268,7 +344,11 @@ class StoredAgent:
         path
             File that :meth:`save` has written.
         env
-            What is stepped; by default the id that the agent was trained on.
+            What is stepped; by default the id that the agent was trained on. An agent that was
+            trained on a function's environments, or on an object, asks for it.
+        env_kwargs
+            Keyword arguments of ``gymnasium.make``; they count before those of the file, and must
+            be given where the file could not hold them.
         n_workers, n_threads
             They belong to the machine, not to the run; None keeps those of the file.
         changes
@@ -286,7 +366,7 @@ class StoredAgent:
         for name, value in (("n_workers", n_workers), ("n_threads", n_threads)):
             if value is not None:
                 changes[name] = value
-        return cls.from_state(tensors, metadata, env, **changes)
+        return cls.from_state(tensors, metadata, env, env_kwargs=env_kwargs, **changes)
 
     def state(self) -> SavedState:
         """Everything that the agent is, as arrays by name and as JSON can hold the rest."""
@@ -306,6 +386,8 @@ class StoredAgent:
         tensors: Mapping[str, NDArray[Any]],
         metadata: Mapping[str, Any],
         env: EnvSource | None = None,
+        *,
+        env_kwargs: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Self:
         """Rebuild an agent from what :meth:`state` gave; arguments as in :meth:`load`."""
@@ -316,7 +398,7 @@ class StoredAgent:
             )
         writer = cls if algorithm == cls.__name__ else cls.written_by(str(algorithm))
         built = agent_from_state(
-            cast("type[OnPolicyAgent[Any]]", writer), tensors, metadata, env, changes
+            cast("type[OnPolicyAgent[Any]]", writer), tensors, metadata, env, changes, env_kwargs
         )
         return cast("Self", built)
 
