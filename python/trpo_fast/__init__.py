@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .algorithms.vpg import VPG, VPGConfig
     from .config import TRPOConfig
     from .presets import preset
+    from .training.policy import Policy
 
 __all__ = [
     "NPG",
@@ -23,6 +24,7 @@ __all__ = [
     "KLPenalty",
     "KLPenaltyConfig",
     "NPGConfig",
+    "Policy",
     "SinglePathConfig",
     "SinglePathTRPO",
     "TRPOConfig",
@@ -34,7 +36,8 @@ __all__ = [
     "preset",
 ]
 
-_LIGHT = {"TRPOConfig": "config", "preset": "presets"}  # what needs no method's module
+# what needs no method's module
+_LIGHT = {"Policy": "training.policy", "TRPOConfig": "config", "preset": "presets"}
 
 
 def __getattr__(name: str) -> Any:

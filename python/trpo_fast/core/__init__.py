@@ -14,7 +14,7 @@ released while the core works; one object must not be used by two threads at onc
 
 from .acting import ActionClip, Actor, RowWriter
 from .algorithms import ConjugateGradientResult, conjugate_gradient, gae
-from .distribution import Distribution
+from .distribution import LOG_STD_BOUNDS, Distribution
 from .network import ACTIVATIONS
 from .options import (
     CONSTRAINTS,
@@ -42,6 +42,7 @@ __all__ = [
     "CONSTRAINTS",
     "DEFAULT_ACTIVATION_BUDGET",
     "FISHER_FORMS",
+    "LOG_STD_BOUNDS",
     "PRECONDITIONERS",
     "STEP_RULES",
     "ActionClip",

@@ -11,6 +11,7 @@ DistributionKind = Literal[
     "gaussian", "state_dependent_gaussian", "categorical", "multi_categorical", "bernoulli"
 ]
 DISTRIBUTION_KINDS: tuple[DistributionKind, ...] = get_args(DistributionKind)
+LOG_STD_BOUNDS = (-20.0, 2.0)  # of a state-dependent Gaussian's log_std outputs
 
 
 @dataclass(frozen=True)

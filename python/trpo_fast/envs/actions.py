@@ -123,6 +123,11 @@ class ActionAdapter:
         return cls(space, state_dependent_std, scaling)
 
     @property
+    def range(self) -> tuple[Array, Array] | None:
+        """Center and half width (A,) of the bounds that [-1, 1] is mapped to; None without scaling."""
+        return self._range
+
+    @property
     def distribution(self) -> Distribution:
         """The action distribution that fits this space."""
         from ..core import Distribution

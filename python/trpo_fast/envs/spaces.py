@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .plain_spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, plain_space
+
 
 def describe_spaces(observation_space: Any, action_space: Any) -> dict[str, Any]:
     """Describe two spaces by plain JSON values, for checkpoints.
@@ -18,7 +20,7 @@ def describe_spaces(observation_space: Any, action_space: Any) -> dict[str, Any]
     Parameters
     ----------
     observation_space, action_space
-        The Gymnasium spaces of one environment.
+        The spaces of one environment: Gymnasium's, or those of :mod:`.plain_spaces`.
 
     Returns
     -------
@@ -70,34 +72,33 @@ def _comparable(description: Any) -> Any:
 
 
 def _describe(space: Any, *, with_bounds: bool) -> dict[str, Any]:
-    from gymnasium import spaces
-
+    plain = plain_space(space)
     description: dict[str, Any] = {"type": type(space).__name__}
-    if isinstance(space, spaces.Box):
+    if isinstance(plain, Box):
         description["shape"] = [int(n) for n in space.shape]
         description["dtype"] = np.dtype(space.dtype).name
-        if with_bounds:
-            description["low"] = [_json_number(x) for x in space.low.ravel()]
-            description["high"] = [_json_number(x) for x in space.high.ravel()]
-    elif isinstance(space, spaces.Discrete):
-        description.update(_unusual_dtype(space, np.int64))
+        if with_bounds and plain.low is not None and plain.high is not None:
+            description["low"] = [_json_number(x) for x in plain.low.ravel()]
+            description["high"] = [_json_number(x) for x in plain.high.ravel()]
+    elif isinstance(plain, Discrete):
+        description.update(_unusual_dtype(plain, np.int64))
         description["n"] = int(space.n)
         description["start"] = int(space.start)
-    elif isinstance(space, spaces.MultiDiscrete):
-        description.update(_unusual_dtype(space, np.int64))
+    elif isinstance(plain, MultiDiscrete):
+        description.update(_unusual_dtype(plain, np.int64))
         description["shape"] = [int(n) for n in space.shape]
         description["nvec"] = [int(n) for n in space.nvec.ravel()]
         description["start"] = [int(n) for n in space.start.ravel()]
-    elif isinstance(space, spaces.MultiBinary):
-        description.update(_unusual_dtype(space, np.int8))
+    elif isinstance(plain, MultiBinary):
+        description.update(_unusual_dtype(plain, np.int8))
         description["shape"] = [int(n) for n in space.shape]
-    elif isinstance(space, spaces.Dict):
+    elif isinstance(plain, Dict):
         # a list of pairs, because the order of the parts is the order of the entries in a row
         description["spaces"] = [
             [str(key), _describe(part, with_bounds=with_bounds)]
             for key, part in space.spaces.items()
         ]
-    elif isinstance(space, spaces.Tuple):
+    elif isinstance(plain, Tuple):
         description["spaces"] = [
             [str(k), _describe(part, with_bounds=with_bounds)]
             for k, part in enumerate(space.spaces)

@@ -1,80 +1,32 @@
-"""What a policy does: single actions, and whole episodes of an evaluation."""
+"""What an agent does with its policy: single actions, judgements, whole episodes, exports."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .. import core
-
 if TYPE_CHECKING:
-    from ..envs import ActionAdapter, EnvSource, ObservationEncoder
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..envs import EnvSource
+    from ..export import Target
     from ..rollout import Sampler
     from .episodes import EvaluationResult
+    from .policy import Policy
 
-
-class Acting:
-    """A policy between an environment's observations and its actions.
-
-    Parameters
-    ----------
-    policy
-        Acts on encoded observations.
-    encoder
-        From the environment's observations to rows.
-    adapter
-        From rows of actions to the environment's.
-    seed
-        Seed of sampled actions.
-    """
-
-    def __init__(
-        self, policy: core.Policy, encoder: ObservationEncoder, adapter: ActionAdapter, seed: int
-    ) -> None:
-        self.policy = policy
-        self.encoder = encoder
-        self.adapter = adapter
-        self.seed = seed
-        self.drawn = 0
-        """Calls that have sampled actions: the position in their random stream."""
-        self._to_env = adapter.step_converter(1, policy.dtype)
-
-    def predict(self, observation: Any, *, deterministic: bool) -> Any:
-        """Action for one observation, or actions for a batch of them.
-
-        Raises
-        ------
-        ValueError
-            An observation of another shape, or with a NaN or an infinity.
-        """
-        if self.encoder.is_plain:
-            # One call of the core for a plain vector; None where it is a batch, or needs converting.
-            action = self.policy.act_one(
-                observation, deterministic=deterministic, seed=self.seed, step=self.drawn
-            )
-            if action is not None:
-                self.drawn += not deterministic
-                return self._to_env(action)[0]
-        rows, is_batch = self.encoder.encode_any(observation)
-        if not np.isfinite(rows).all():
-            raise ValueError("observation: expected finite numbers, got NaN or infinity.")
-        if deterministic:
-            actions = self.policy.act(rows, deterministic=True)
-        else:
-            steps = np.full(len(rows), self.drawn, np.uint64)
-            actions = self.policy.act(rows, seed=self.seed, steps=steps)
-            self.drawn += 1
-        return self.adapter.to_env(actions) if is_batch else self._to_env(actions)[0]
+    Float64 = NDArray[np.float64]
 
 
 class ActingAgent:
-    """The part of an agent that acts: ``predict`` and ``evaluate``."""
+    """The part of an agent that acts: ``predict``, ``evaluate`` and what belongs to them."""
 
-    acting: Acting
-    """The policy between the environment's observations and its actions."""
+    acting: Policy
+    """The policy that is trained, from the environment's observations to its actions."""
     sampler: Sampler
     """Steps the training environments."""
     env_source: EnvSource
@@ -107,7 +59,72 @@ class ActingAgent:
         tuple
             What the environment's ``step`` takes (clipped, in the space's shape and dtype), and None.
         """
-        return self.acting.predict(observation, deterministic=deterministic), None
+        return self.acting.predict(observation, deterministic=deterministic)
+
+    def values(self, observation: Any) -> Float64 | float:
+        """V(s) in the units of the rewards, see :meth:`.Policy.values`.
+
+        Parameters
+        ----------
+        observation
+            One observation as the environment gives it, or a batch of N.
+
+        Returns
+        -------
+        float or ndarray
+            (N,) float64 for a batch.
+        """
+        return self.acting.values(observation)
+
+    def evaluate_actions(
+        self, observation: Any, action: Any
+    ) -> tuple[Float64 | float, Float64 | float, Float64 | float]:
+        """V(s), log pi(a|s) and entropy of pi(.|s), see :meth:`.Policy.evaluate_actions`.
+
+        Parameters
+        ----------
+        observation
+            One observation as the environment gives it, or a batch of N.
+        action
+            As ``step`` takes it, or a batch.
+
+        Returns
+        -------
+        values, log_prob, entropy
+            Each a float, or (N,) float64 for a batch; in reward units, nats and nats.
+        """
+        return self.acting.evaluate_actions(observation, action)
+
+    def frozen_policy(self, *, seed: int | None = None) -> Policy:
+        """The policy as it is now, by itself: without environments, untouched by further training.
+
+        It acts, is judged, saved, copied and pickled by itself, in worker processes and as an
+        opponent in other environments too.
+
+        Parameters
+        ----------
+        seed
+            Seed of its sampled actions; by default it draws what this agent's :meth:`predict` would
+            draw next.
+        """
+        return self.acting.copy(seed=seed)
+
+    def export(
+        self, path: str | os.PathLike[str], to: Target | None = None, *, sample: bool = False
+    ) -> Path:
+        """Write the policy for another program: ONNX, a C header, PyTorch, or arrays for NumPy.
+
+        Parameters
+        ----------
+        path, to, sample
+            As in :meth:`.Policy.export`; see :mod:`trpo_fast.export`.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        return self.acting.export(path, to, sample=sample)
 
     def evaluate(
         self,

@@ -15,11 +15,12 @@ from .. import core, runtime
 from ..config import AgentConfig, ConfigError, ValueConfig
 from ..presets import find_preset
 from ..rollout import Exclusive, Rollout, Sampler, available_cores, make_sampler
-from .acting import Acting, ActingAgent
+from .acting import ActingAgent
 from .advantages import generalized_advantages, no_values
 from .batch import Batch
 from .callbacks import Callback, CallbackList
 from .notices import first_notices
+from .policy import Policy
 from .record import EpisodeWindow, RecordWriters, iteration_record
 from .saved_state import StoredAgent
 from .seeds import Purpose, derived_seed
@@ -105,8 +106,12 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         """The value function and its fit; None for a method without one."""
         if isinstance(settings, ValueConfig):
             self.value_fitting = ValueFitting(settings, encoder.dim)
-        self.acting = Acting(
-            self.policy, encoder, adapter, derived_seed(settings.seed, Purpose.PREDICT)
+        self.acting = Policy(
+            self.policy,
+            encoder,
+            adapter,
+            seed=derived_seed(settings.seed, Purpose.PREDICT),
+            critic=self.value_fitting,
         )
         self.observation_statistics = core.RunningStatistics(encoder.dim)
         self.episodes = EpisodeWindow()
