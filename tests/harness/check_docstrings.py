@@ -13,7 +13,8 @@ SS01            there is a summary
 
 The arguments of a constructor stand in the docstring of the class or in its own. A method that
 overrides another one of the package inherits its docstring, as with ``inspect.getdoc``. Fields of a
-dataclass may be documented beside themselves; a setter has the docstring of its property.
+dataclass may be documented beside themselves; a setter has the docstring of its property. The names
+behind ``**options: Unpack[...]`` are not checked.
 """
 
 from __future__ import annotations
@@ -114,6 +115,12 @@ def _is_decorated(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, n
     )
 
 
+def _is_unpacked(arguments: ast.arg | None) -> bool:
+    """Whether keyword arguments have names and types of their own: ``**options: Unpack[...]``."""
+    annotation = getattr(arguments, "annotation", None)
+    return isinstance(annotation, ast.Subscript) and _simple_name(annotation.value) == "Unpack"
+
+
 def complaints(definition: Definition, classes: Classes) -> Iterator[str]:
     """What numpydoc finds wrong with one definition, one line each."""
     node, owner = definition.node, definition.parents[-1]
@@ -122,6 +129,8 @@ def complaints(definition: Definition, classes: Classes) -> Iterator[str]:
     if isinstance(node, ast.ClassDef):
         if _is_decorated(node, "dataclass"):
             codes -= {"PR01", "PR02", "PR03"}
+        if not any(isinstance(c, Function) and c.name == "__init__" for c in node.body):
+            codes -= {"PR02"}  # those of an inherited constructor
         for child in node.body:
             is_constructor = isinstance(child, Function) and child.name == "__init__"
             if is_constructor and ast.get_docstring(child):  # the arguments stand there
@@ -133,6 +142,8 @@ def complaints(definition: Definition, classes: Classes) -> Iterator[str]:
         codes -= {"GL08"}
         if "Parameters\n" not in (ast.get_docstring(node) or ""):
             codes -= {"PR01"}
+    if isinstance(node, Function) and _is_unpacked(node.args.kwarg):
+        codes -= {"PR01", "PR02", "PR03"}  # numpydoc does not know the names of a TypedDict
     yield from _validate(definition, checked, definition.parents, codes)
 
 

@@ -192,11 +192,8 @@ class SamplerBase:
 
         Parameters
         ----------
-        sampling
-            How a batch is counted: in steps of each environment, in steps of all together,
-            or in whole episodes.
-        batch_size
-            Steps of all environments together, at least 1.
+        sampling, batch_size
+            As there.
 
         Raises
         ------
