@@ -256,7 +256,13 @@ class MeasuredPolicy(StochasticPolicy):
         )(vector)
 
     def native_at(self, parameters: ArrayLike) -> _core.PolicyF32 | _core.PolicyF64:
-        """Return a compiled policy like this one at other parameters (D,)."""
+        """Return a compiled policy like this one at other parameters (D,).
+
+        Parameters
+        ----------
+        parameters
+            (D,), finite.
+        """
         other = self.new_native()
         other.set_parameters(shaped("old_parameters", parameters, self.dtype, (self.n_parameters,)))
         return other

@@ -32,7 +32,13 @@ ACTIVATIONS = ("tanh", "relu", "elu", "silu", "gelu", "identity")
 
 
 def network_layout(sizes: Sequence[int]) -> dict[str, tuple[slice, tuple[int, ...]]]:
-    """Return name -> (slice of the flat parameters, shape) of a network of these layer widths."""
+    """Return name -> (slice of the flat parameters, shape) of a network of these layer widths.
+
+    Parameters
+    ----------
+    sizes
+        O, H_1, ..., P.
+    """
     layout: dict[str, tuple[slice, tuple[int, ...]]] = {}
     at = 0
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
@@ -47,9 +53,20 @@ class NativeNetwork(Protocol):
     """The part of a compiled policy or value function that :class:`Network` uses."""
 
     @property
-    def n_parameters(self) -> int: ...
-    def get_parameters(self) -> NDArray[Any]: ...
-    def set_parameters(self, flat: NDArray[Any]) -> None: ...
+    def n_parameters(self) -> int:
+        """D."""
+
+    def get_parameters(self) -> NDArray[Any]:
+        """A copy of the parameters (D,), dtype S."""
+
+    def set_parameters(self, flat: NDArray[Any]) -> None:
+        """Replace the parameters.
+
+        Parameters
+        ----------
+        flat
+            (D,), dtype S.
+        """
 
 
 class Network:
@@ -113,7 +130,15 @@ class Network:
         self.parameters = parameters
 
     def by_dtype(self, single: A, double: B) -> A | B:
-        """Return which of the two, for float32 and for float64, fits this network's dtype S."""
+        """Return which of the two, for float32 and for float64, fits this network's dtype S.
+
+        Parameters
+        ----------
+        single
+            The one for float32.
+        double
+            The one for float64.
+        """
         return single if self.dtype == np.float32 else double
 
     @property
@@ -164,7 +189,13 @@ class Network:
         )
 
     def checked_observations(self, observations: ArrayLike) -> NDArray[Any]:
-        """Return observations (N, O), N at least 1, C-contiguous in dtype S, or raise."""
+        """Return observations (N, O), N at least 1, C-contiguous in dtype S, or raise.
+
+        Parameters
+        ----------
+        observations
+            What was given.
+        """
         x = numeric_array("observations", observations, self.dtype)
         if x.ndim != 2 or x.shape[1] != self.obs_dim:
             raise ValueError(f"observations: expected shape (N, {self.obs_dim}), got {x.shape}.")
@@ -176,14 +207,29 @@ class Network:
 class NativeOptimizer(Protocol):
     """A compiled object that holds Adam's moments and step count."""
 
-    def get_adam(self) -> tuple[NDArray[Any], NDArray[Any], int]: ...
-    def set_adam(
-        self, first_moment: NDArray[Any], second_moment: NDArray[Any], steps: int
-    ) -> None: ...
+    def get_adam(self) -> tuple[NDArray[Any], NDArray[Any], int]:
+        """Copies of both moments (D,), dtype S, and the step count."""
+
+    def set_adam(self, first_moment: NDArray[Any], second_moment: NDArray[Any], steps: int) -> None:
+        """Replace the moments and the step count.
+
+        Parameters
+        ----------
+        first_moment, second_moment
+            (D,), dtype S.
+        steps
+            At least 0.
+        """
 
 
 def adam_state(optimizer: NativeOptimizer) -> dict[str, NDArray[Any]]:
-    """Return Adam's moments (D,) dtype S and step count (1,) int64."""
+    """Return Adam's moments (D,) dtype S and step count (1,) int64.
+
+    Parameters
+    ----------
+    optimizer
+        Who holds the moments.
+    """
     first, second, steps = optimizer.get_adam()
     return {
         "first_moment": first,
@@ -195,7 +241,19 @@ def adam_state(optimizer: NativeOptimizer) -> dict[str, NDArray[Any]]:
 def load_adam_state(
     optimizer: NativeOptimizer, state: Mapping[str, ArrayLike], dtype: np.dtype[Any], n: int
 ) -> None:
-    """Restore what :func:`adam_state` returned, bit for bit."""
+    """Restore what :func:`adam_state` returned, bit for bit.
+
+    Parameters
+    ----------
+    optimizer
+        Who is to hold the moments.
+    state
+        What :func:`adam_state` returned.
+    dtype
+        S.
+    n
+        D.
+    """
     first, second, steps = (
         shaped(name, entry("optimizer", state, name), kind, shape)
         for name, kind, shape in (

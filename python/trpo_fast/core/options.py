@@ -76,14 +76,30 @@ class AscentSettings(TypedDict, total=False):
 def trust_region_options(
     options: TrustRegionOptions | None, settings: TrustRegionSettings
 ) -> TrustRegionOptions:
-    """Return a copy of the options, or the defaults for None, with the settings in place."""
+    """Return a copy of the options, or the defaults for None, with the settings in place.
+
+    Parameters
+    ----------
+    options
+        Where to start from; None: the defaults.
+    settings
+        Options by name, which win.
+    """
     if options is not None and not isinstance(options, TrustRegionOptions):
         raise TypeError(f"options: expected TrustRegionOptions, got {type(options).__name__}.")
     return (options or TrustRegionOptions()).replace(**settings)
 
 
 def ascent_options(options: AscentOptions | None, settings: AscentSettings) -> AscentOptions:
-    """Return a copy of the options, or the defaults for None, with the settings in place."""
+    """Return a copy of the options, or the defaults for None, with the settings in place.
+
+    Parameters
+    ----------
+    options
+        Where to start from; None: the defaults.
+    settings
+        Options by name, which win.
+    """
     if options is not None and not isinstance(options, AscentOptions):
         raise TypeError(f"options: expected AscentOptions, got {type(options).__name__}.")
     return (options or AscentOptions()).replace(**settings)

@@ -52,7 +52,15 @@ class Normalizer:
 
 
 class StochasticPolicy(Network):
-    """The part of :class:`Policy` that acts; see there for the parameters."""
+    """The part of :class:`Policy` that acts; see there for the parameters.
+
+    Parameters
+    ----------
+    obs_dim, distribution, hidden_sizes, activation, dtype
+        As there.
+    initial_log_std, hidden_gain, output_gain, seed
+        As there.
+    """
 
     def __init__(
         self,
@@ -316,7 +324,15 @@ class StochasticPolicy(Network):
         return self._native.normalize(x)
 
     def checked_actions(self, actions: ArrayLike, n: int) -> NDArray[Any]:
-        """Return actions (n, A), C-contiguous in :attr:`action_dtype`, or raise."""
+        """Return actions (n, A), C-contiguous in :attr:`action_dtype`, or raise.
+
+        Parameters
+        ----------
+        actions
+            What was given; (n,) stands for (n, 1).
+        n
+            Rows that there must be.
+        """
         shape = (n, self.distribution.action_dim)
         array = rectangular("actions", actions)
         if self.distribution.kind == "categorical" and array.shape == (n,):

@@ -33,6 +33,23 @@ class ValueFunction(Network):
     Observations are those that the network sees: a value function has no normaliser of its own, so
     rows go through :meth:`Policy.normalize` first. Values are in the unit of the targets.
     Copies and pickles hold parameters and Adam's moments.
+
+    Parameters
+    ----------
+    obs_dim
+        O, at least 1.
+    hidden_sizes
+        Units of each hidden layer; empty for a linear function.
+    activation
+        One of ``ACTIVATIONS``.
+    dtype
+        S: float32 or float64.
+    hidden_gain
+        Every hidden weight matrix has orthonormal rows or columns times this, at least 0.
+    output_gain
+        The same of the last one.
+    seed
+        Of the initial weights, in [0, 2**64).
     """
 
     def __init__(
@@ -69,17 +86,39 @@ class ValueFunction(Network):
         self.load_optimizer_state(optimizer)
 
     def predict(self, observations: ArrayLike) -> Float:
-        """V(s_n), (N,) dtype S."""
+        """V(s_n), (N,) dtype S.
+
+        Parameters
+        ----------
+        observations
+            (N, O), as the network sees them.
+        """
         values: Float = self._native.predict(self.checked_observations(observations))
         return values
 
     def loss(self, observations: ArrayLike, targets: ArrayLike) -> float:
-        """mean_n (V(s_n) - targets_n)^2."""
+        """mean_n (V(s_n) - targets_n)^2.
+
+        Parameters
+        ----------
+        observations
+            (N, O), as the network sees them.
+        targets
+            (N,), in the unit of the values.
+        """
         x = self.checked_observations(observations)
         return float(self._native.loss(x, shaped("targets", targets, self.dtype, (x.shape[0],))))
 
     def loss_gradient(self, observations: ArrayLike, targets: ArrayLike) -> Float64:
-        """Gradient of :meth:`loss`, (D,) float64."""
+        """Gradient of :meth:`loss`, (D,) float64.
+
+        Parameters
+        ----------
+        observations
+            (N, O), as the network sees them.
+        targets
+            (N,), in the unit of the values.
+        """
         x = self.checked_observations(observations)
         y = shaped("targets", targets, self.dtype, (x.shape[0],))
         gradient: Float64 = self._native.loss_gradient(x, y)
@@ -102,6 +141,25 @@ class ValueFunction(Network):
         ``"adam"`` (Kingma & Ba 2015, PyTorch's form) makes ``epochs`` passes over shuffled
         minibatches, the order drawn with ``seed``; ``minibatch_size=None`` is the full batch. Moments
         and step count carry over to the next fit. ``"lbfgs"`` makes ``iterations`` full-batch steps.
+
+        Parameters
+        ----------
+        observations
+            (N, O), as the network sees them.
+        targets
+            (N,), in the unit of the values.
+        method
+            ``"adam"`` or ``"lbfgs"``.
+        epochs
+            Passes of Adam over the batch, at least 1.
+        minibatch_size
+            Rows of each step of Adam, at least 1; None: all.
+        learning_rate
+            Of Adam, at least 0.
+        iterations
+            Steps of L-BFGS, at least 1.
+        seed
+            Of the order of rows, in [0, 2**64).
         """
         choice("method", method, ("adam", "lbfgs"))
         x = self.checked_observations(observations)
@@ -168,5 +226,11 @@ class ValueFunction(Network):
         return adam_state(self._native)
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`optimizer_state` returned, bit for bit."""
+        """Restore what :meth:`optimizer_state` returned, bit for bit.
+
+        Parameters
+        ----------
+        state
+            What :meth:`optimizer_state` returned.
+        """
         load_adam_state(self._native, state, self.dtype, self.n_parameters)

@@ -37,13 +37,27 @@ MOST_ACTIONS = 64  # of which branches may try all
 
 
 def action_space_name(distribution: Distribution, space: Any) -> str:
-    """How errors call an action space, by its own text or that of its distribution."""
+    """How errors call an action space, by its own text or that of its distribution.
+
+    Parameters
+    ----------
+    distribution
+        Of the actions.
+    space
+        The action space, for the sentences of errors, or None.
+    """
     kind = f"{distribution.kind}{distribution.sizes}" if space is None else str(space)
     return f"the action space {kind}"
 
 
 def n_actions(distribution: Distribution) -> int:
-    """The number of actions of a discrete distribution."""
+    """The number of actions of a discrete distribution.
+
+    Parameters
+    ----------
+    distribution
+        Of the actions.
+    """
     if distribution.kind == "bernoulli":
         return 1 << distribution.sizes[0]
     return math.prod(distribution.sizes)
@@ -51,6 +65,13 @@ def n_actions(distribution: Distribution) -> int:
 
 def all_actions(distribution: Distribution, space: Any = None) -> NDArray[np.int32]:
     """Every action of a small discrete distribution, shape (number of actions, K), int32.
+
+    Parameters
+    ----------
+    distribution
+        Of the actions.
+    space
+        The action space, for the sentences of errors, or None.
 
     Raises
     ------
