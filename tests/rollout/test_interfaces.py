@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -159,3 +162,70 @@ def test_supersuits_vector_environments_give_whole_rollouts() -> None:
     with closing(TRPO(MarkovVectorEnv(), **{**SMALL, "batch_size": 63})) as agent:
         agent.learn(63)
         assert agent.sampler.n_envs == 3
+
+
+# ---- rewards and crashes that leave nothing to learn from
+
+
+@pytest.mark.parametrize("reward", [1e308, -1e308, 1e31])
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_reward_that_is_too_large_is_named(reward: float, n_workers: int) -> None:
+    with (
+        closing(
+            TRPO(lambda: Told((X, reward, True, False, {})), n_workers=n_workers, **SMALL)
+        ) as agent,
+        pytest.raises(
+            ValueError, match=r"environment [01] \(Told\), step 0: the reward is .*scale"
+        ),
+    ):
+        agent.learn(64)
+
+
+def test_a_large_reward_is_learned_from() -> None:
+    with closing(TRPO(lambda: Told((X, 1e30, True, False, {})), n_workers=0, **SMALL)) as agent:
+        agent.learn(192)
+        assert np.isfinite(agent.policy.parameters).all()
+        assert np.isfinite(agent.value_function.parameters).all()
+
+
+class CrashesLater(Told):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self._t = 0
+        return super().reset()
+
+    def step(self, action: Any) -> Any:
+        self._t += 1
+        if self._t == 5:
+            raise RuntimeError("boom")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_rollout_whose_every_episode_crashed_is_named(n_workers: int) -> None:
+    settings = {**SMALL, "batch_size": 30, "restart_crashed_environments": True}
+    with (
+        closing(TRPO(CrashesLater, n_workers=n_workers, **settings)) as agent,
+        pytest.raises(EnvironmentFailure, match=r"got none in 15 steps.*RuntimeError: boom \("),
+    ):
+        agent.learn(30)
+
+
+# ---- standard streams that are closed
+
+PROGRAM = """
+from trpo_fast import TRPO
+agent = TRPO("CartPole-v1", n_workers=2, batch_size=64, n_envs=2)
+agent.learn(64)
+agent.evaluate(2)
+agent.close()
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- >&- 2>&-"])
+def test_workers_of_a_script_with_closed_streams(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(PROGRAM)
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} script.py {closed}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..envs import EnvironmentFailure, ObservationError
 from ..envs.errors import error_sentence
@@ -14,7 +15,11 @@ from .crashes import Kind
 if TYPE_CHECKING:
     from ..envs import ObservationEncoder
     from .crashes import NonFinite
+    from .data import Rollout
 
+    Array = npt.NDArray[Any]
+
+LARGEST_REWARD = 1e30  # in size: returns beyond it may leave single precision
 _FINITE = "the environment must return finite numbers: mend it, or wrap it"
 
 RESET_RETURNS = "reset() must return (observation, info)"
@@ -99,6 +104,23 @@ class Sentences:
         where = self.reset_before(t, e) if after_reset else self.step(t - 1, e)
         return ValueError(f"{where}: observation entry {found.entry} is {value}; {_FINITE}")
 
+    def too_large(self, rewards: Array) -> ValueError | None:
+        """The error about a finite reward that is too large to be learned from, if there is one.
+
+        Parameters
+        ----------
+        rewards
+            Of the rollout, (T, E), float64.
+        """
+        if not (np.abs(rewards) > LARGEST_REWARD).any():
+            return None
+        t, e = (int(index) for index in np.argwhere(np.abs(rewards) > LARGEST_REWARD)[0])
+        return ValueError(
+            f"{self.step(t, e)}: the reward is {rewards[t, e]:g}; expected at most "
+            f"{LARGEST_REWARD:g} in size, whose sums and squares are finite: scale the rewards "
+            "(gymnasium.wrappers.TransformReward)"
+        )
+
     def failure(self, error: Exception, where: str, returned: Any, *, of_reset: bool) -> Exception:
         """The error to raise for one that came up while an environment was used.
 
@@ -142,6 +164,28 @@ class Sentences:
             f"{where}: observation entry {k} is {row[k]} as {row.dtype.name}; "
             "the environment must return numbers that this dtype can hold"
         )
+
+
+def with_transitions(rollout: Rollout) -> Rollout:
+    """Return a rollout from which something can be learned.
+
+    Parameters
+    ----------
+    rollout
+        Of environments that are replaced where they crash.
+
+    Raises
+    ------
+    EnvironmentFailure
+        Every one of its episodes crashed.
+    """
+    if rollout.n_transitions == 0:
+        why = f"; the last one: {rollout.crashes[-1]}" if rollout.crashes else ""
+        raise EnvironmentFailure(
+            f"rollout: expected at least one step of an episode that did not crash, got none in "
+            f"{rollout.n_steps} steps of {rollout.n_envs} environments{why}"
+        )
+    return rollout
 
 
 def raised_by_us(error: Exception) -> bool:

@@ -25,6 +25,7 @@ from ..envs import ActionAdapter, ObservationEncoder
 from .budget import Budget
 from .calls import load_states, on_environments, pack_states, save_states, unpack_state
 from .data import Rollout
+from .errors import with_transitions
 from .exclusive import Exclusive
 from .interface import ActingPolicy
 from .state import RunState
@@ -248,7 +249,7 @@ class SamplerBase:
         if self._policy is None:
             raise RuntimeError("collect: no policy is bound; call bind(policy, seed=...) first")
         with self._exclusive.taken("collect"):
-            return self._collect(budget, on_step)
+            return with_transitions(self._collect(budget, on_step))
 
     def close(self) -> None:
         """Close the environments; a second call does nothing."""

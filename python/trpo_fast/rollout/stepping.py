@@ -140,6 +140,8 @@ class SteppingSampler(SamplerBase):
             found = first_non_finite(buffers, events, states=slice(0, None), rewards=slice(0, None))
             assert found is not None
             raise self._non_finite(found, buffers, events)
+        if error := self._sentences.too_large(buffers.rewards):
+            raise error
 
         # Keep what the next rollout starts from.
         finished = self.state.finish_episodes(buffers, episodes)

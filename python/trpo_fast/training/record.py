@@ -144,11 +144,11 @@ class RecordWriters:
         self._loggers: list[Any] = list(loggers or ())
         self._bar: Any = None
         if progress is None:
-            progress = loggers is None and sys.stderr.isatty()
+            progress = loggers is None and _stderr_is_terminal()
         if progress:
             from ..logging import ConsoleLogger, ProgressBar
 
-            terminal = sys.stderr.isatty()
+            terminal = _stderr_is_terminal()
             if not any(isinstance(logger, ConsoleLogger) for logger in self._loggers):
                 self._loggers.append(ConsoleLogger(style="auto" if terminal else "plain"))
             self._bar = ProgressBar(goal, start=start, enabled=True)
@@ -168,3 +168,7 @@ class RecordWriters:
             self._bar.close()
         for logger in self._loggers:
             logger.close()
+
+
+def _stderr_is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()  # it is None where it was closed

@@ -6,6 +6,7 @@ container's limit on /dev/shm does not apply.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import tempfile
@@ -30,9 +31,32 @@ _UNWRITTEN = {4: np.uint32(0x7FC0DEAD), 8: np.uint64(0x7FF800000000DEAD)}
 def anonymous_file() -> int:
     """A new file descriptor of memory without a name."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("trpo_fast")
+        return beyond_standard(os.memfd_create("trpo_fast"))
     with tempfile.TemporaryFile() as file:  # unlinked from the start
-        return os.dup(file.fileno())
+        return beyond_standard(os.dup(file.fileno()))
+
+
+def beyond_standard(descriptor: int) -> int:
+    """Move a file descriptor out of the numbers of the standard streams.
+
+    It has such a number where a standard stream was closed, and a child that inherits it would take
+    it for its own standard stream.
+
+    Parameters
+    ----------
+    descriptor
+        An open descriptor; closed if it is moved.
+
+    Returns
+    -------
+    int
+        A descriptor of the same file, at least 3.
+    """
+    if descriptor > 2:
+        return descriptor
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return moved
 
 
 @dataclass(frozen=True)

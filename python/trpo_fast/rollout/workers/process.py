@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ...envs import EnvironmentFailure
-from .memory import SharedBlock, anonymous_file
+from .memory import SharedBlock, anonymous_file, beyond_standard
 from .worker import BOOTSTRAP, GRACE_SECONDS
 
 # Every worker has one numeric thread, in the libraries of its environments too.
@@ -84,7 +84,9 @@ class WorkerProcess:
         self._progress = -1
         self._moved = 0.0  # when progress was seen last
         self.memory, self._report = anonymous_file(), anonymous_file()
-        ours, theirs = socket.socketpair()
+        ours, theirs = (
+            socket.socket(fileno=beyond_standard(end.detach())) for end in socket.socketpair()
+        )
         with contextlib.ExitStack() as undo, theirs:
             undo.callback(ours.close)
             undo.callback(self._close_files)
