@@ -33,7 +33,13 @@ class PresetInfo:
     """What the project does that no field here expresses."""
 
     def settings_for(self, env: str | None = None) -> dict[str, object]:
-        """Return the fields of this preset for an environment id such as "HalfCheetah-v5"."""
+        """Return the fields of this preset for an environment id such as "HalfCheetah-v5".
+
+        Parameters
+        ----------
+        env
+            Gymnasium id; None for no particular one.
+        """
         name = "" if env is None else _base_name(env)
         return {**self.settings, **self.by_environment.get(name, {})}
 
@@ -47,7 +53,7 @@ def preset(name: str, *, env: str | None = None, **overrides: object) -> TRPOCon
         One of :data:`PRESETS`.
     env
         Gymnasium id for which the preset may hold its own values (HalfCheetah under rl-zoo).
-    overrides
+    **overrides
         Fields of :class:`TRPOConfig`; they win over the preset.
 
     Raises
@@ -59,7 +65,13 @@ def preset(name: str, *, env: str | None = None, **overrides: object) -> TRPOCon
 
 
 def find_preset(name: str) -> PresetInfo:
-    """Return the preset of this name, or raise ConfigError with the closest one."""
+    """Return the preset of this name, or raise ConfigError with the closest one.
+
+    Parameters
+    ----------
+    name
+        Of the preset.
+    """
     if name not in PRESETS:
         remedy = did_you_mean(name, PRESETS) or "omit preset for our own defaults"
         raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}; {remedy}")

@@ -48,7 +48,13 @@ ALGORITHMS: tuple[str, ...] = tuple(name for name in _names(".py") if name in PA
 
 
 def algorithm_class(name: str) -> type[OnPolicyAgent[Any]]:
-    """The agent class of a method such as "kl-penalty"; ConfigError names the closest one."""
+    """The agent class of a method such as "kl-penalty"; ConfigError names the closest one.
+
+    Parameters
+    ----------
+    name
+        Of the method, as ``--algorithm`` takes it.
+    """
     if name not in ALGORITHMS:
         raise _unknown("algorithm", name, ALGORITHMS)
     from ..training.agent import OnPolicyAgent
@@ -70,12 +76,24 @@ def algorithm_class(name: str) -> type[OnPolicyAgent[Any]]:
 
 
 def algorithm_name(cls: type[OnPolicyAgent[Any]]) -> str:
-    """The name of an agent class, ``trpo`` for :class:`trpo_fast.TRPO`."""
+    """The name of an agent class, ``trpo`` for :class:`trpo_fast.TRPO`.
+
+    Parameters
+    ----------
+    cls
+        The agent class of a method of this folder.
+    """
     return cls.__module__.rpartition(".")[2].replace("_", "-")
 
 
 def class_named(name: str) -> type[OnPolicyAgent[Any]] | None:
-    """The agent class with this name among the methods of this folder, or None."""
+    """The agent class with this name among the methods of this folder, or None.
+
+    Parameters
+    ----------
+    name
+        Of the class, such as ``KLPenalty``.
+    """
     for algorithm in _likely_first(name):
         found = algorithm_class(algorithm)
         if found.__name__ == name:
@@ -84,7 +102,13 @@ def class_named(name: str) -> type[OnPolicyAgent[Any]] | None:
 
 
 def public_name(name: str) -> Any:
-    """What a method's module makes public (``__all__``) under this name; KeyError if none does."""
+    """What a method's module makes public (``__all__``) under this name; KeyError if none does.
+
+    Parameters
+    ----------
+    name
+        A class, such as ``KLPenalty`` or ``VineOptions``.
+    """
     for algorithm in _likely_first(name):
         module = _module(algorithm)
         if name in module.__all__:
@@ -93,12 +117,24 @@ def public_name(name: str) -> Any:
 
 
 def title(name: str) -> str:
-    """What a page is about: its first line."""
+    """What a page is about: its first line.
+
+    Parameters
+    ----------
+    name
+        Of the page, as ``explain`` takes it.
+    """
     return page(name).partition("\n")[0].removeprefix("# ")
 
 
 def page(name: str) -> str:
-    """The page about a method, in Markdown; ConfigError names the closest one."""
+    """The page about a method, in Markdown; ConfigError names the closest one.
+
+    Parameters
+    ----------
+    name
+        Of the page, as ``explain`` takes it.
+    """
     if name not in PAGES:
         raise _unknown("method", name, PAGES)
     return (_FOLDER / f"{_stem(name)}.md").read_text(encoding="utf-8")

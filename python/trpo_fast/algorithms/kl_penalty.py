@@ -61,7 +61,12 @@ class KLPenalty(OnPolicyAgent[KLPenaltyConfig]):
     [1e-4, 1e4], so that a run of small KLs cannot drive it far off. Where TRPO bounds the KL of every
     update, this one only aims at it. The agent's ``kl_coefficient`` is beta of the next update.
 
-    Arguments are those of :class:`trpo_fast.TRPO`, settings those of :class:`KLPenaltyConfig`.
+    Parameters
+    ----------
+    env
+        What is stepped, see :class:`trpo_fast.TRPO`.
+    **settings
+        Arguments of :class:`trpo_fast.TRPO`, settings of :class:`KLPenaltyConfig`.
     """
 
     config_type = KLPenaltyConfig
@@ -111,7 +116,17 @@ class KLPenalty(OnPolicyAgent[KLPenaltyConfig]):
 
 
 def adapted_coefficient(beta: float, kl: float, target: float) -> float:
-    """beta of the next update, after one that made a mean KL of ``kl`` nats."""
+    """beta of the next update, after one that made a mean KL of ``kl`` nats.
+
+    Parameters
+    ----------
+    beta
+        Coefficient of the update.
+    kl
+        Mean KL that the update made, in nats.
+    target
+        Mean KL that it should have made, in nats.
+    """
     if kl < target / 1.5:
         beta /= 2.0
     elif kl > target * 1.5:

@@ -27,7 +27,7 @@ class SinglePathConfig(TrustRegionConfig):
 
     method: ClassVar[str] = "SinglePathTRPO"
     lacks: ClassVar[str] = "it has no value function, only the returns of whole paths"
-    _before: ClassVar[Mapping[str, object]] = {**TrustRegionConfig._before, "baseline": "mean"}
+    before: ClassVar[Mapping[str, object]] = {**TrustRegionConfig.before, "baseline": "mean"}
 
     batch_size: int = integer(4096, 2, remedy="Monte Carlo returns want some thousand steps")
     """Environment steps per update: Monte Carlo returns are noisy, and want more than GAE's 2048."""
@@ -86,6 +86,14 @@ class SinglePathTRPO(OnPolicyAgent[SinglePathConfig]):
 
 
 def mean_by(groups: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each of N values the mean over those of its group: groups (N,) from 0, values (N,)."""
+    """For each of N values the mean over those of its group: groups (N,) from 0, values (N,).
+
+    Parameters
+    ----------
+    groups
+        Shape (N,), int64: the group of each value, from 0.
+    values
+        Shape (N,), float64.
+    """
     means = np.bincount(groups, values) / np.maximum(1, np.bincount(groups))
     return np.asarray(means[groups])

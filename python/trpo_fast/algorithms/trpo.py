@@ -24,25 +24,9 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
     >>> agent.learn(1_000_000)
     >>> agent.evaluate(episodes=10).mean_return
 
-    Parameters
-    ----------
-    env
-        A Gymnasium id (``"module:Id-v0"`` imports the module first), an ``Env``, a callable that
-        makes one, or a Gymnasium ``VectorEnv``. An ``Env`` is one environment and a ``VectorEnv`` as
-        many as it holds, whatever ``n_envs`` says; ``batch_size`` stays what it is.
-    config
-        A complete :class:`TRPOConfig`, instead of a preset.
-    preset
-        Name of a preset to start from, see :mod:`trpo_fast.presets`.
-    env_kwargs
-        Keyword arguments of ``gymnasium.make``, where ``env`` is an id.
-    overrides
-        Fields of :class:`TRPOConfig`; they win over ``config`` and ``preset``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        With one sentence: an unknown environment, an unsupported space, a bad setting.
+    Arguments are those of :class:`~trpo_fast.training.agent.OnPolicyAgent`: ``env`` (a Gymnasium id,
+    an ``Env``, a callable that makes one, or a ``VectorEnv``), ``config``, ``preset``, ``env_kwargs``,
+    and the fields of :class:`TRPOConfig`.
     """
 
     config_type = TRPOConfig

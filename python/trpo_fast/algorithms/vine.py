@@ -73,13 +73,8 @@ class VineTRPO(OnPolicyAgent[VineConfig]):
     An update takes ``batch_size`` steps of trunk and up to ``states * branches * branch_steps``
     steps of branches; both count as timesteps. Everything else is as in :class:`trpo_fast.TRPO`.
 
-    Parameters
-    ----------
-    env
-        What is stepped, see :class:`trpo_fast.TRPO`.
-    settings
-        As of :class:`trpo_fast.TRPO`; besides them ``vine``, how the vine grows:
-        :class:`VineOptions`, or its fields as a mapping.
+    Arguments are those of :class:`trpo_fast.TRPO`, settings those of :class:`VineConfig`: besides
+    TRPO's ``vine``, how the vine grows, as :class:`VineOptions` or as a mapping of its fields.
 
     Raises
     ------
@@ -114,7 +109,13 @@ class VineTRPO(OnPolicyAgent[VineConfig]):
         return VineBatch(**rows, branches=branches, q_values=branches.q_values(values))
 
     def values_of_raw(self, observations: NDArray[Any]) -> NDArray[np.float64]:
-        """V (N,) in the units of the rewards, of observations (N, O) that are not normalised."""
+        """V (N,) in the units of the rewards, of observations (N, O) that are not normalised.
+
+        Parameters
+        ----------
+        observations
+            Shape (N, O), as the encoder gives them.
+        """
         assert self.value_fitting is not None
         return self.value_fitting.predict(self.policy.normalize(observations))
 

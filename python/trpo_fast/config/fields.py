@@ -49,7 +49,21 @@ def integer(
     optional: bool = False,
     changes: When = "always",
 ) -> Any:
-    """A field for an integer in [low, high]; `optional` allows None; `remedy` ends the error."""
+    """A field for an integer in [low, high]; `optional` allows None; `remedy` ends the error.
+
+    Parameters
+    ----------
+    default
+        Its value where none is given.
+    low, high
+        Smallest and largest value.
+    remedy
+        What to do about another value: the end of the error's sentence.
+    optional
+        Whether None is a value too.
+    changes
+        When the setting of a trained agent may change.
+    """
 
     def check(name: str, value: Any) -> int | None:
         if value is None and optional:
@@ -67,7 +81,21 @@ def number(
     optional: bool = False,
     changes: When = "always",
 ) -> Any:
-    """A field for a finite number in an interval such as "(0, 1]", whose 0 is left out."""
+    """A field for a finite number in an interval such as "(0, 1]", whose 0 is left out.
+
+    Parameters
+    ----------
+    default
+        Its value where none is given.
+    interval
+        Such as "(0, 1]": a round bracket leaves its end out.
+    remedy
+        What to do about another value: the end of the error's sentence.
+    optional
+        Whether None is a value too.
+    changes
+        When the setting of a trained agent may change.
+    """
 
     def check(name: str, value: Any) -> float | None:
         if value is None and optional:
@@ -78,7 +106,15 @@ def number(
 
 
 def flag(default: bool, *, changes: When = "always") -> Any:
-    """A field for True or False."""
+    """A field for True or False.
+
+    Parameters
+    ----------
+    default
+        Its value where none is given.
+    changes
+        When the setting of a trained agent may change.
+    """
 
     def check(name: str, value: Any) -> bool:
         if isinstance(value, bool):
@@ -89,7 +125,17 @@ def flag(default: bool, *, changes: When = "always") -> Any:
 
 
 def choice(default: str, literal: object, *, changes: When = "always") -> Any:
-    """A field for one of the texts of a ``Literal``."""
+    """A field for one of the texts of a ``Literal``.
+
+    Parameters
+    ----------
+    default
+        Its value where none is given.
+    literal
+        The ``Literal`` of all texts.
+    changes
+        When the setting of a trained agent may change.
+    """
     choices = get_args(literal)
 
     def check(name: str, value: Any) -> str:
@@ -103,7 +149,15 @@ def choice(default: str, literal: object, *, changes: When = "always") -> Any:
 
 
 def layer_sizes(default: tuple[int, ...], *, changes: When = "never") -> Any:
-    """A field for the units of each hidden layer."""
+    """A field for the units of each hidden layer.
+
+    Parameters
+    ----------
+    default
+        Its value where none is given.
+    changes
+        When the setting of a trained agent may change.
+    """
 
     def check(name: str, value: Any) -> tuple[int, ...]:
         if not isinstance(value, (tuple, list)):
@@ -121,7 +175,15 @@ def layer_sizes(default: tuple[int, ...], *, changes: When = "never") -> Any:
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """Return "did you mean ...?" for the known name closest to the given one, or an empty text."""
+    """Return "did you mean ...?" for the known name closest to the given one, or an empty text.
+
+    Parameters
+    ----------
+    given
+        What was given.
+    known
+        The names that there are.
+    """
     matches = difflib.get_close_matches(str(given).lower(), list(known), n=1, cutoff=0.6)
     return f"did you mean {matches[0]!r}?" if matches else ""
 
@@ -142,7 +204,19 @@ def _checked_number(name: str, value: object, interval: str, remedy: str) -> flo
 
 
 def checked_integer(name: str, value: object, low: int, high: int, remedy: str) -> int:
-    """The value as an int in [low, high]; ConfigError that ends with the remedy otherwise."""
+    """The value as an int in [low, high]; ConfigError that ends with the remedy otherwise.
+
+    Parameters
+    ----------
+    name
+        Of the field, for the error.
+    value
+        What was given.
+    low, high
+        Smallest and largest value.
+    remedy
+        The end of the error's sentence.
+    """
     wanted = f"an integer of at least {low}"
     if isinstance(value, float) and value.is_integer():
         remedy = f"write {int(value)}"
@@ -165,7 +239,13 @@ def _within(number: float, interval: str) -> bool:
 
 
 def show(value: object) -> str:
-    """The value as errors show it: its text, cut to 60 characters, and its type."""
+    """The value as errors show it: its text, cut to 60 characters, and its type.
+
+    Parameters
+    ----------
+    value
+        What was given.
+    """
     text = repr(value)
     text = text if len(text) <= 60 else text[:57] + "..."
     return text if value is None else f"{text} ({type(value).__name__})"

@@ -23,24 +23,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
-from .fields import (
-    LARGEST_SEED,
-    ConfigError,
-    choice,
-    did_you_mean,
-    flag,
-    integer,
-    layer_sizes,
-    number,
-    show,
-)
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from .checked import CheckedConfig
+from .fields import LARGEST_SEED, ConfigError, choice, flag, integer, layer_sizes, number
 
 DType = Literal["float32", "float64"]
 Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
@@ -54,7 +42,7 @@ Sampling = Literal["steps", "total_steps", "episodes"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentConfig:
+class AgentConfig(CheckedConfig):
     """Settings that every method has, keyword-only and immutable.
 
     Change a copy with :meth:`replace`; store with :meth:`to_dict`, restore with :meth:`from_dict`.
@@ -65,11 +53,7 @@ class AgentConfig:
         (a ``ValueError``) if a value has the wrong type or lies outside its range.
     """
 
-    method: ClassVar[str] = "this method"
-    lacks: ClassVar[str] = "it has no use for it"  # why a setting of TRPO is none of this method
-
-    # fields that files of earlier versions lack, with what was done before there were these fields
-    _before: ClassVar[Mapping[str, object]] = {
+    before: ClassVar[Mapping[str, object]] = {
         "cg_preconditioner": "none",
         "sampling": "steps",
         "action_scaling": False,
@@ -165,23 +149,17 @@ class AgentConfig:
     """Bring the advantages of a batch to mean 0 and deviation 1."""
 
     def __post_init__(self) -> None:
-        for one in dataclasses.fields(self):
-            if "check" in one.metadata:
-                value = one.metadata["check"](one.name, getattr(self, one.name))
-                object.__setattr__(self, one.name, value)
+        super().__post_init__()
         if self.batch_size < self.n_envs:
             raise ConfigError(
                 f"batch_size: expected at least one step for each of the {self.n_envs} "
                 f"environments, got {self.batch_size}; raise batch_size or lower n_envs"
             )
-        defaults = _defaults(type(self))
-        for name, other in self.without_effect(vars(self)).items():
-            value = getattr(self, name)
-            if value != defaults[name]:
-                raise ConfigError(
-                    f"{name}: expected its default {defaults[name]!r} with {other}, under which it "
-                    f"has no effect, got {show(value)}; leave it out"
-                )
+
+    @classmethod
+    def elsewhere(cls) -> tuple[str, ...]:
+        """The settings of TRPO, which has them all."""
+        return field_names()
 
     @classmethod
     def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
@@ -200,108 +178,6 @@ class AgentConfig:
     def steps_per_env(self) -> int:
         """Steps T of each environment per update by sampling "steps", ceil(batch_size / n_envs)."""
         return -(-self.batch_size // self.n_envs)
-
-    def replace(self, **changes: object) -> Self:
-        """Return a copy with these fields changed, checked again."""
-        self.refuse_unknown(changes)
-        return dataclasses.replace(self, **cast(Any, changes))
-
-    def changed(self, changes: Mapping[str, object], *, loading: bool = False) -> Self:
-        """Return a copy for an agent that exists: what it was built with stays as it is.
-
-        Raises
-        ------
-        ConfigError
-            for a setting that cannot change any more, an unknown one, or an invalid value.
-        """
-        new = self.replace(**changes)
-        allowed = ("always", "load") if loading else ("always",)
-        for one in dataclasses.fields(self):
-            before, after = getattr(self, one.name), getattr(new, one.name)
-            if before != after and one.metadata.get("changes", "always") not in allowed:
-                at_load = one.metadata["changes"] == "load"
-                remedy = f"pass {one.name} to load" if at_load else "make a new agent for that"
-                raise ConfigError(
-                    f"{one.name}: expected the {before!r} that the agent was made with, got "
-                    f"{after!r}, which cannot change any more; {remedy}"
-                )
-        return new
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them; tuples become lists."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-    def values_for(self, other: type[AgentConfig]) -> dict[str, Any]:
-        """The values that a configuration of another method takes over, or has to refuse.
-
-        Left out are defaults of fields that the other one does not have.
-        """
-        known, defaults = field_names(other), _defaults(type(self))
-        return {
-            name: value
-            for name, value in self.to_dict().items()
-            if name in known or getattr(self, name) != defaults[name]
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> Self:
-        """Build a configuration from (a part of) what :meth:`to_dict` gave; the rest is default.
-
-        Raises
-        ------
-        ConfigError
-            on an unknown name, with the closest known one, or an invalid value.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigError(
-                f"configuration: expected a mapping of field names to values, got "
-                f"{show(values)}; start from {cls.__name__}().to_dict()"
-            )
-        cls.refuse_unknown(values)
-        return cls(**cast(Any, dict(values)))
-
-    @classmethod
-    def from_saved(cls, values: Mapping[str, object]) -> Self:
-        """As :meth:`from_dict`, of a file: it may be older than a field, or than its absence.
-
-        A field younger than the file means what was done then. Fields that the method ignored,
-        when it had them still, are left out.
-        """
-        if isinstance(values, Mapping):
-            values = cls.usable({**cls._before, **values})
-        return cls.from_dict(values)
-
-    @classmethod
-    def usable(cls, values: Mapping[str, Any], **given: Any) -> dict[str, Any]:
-        """These values of TRPO's fields, as far as this method uses them, and those given.
-
-        Parameters
-        ----------
-        values
-            Of a preset, or of a file; what has no effect is left out.
-        given
-            Values that win over them, kept in any case.
-        """
-        known = field_names(cls)
-        kept = {k: v for k, v in values.items() if k in known or k not in field_names()}
-        idle = cls.without_effect({**_defaults(cls), **kept, **given})
-        return {**{k: v for k, v in kept.items() if k not in idle}, **given}
-
-    @classmethod
-    def refuse_unknown(cls, values: Iterable[str]) -> None:
-        """Raise ConfigError for a name that is no field of this class."""
-        known = field_names(cls)
-        for name in values:
-            if name in known:
-                continue
-            if name in field_names():
-                raise ConfigError(
-                    f"{name}: expected a setting of {cls.method}, got one of TRPO; {cls.method} has "
-                    f"no {name}: {cls.lacks}, so leave it out"
-                )
-            remedy = did_you_mean(name, known) or f"the fields are listed under {cls.__name__}"
-            raise ConfigError(f"configuration: expected known field names, got {name!r}; {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -425,15 +301,12 @@ class TRPOConfig(ValueConfig, TrustRegionConfig):
     method: ClassVar[str] = "TRPO"
 
 
-def field_names(config: type[AgentConfig] = TRPOConfig) -> tuple[str, ...]:
-    """Return the names of all fields of a configuration class, in their order."""
+def field_names(config: type[CheckedConfig] = TRPOConfig) -> tuple[str, ...]:
+    """Return the names of all fields of a configuration class, in their order.
+
+    Parameters
+    ----------
+    config
+        The class.
+    """
     return tuple(field.name for field in dataclasses.fields(config))
-
-
-def _defaults(config: type[AgentConfig]) -> dict[str, Any]:
-    return {
-        one.name: one.default_factory()
-        if one.default_factory is not dataclasses.MISSING
-        else one.default
-        for one in dataclasses.fields(config)
-    }

@@ -79,5 +79,11 @@ def generalized_advantages(
 
 
 def no_values(observations: NDArray[Any]) -> Float64:
-    """V = 0 for every state (N, O), for methods without a value function."""
+    """V = 0 for every state (N, O), for methods without a value function.
+
+    Parameters
+    ----------
+    observations
+        Shape (N, O).
+    """
     return np.zeros(len(observations))

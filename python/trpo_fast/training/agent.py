@@ -7,18 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import core, runtime
-from ..config import AgentConfig, ConfigError, ValueConfig
-from ..presets import find_preset
+from ..config import AgentConfig, ValueConfig
 from ..rollout import Exclusive, Rollout, Sampler, available_cores, make_sampler
 from .acting import ActingAgent
 from .advantages import generalized_advantages, no_values
 from .batch import Batch
 from .callbacks import Callback, CallbackList
+from .configured import Config, ConfiguredAgent
 from .notices import first_notices
 from .policy import Policy
 from .record import EpisodeWindow, RecordWriters, iteration_record
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OnPolicyAgent"]
 
-Config = TypeVar("Config", bound=AgentConfig)
 
-
-class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
+class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, ABC):
     """Sampling, advantages, value function, acting and files around one method's policy update.
 
     A method is a subclass with a ``config_type`` and an :meth:`improve_policy`; where its
@@ -57,7 +55,7 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         does not have are left out.
     env_kwargs
         Keyword arguments of ``gymnasium.make``, where ``env`` is an id.
-    overrides
+    **overrides
         Fields of the configuration; they win over ``config`` and ``preset``.
 
     Raises
@@ -65,8 +63,6 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
     ValueError, TypeError
         With one sentence: an unknown environment, an unsupported space, a bad setting.
     """
-
-    config_type: ClassVar[type[AgentConfig]] = AgentConfig
 
     def __init__(
         self,
@@ -102,8 +98,7 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
             output_gain=settings.policy_output_gain,
             seed=derived_seed(settings.seed, Purpose.POLICY_WEIGHTS),
         )
-        self.value_fitting: ValueFitting | None = None
-        """The value function and its fit; None for a method without one."""
+        self.value_fitting = None
         if isinstance(settings, ValueConfig):
             self.value_fitting = ValueFitting(settings, encoder.dim)
         self.acting = Policy(
@@ -134,24 +129,6 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         self._callback_state = CallbackList().state_dict()
         self.sampler.bind(self.policy, seed=settings.seed)
 
-    @classmethod
-    def make_config(
-        cls, config: AgentConfig | None, preset: str | None, overrides: dict[str, Any], env: Any
-    ) -> Config:
-        """A configuration or a preset, the fields given beside it, and defaults for the rest.
-
-        A configuration of another method may be given, unless it changes what this one lacks.
-        """
-        if config is not None and preset is not None:
-            raise ValueError("config, preset: expected one of them, got both; drop one.")
-        if preset is not None:
-            settings = find_preset(preset).settings_for(env if isinstance(env, str) else None)
-            cls.config_type.refuse_unknown(overrides)
-            values = cls.config_type.usable(settings, **overrides)
-        else:
-            values = {} if config is None else config.values_for(cls.config_type)
-        return cast(Config, cls.config_type.from_dict({**values, **overrides}))
-
     def make_sampler(self) -> Sampler:
         """Open the environments."""
         config = self.config
@@ -166,50 +143,6 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
             worker_timeout=config.worker_timeout,
             restart_crashed_environments=config.restart_crashed_environments,
         )
-
-    # ------------------------------------------------------------------------------------ settings
-
-    @property
-    def config(self) -> Config:
-        """The settings. Assigning a changed copy is :meth:`set` with what differs."""
-        return self._config
-
-    @config.setter
-    def config(self, config: Config) -> None:
-        if type(config) is not type(self._config):
-            raise ConfigError(
-                f"config: expected a {type(self._config).__name__}, got a "
-                f"{type(config).__name__}; change a copy with agent.config.replace"
-            )
-        self.set(**vars(config))
-
-    def set(self, **changes: Any) -> Self:
-        """Change settings of an agent that exists; they hold from the next iteration on.
-
-        >>> agent.set(max_kl=0.02, batch_size=4096).learn(100_000)
-
-        What the agent was built with (networks, dtype, environments, seed, normalisation) stays;
-        see also :meth:`load`, which takes changes too.
-
-        Raises
-        ------
-        ConfigError
-            for a setting that cannot change any more, an unknown one, or an invalid value; then
-            nothing is changed.
-        """
-        config = self._config.changed(changes)
-        budget = self.sampler.budget(config.sampling, config.batch_size)
-        self.apply(config)
-        self._config, self._budget = config, budget
-        return self
-
-    def apply(self, config: Config) -> None:
-        """Hand changed settings to whoever has a copy of them."""
-        if config.n_threads is not None:
-            runtime.set_num_threads(config.n_threads)
-        if self.value_fitting is not None and isinstance(config, ValueConfig):
-            self.value_fitting.config = config
-        self.freeze_normalizer(config)
 
     # ------------------------------------------------------------------------------------ training
 
@@ -306,6 +239,11 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         """Sample one batch by the present policy; the environments go on from where they are.
 
         Nothing is learned from it and no timesteps are counted: :meth:`learn` does that.
+
+        Parameters
+        ----------
+        on_step
+            Called after every step of all environments.
         """
         return self.sampler.collect(self._budget, on_step=on_step)
 
@@ -314,6 +252,11 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
 
         Generalised advantages; without a value function V is 0 and lambda 1, which leaves the
         Monte Carlo return of each step.
+
+        Parameters
+        ----------
+        rollout
+            What :meth:`collect` has returned.
         """
         fitting = self.value_fitting
         return generalized_advantages(
@@ -326,7 +269,13 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
 
     @abstractmethod
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
-        """The method's policy update, in place."""
+        """The method's policy update, in place.
+
+        Parameters
+        ----------
+        batch
+            What :meth:`advantages` has returned.
+        """
 
     @property
     def update_seed(self) -> int:
@@ -365,7 +314,13 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         return int(self.value_fitting.config.overlap_value_fit and fills_machine)
 
     def start_value_fit(self, batch: Batch) -> None:
-        """Regress V on the returns, see :meth:`ValueFitting.start`."""
+        """Regress V on the returns, see :meth:`ValueFitting.start`.
+
+        Parameters
+        ----------
+        batch
+            What :meth:`advantages` has returned; borrowed until the fit has ended.
+        """
         if self.value_fitting is not None and self.fits_values:
             self.value_fitting.start(
                 batch,
@@ -399,15 +354,6 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         self.restarted_because = ""
         self.episodes.extend(rollout.episode_returns.tolist(), rollout.episode_lengths.tolist())
 
-    def freeze_normalizer(self, config: Config | None = None) -> None:
-        """Let the policy normalise by the statistics of this moment."""
-        config = self.config if config is None else config
-        if config.normalize_observations and self.observation_statistics.count > 0:
-            statistics = self.observation_statistics
-            self.policy.set_normalizer(
-                statistics.mean, statistics.variance, clip=config.observation_clip
-            )
-
     def record(
         self,
         rollout: Rollout,
@@ -416,7 +362,21 @@ class OnPolicyAgent(ActingAgent, StoredAgent, ABC, Generic[Config]):
         fit: core.FitSummary | None,
         started: float,
     ) -> dict[str, Any]:
-        """What the user is told of an iteration that began at ``started`` (``time.perf_counter``)."""
+        """What the user is told of an iteration that began at ``started`` (``time.perf_counter``).
+
+        Parameters
+        ----------
+        rollout
+            What was sampled.
+        batch
+            What was learned from.
+        update
+            What the policy update did.
+        fit
+            The value fit that ended in this iteration.
+        started
+            When it began, by ``time.perf_counter``.
+        """
         record = iteration_record(
             rollout,
             batch,

@@ -28,7 +28,15 @@ class EpisodeWindow:
         self.lengths: deque[float] = deque(maxlen=EPISODE_WINDOW)
 
     def extend(self, returns: Iterable[float], lengths: Iterable[float]) -> None:
-        """Append episodes that have ended, in their order."""
+        """Append episodes that have ended, in their order.
+
+        Parameters
+        ----------
+        returns
+            Plain sums of rewards.
+        lengths
+            Numbers of steps.
+        """
         self.returns.extend(returns)
         self.lengths.extend(lengths)
 
@@ -116,6 +124,13 @@ def explained_variance(values: NDArray[np.float64], returns: NDArray[np.float64]
     """1 - Var(R - V) / Var(R) of values and returns (N,): 1 is perfect, 0 as good as the mean.
 
     NaN where the returns do not vary.
+
+    Parameters
+    ----------
+    values
+        Shape (N,), float64: V.
+    returns
+        Shape (N,), float64: R.
     """
     # Scaled by a power of two, so that the squares of very large and very small returns are finite.
     exponent = -int(np.frexp(np.abs(returns).max(initial=0.0))[1])
@@ -157,7 +172,13 @@ class RecordWriters:
         return self
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Hand one record to every logger, and move the bar."""
+        """Hand one record to every logger, and move the bar.
+
+        Parameters
+        ----------
+        record
+            The numbers of an iteration by name.
+        """
         for logger in self._loggers:
             logger.write(record)
         if self._bar is not None:

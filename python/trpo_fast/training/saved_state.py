@@ -43,6 +43,11 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
 
     The environments are part of it where their state can be saved; where it cannot, the entry
     ``unsaved_environments`` of the metadata says why.
+
+    Parameters
+    ----------
+    agent
+        Must be between two iterations.
     """
     fitting = agent.value_fitting
     fit = None if fitting is None else fitting.finish()
@@ -252,7 +257,13 @@ def _one_line(error: BaseException) -> str:
 
 
 def trusted_id(env_id: Any) -> str:
-    """The environment that a checkpoint names, unless making it would import a module of its choice."""
+    """The environment that a checkpoint names, unless making it would import a module of its choice.
+
+    Parameters
+    ----------
+    env_id
+        What the file says.
+    """
     module, colon, _ = str(env_id).rpartition(":")
     if colon and module not in KNOWN_ENVIRONMENT_MODULES:
         raise CheckpointError(
@@ -263,13 +274,27 @@ def trusted_id(env_id: Any) -> str:
 
 
 def optimizer_tensors(policy: core.Policy) -> dict[str, NDArray[Any]]:
-    """The moments of the policy's Adam, for the state of a method that takes its steps with it."""
+    """The moments of the policy's Adam, for the state of a method that takes its steps with it.
+
+    Parameters
+    ----------
+    policy
+        The agent's.
+    """
     state = policy.optimizer_state()
     return {f"policy_optimizer.{name}": array for name, array in state.items()}
 
 
 def restore_optimizer(policy: core.Policy, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Take over what :func:`optimizer_tensors` returned."""
+    """Take over what :func:`optimizer_tensors` returned.
+
+    Parameters
+    ----------
+    policy
+        The agent's.
+    tensors
+        All arrays of the file.
+    """
     state = entries(tensors, "policy_optimizer")
     policy.load_optimizer_state({n: state[n] for n in ("first_moment", "second_moment", "steps")})
 
@@ -352,7 +377,7 @@ class StoredAgent:
             be given where the file could not hold them.
         n_workers, n_threads
             They belong to the machine, not to the run; None keeps those of the file.
-        changes
+        **changes
             Settings that are to differ from now on, as in :meth:`set`; ``worker_timeout`` and
             ``restart_crashed_environments`` too.
 
@@ -421,7 +446,17 @@ class StoredAgent:
         env_kwargs: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Self:
-        """Rebuild an agent from what :meth:`state` gave; arguments as in :meth:`load`."""
+        """Rebuild an agent from what :meth:`state` gave; arguments as in :meth:`load`.
+
+        Parameters
+        ----------
+        tensors, metadata
+            The state.
+        env
+            What is stepped; None makes the environment of the id that the state names.
+        **changes
+            Settings that are to differ.
+        """
         algorithm = metadata.get("algorithm")
         if algorithm is None:
             raise CheckpointError(
@@ -435,7 +470,13 @@ class StoredAgent:
 
     @classmethod
     def written_by(cls, algorithm: str) -> type[Self]:
-        """The class of that name, where this one may stand for it: a class stands for itself."""
+        """The class of that name, where this one may stand for it: a class stands for itself.
+
+        Parameters
+        ----------
+        algorithm
+            Name of a class, as files hold it.
+        """
         raise CheckpointError(
             f"checkpoint: expected one of {cls.__name__}, got one of {algorithm}; load it with "
             "TRPO.load or the class that wrote it."
@@ -448,4 +489,12 @@ class StoredAgent:
     def restore_own_state(
         self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
     ) -> None:
-        """Take over what :meth:`own_state` returned from all arrays and entries of a file."""
+        """Take over what :meth:`own_state` returned from all arrays and entries of a file.
+
+        Parameters
+        ----------
+        tensors
+            All arrays of the file.
+        metadata
+            All entries of the file.
+        """

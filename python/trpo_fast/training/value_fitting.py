@@ -55,7 +55,13 @@ class ValueFitting:
         return self._network
 
     def predict(self, observations: NDArray[Any]) -> NDArray[np.float64]:
-        """V (N,) of normalised observations (N, O), in the units of the rewards."""
+        """V (N,) of normalised observations (N, O), in the units of the rewards.
+
+        Parameters
+        ----------
+        observations
+            Shape (N, O), dtype of the networks.
+        """
         return self.units.to_rewards(self.network.predict(observations))
 
     def start(self, batch: Batch, *, iteration: int, progress: float, background: Executor) -> None:
@@ -114,7 +120,15 @@ class ValueFitting:
         return {"value_function": self.network.parameters, **named}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-        """Take over what :meth:`tensors` returned, and unit and last fit as JSON holds them."""
+        """Take over what :meth:`tensors` returned, and unit and last fit as JSON holds them.
+
+        Parameters
+        ----------
+        tensors
+            All arrays of a file.
+        metadata
+            All entries of a file.
+        """
         self.network.parameters = tensors["value_function"]
         self.network.load_optimizer_state(entries(tensors, "value_optimizer"))
         self.units.restore(
@@ -133,7 +147,15 @@ class _Deferred:
 
 
 def entries(tensors: Mapping[str, NDArray[Any]], group: str) -> dict[str, NDArray[Any]]:
-    """The arrays named "group.name", by name."""
+    """The arrays named "group.name", by name.
+
+    Parameters
+    ----------
+    tensors
+        Arrays by their full names.
+    group
+        Name of the group.
+    """
     prefix = group + "."
     return {key[len(prefix) :]: a for key, a in tensors.items() if key.startswith(prefix)}
 

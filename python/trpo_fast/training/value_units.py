@@ -40,11 +40,23 @@ class ValueUnits:
         self.scale = 1.0  # sigma, reward units per unit of the network's output
 
     def to_rewards(self, outputs: NDArray[Any]) -> Float64:
-        """V in reward units, float64, of outputs of the network."""
+        """V in reward units, float64, of outputs of the network.
+
+        Parameters
+        ----------
+        outputs
+            Shape (N,), what the network predicts.
+        """
         return outputs.astype(np.float64) * self.scale + self.mean
 
     def to_targets(self, returns: Float64) -> Float64:
-        """What the network is fitted to, of returns in reward units."""
+        """What the network is fitted to, of returns in reward units.
+
+        Parameters
+        ----------
+        returns
+            Shape (N,), float64, reward units.
+        """
         return (returns - self.mean) / self.scale
 
     def absorb(self, returns: Float64, value_function: core.ValueFunction) -> None:
@@ -70,6 +82,14 @@ class ValueUnits:
         self.mean, self.scale = mean, scale
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], *, mean: float, scale: float) -> None:
-        """Go on from stored statistics and the unit that the stored network works in."""
+        """Go on from stored statistics and the unit that the stored network works in.
+
+        Parameters
+        ----------
+        tensors
+            The statistics by name.
+        mean, scale
+            Of the unit, in reward units.
+        """
         self.statistics.load_state_dict(dict(tensors))
         self.mean, self.scale = mean, scale

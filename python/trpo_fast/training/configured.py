@@ -1,0 +1,131 @@
+"""The settings of an agent: made at its birth, and changed while it lives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
+from .. import runtime
+from ..config import AgentConfig, ConfigError, ValueConfig
+from ..presets import find_preset
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .. import core
+    from ..rollout import Budget, Sampler
+    from .value_fitting import ValueFitting
+
+Config = TypeVar("Config", bound=AgentConfig)
+
+
+class ConfiguredAgent(Generic[Config]):
+    """The part of an agent that holds its settings: ``config`` and ``set``."""
+
+    config_type: ClassVar[type[AgentConfig]] = AgentConfig
+    sampler: Sampler
+    """Steps the training environments."""
+    policy: core.Policy
+    """What is learned."""
+    observation_statistics: core.RunningStatistics
+    """Moments of the observations of all batches."""
+    value_fitting: ValueFitting | None
+    """The value function and its fit; None for a method without one."""
+    _config: Config
+    _budget: Budget
+
+    @classmethod
+    def make_config(
+        cls, config: AgentConfig | None, preset: str | None, overrides: dict[str, Any], env: Any
+    ) -> Config:
+        """A configuration or a preset, the fields given beside it, and defaults for the rest.
+
+        A configuration of another method may be given, unless it changes what this one lacks.
+
+        Parameters
+        ----------
+        config
+            A complete configuration, or None.
+        preset
+            Name of a preset, or None.
+        overrides
+            Fields that win over them.
+        env
+            The environment: a preset may have values for an id.
+        """
+        if config is not None and preset is not None:
+            raise ValueError("config, preset: expected one of them, got both; drop one.")
+        if preset is not None:
+            settings = find_preset(preset).settings_for(env if isinstance(env, str) else None)
+            cls.config_type.refuse_unknown(overrides)
+            values = cls.config_type.usable(settings, **overrides)
+        else:
+            values = {} if config is None else config.values_for(cls.config_type)
+        return cast(Config, cls.config_type.from_dict({**values, **overrides}))
+
+    @property
+    def config(self) -> Config:
+        """The settings. Assigning a changed copy is :meth:`set` with what differs."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        if type(config) is not type(self._config):
+            raise ConfigError(
+                f"config: expected a {type(self._config).__name__}, got a "
+                f"{type(config).__name__}; change a copy with agent.config.replace"
+            )
+        self.set(**vars(config))
+
+    def set(self, **changes: Any) -> Self:
+        """Change settings of an agent that exists; they hold from the next iteration on.
+
+        >>> agent.set(max_kl=0.02, batch_size=4096).learn(100_000)
+
+        What the agent was built with (networks, dtype, environments, seed, normalisation) stays;
+        see also :meth:`load`, which takes changes too.
+
+        Parameters
+        ----------
+        **changes
+            Fields of the configuration and their new values.
+
+        Raises
+        ------
+        ConfigError
+            for a setting that cannot change any more, an unknown one, or an invalid value; then
+            nothing is changed.
+        """
+        config = self._config.changed(changes)
+        budget = self.sampler.budget(config.sampling, config.batch_size)
+        self.apply(config)
+        self._config, self._budget = config, budget
+        return self
+
+    def apply(self, config: Config) -> None:
+        """Hand changed settings to whoever has a copy of them.
+
+        Parameters
+        ----------
+        config
+            The settings as they will be.
+        """
+        if config.n_threads is not None:
+            runtime.set_num_threads(config.n_threads)
+        if self.value_fitting is not None and isinstance(config, ValueConfig):
+            self.value_fitting.config = config
+        self.freeze_normalizer(config)
+
+    def freeze_normalizer(self, config: Config | None = None) -> None:
+        """Let the policy normalise by the statistics of this moment.
+
+        Parameters
+        ----------
+        config
+            Whose ``observation_clip`` bounds the result; None takes the agent's.
+        """
+        config = self.config if config is None else config
+        if config.normalize_observations and self.observation_statistics.count > 0:
+            statistics = self.observation_statistics
+            self.policy.set_normalizer(
+                statistics.mean, statistics.variance, clip=config.observation_clip
+            )
