@@ -25,6 +25,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "n_envs": (4, {}),
     "batch_size": (128, {}),
     "sampling": ("total_steps", {"batch_size": 255}),
+    "action_scaling": (False, {}),
     "gamma": (0.9, {}),
     "gae_lambda": (0.5, {}),
     "hidden_sizes": ((4,), {}),

@@ -139,14 +139,15 @@ class ActingAgent:
 
         Parameters
         ----------
-        episodes, deterministic, seed, max_steps
-            As in `trpo_fast.evaluation.evaluate_policy`: by default the mode of the policy acts, and
-            an episode is cut after 10,000 steps, or after those of the environment's own time limit
-            or of the longest training episode if that is longer.
+        episodes, deterministic, seed
+            As in `trpo_fast.evaluation.evaluate_policy`: by default the mode of the policy acts.
         env
             Another environment than a copy of the training environment. An id or a factory can be
             made again; an ``Env`` that Gymnasium did not make cannot, so pass one then. It must not
             be the training environment itself.
+        max_steps
+            An episode is cut after so many steps; by default after 10,000, or after those of the
+            environment's own time limit or of the longest training episode if that is longer.
 
         Returns
         -------
