@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies import CASES, TOLERANCE, Case, N, difference, function_of, sampled
 
+from policies import CASES, TOLERANCE, Case, N, difference, function_of, sampled
 from trpo_fast.export import (
     ENDINGS,
     ExportError,
