@@ -138,3 +138,13 @@ def test_the_help_is_plain_text(algorithm: str) -> None:
     done = trpo_fast("train", "--algorithm", algorithm, "--help")
     assert done.returncode == 0
     assert not re.search(r"`|:\w+:`", done.stdout), done.stdout
+
+
+def test_notices_are_printed_where_no_table_is_shown(tmp_path: Path) -> None:
+    done = trpo_fast(
+        "train", "Pendulum-v1", "--total-timesteps", 512, "--run-dir", tmp_path / "run", *TINY
+    )
+    assert done.returncode == 0, done.stderr
+    notices = [line for line in done.stderr.splitlines() if line.startswith("trpo-fast: notice: ")]
+    assert len(notices) == 1
+    assert "mapped from [-1, 1] to the bounds of Box(-2, 2)" in notices[0]

@@ -105,6 +105,16 @@ def test_a_text_in_the_observation_is_named_with_the_wrapper_that_helps() -> Non
         ObservationEncoder.from_space(space)
 
 
+def test_a_part_of_a_users_own_space_is_named() -> None:
+    class MissionSpace(spaces.Space[Any]):
+        def __init__(self) -> None:
+            super().__init__(dtype=str)
+
+    space = spaces.Dict({"image": spaces.Box(0, 1, (2,)), "mission": MissionSpace()})
+    with pytest.raises(TypeError, match=r"part \['mission'\] is of type MissionSpace: .*FlatObs"):
+        ObservationEncoder.from_space(space)
+
+
 # ---- what reset and step return
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from ..run_folder import RunFolder
 from .arguments import STORED, Train, at_least
 from .output import DONE, INTERRUPTED, UsageError, fail, library_versions, say, version
 from .signals import StopOnSignal
+from .streams import write_line
 
 if TYPE_CHECKING:
     from ..training.agent import OnPolicyAgent
@@ -148,6 +150,8 @@ def _learn(agent: OnPolicyAgent[Any], run: RunFolder, command: Train, stop: Stop
     # CheckpointEvery saves at the end too, however training ends
     callbacks.append(CheckpointEvery(command.checkpoint_every, run.latest))
     callbacks.append(stop.on_iteration)
+    if not sys.stderr.isatty():  # on a terminal the table shows them
+        callbacks.append(_tell_notice)
 
     # a run that goes on drops the rows beyond its checkpoint, because it will write them again
     resume = None if command.resume is None else agent.timesteps
@@ -162,6 +166,12 @@ def _learn(agent: OnPolicyAgent[Any], run: RunFolder, command: Train, stop: Stop
         progress=sys.stderr.isatty(),
         loggers=loggers,
     )
+
+
+def _tell_notice(agent: OnPolicyAgent[Any], record: Mapping[str, Any]) -> None:
+    """Print the notice of an iteration, if there is one; a callback of learn()."""
+    if record.get("run/notice"):
+        write_line(f"trpo-fast: notice: {record['run/notice']}", sys.stderr)
 
 
 def _by_flag(config: AgentConfig) -> dict[str, Any]:

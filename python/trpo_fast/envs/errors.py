@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_NUMERIC = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -100,16 +101,18 @@ def unsupported_space(kind: str, space: Any, supported: str) -> TypeError:
     remedy = f"Wrap the environment ({wrapper}) so that its {kind} space is one of these"
     leaves = list(_leaves(space, ""))
     old = next((leaf for _, leaf in leaves if is_of_old_gym(leaf)), None)
-    texts = [name for name, leaf in leaves if type(leaf).__name__ == "Text"]
+    others = [(name, leaf) for name, leaf in leaves if type(leaf).__name__ not in _NUMERIC]
     if old is not None:
         remedy = (
             f"it is a space of the old gym: make it of gymnasium.spaces.{type(old).__name__}, or "
             "wrap the environment with shimmy"
         )
-    elif kind == "observation" and texts:
-        what = f"its part {texts[0]} is a text" if texts[0] else "it is a text"
+    elif kind == "observation" and others:
+        name, leaf = others[0]
+        which = f"its part {name}" if name else "it"
+        what = "a text" if type(leaf).__name__ == "Text" else f"of type {type(leaf).__name__}"
         remedy = (
-            f"{what}: wrap the environment so that it is left out or encoded "
+            f"{which} is {what}: wrap the environment so that it is left out or encoded "
             "(gymnasium.wrappers.FilterObservation; of MiniGrid, minigrid.wrappers.FlatObsWrapper "
             "or ImgObsWrapper)"
         )
