@@ -16,15 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from .base import Record, ScalarFilter
+from .record_text import NO_VALUE, clock_time, is_refused, number_text, plain_line, table
 
 if TYPE_CHECKING:
     from rich.console import Console
     from typing_extensions import Self
 
 Style = Literal["auto", "table", "plain", "quiet"]
-Row = tuple[str, list[tuple[str, str]]]
-
-_NO_VALUE = "-"
 
 
 class ConsoleLogger:
@@ -91,7 +89,7 @@ class ConsoleLogger:
             return
         self._pending = self._filter(record)
         self._updates += 1
-        self._refused += _is_refused(record)
+        self._refused += is_refused(record)
         if self._clock() >= self._next_time or "eval/return" in record:
             self._show()
 
@@ -106,9 +104,9 @@ class ConsoleLogger:
         self._next_time = self._clock() + self._interval
         console = _console(self._stream) if self.style == "table" else None
         if console is None:
-            _print_line(self._stream, _plain_line(record, self._refused, self._updates))
+            _print_line(self._stream, plain_line(record, self._refused, self._updates))
         else:
-            console.print(_table(record, self._refused, self._updates))
+            console.print(table(record, self._refused, self._updates))
         self._updates = self._refused = 0
 
 
@@ -216,7 +214,10 @@ class ProgressBar:
     def _draw(self) -> None:
         now = self._clock()
         self._next_time = now + self._wait
-        rate, left = f"{_number(self.steps_per_second())} steps/s", _clock_time(self.seconds_left())
+        rate, left = (
+            f"{number_text(self.steps_per_second())} steps/s",
+            clock_time(self.seconds_left()),
+        )
         if self._live is not None:
             self._live.update(
                 self._task, completed=self.timesteps, rate=rate, left=left, refresh=True
@@ -232,190 +233,6 @@ class ProgressBar:
         self._history.append((now, self.timesteps))
         while len(self._history) > 2 and now - self._history[1][0] >= self.rate_seconds:
             self._history.popleft()
-
-
-# ---- what is shown
-
-
-def _rows(record: Record) -> list[Row]:
-    def number(key: str, digits: int = 3) -> str:
-        return _number(record.get(key, math.nan), digits)
-
-    rows: list[Row] = [
-        (
-            "episode",
-            [
-                ("return", number("rollout/episode_return", 5)),
-                ("length", number("rollout/episode_length", 4)),
-                ("finished", number("rollout/episodes", 9)),
-            ],
-        ),
-        (
-            "KL",
-            [
-                ("actual", number("policy/kl")),
-                ("predicted", number("policy/kl_predicted")),
-                ("bound", number("policy/max_kl")),
-            ],
-        ),
-        (
-            "surrogate gain",
-            [
-                ("actual", number("policy/surrogate_gain")),
-                ("predicted", number("policy/surrogate_gain_predicted")),
-            ],
-        ),
-        (
-            "conj. gradient",
-            [
-                ("iterations", number("policy/cg_iterations", 9)),
-                ("residual", number("policy/cg_residual", 2)),
-                ("backtracks", number("policy/backtracks", 9)),
-            ],
-        ),
-        (
-            "policy, value",
-            [
-                ("entropy", number("policy/entropy")),
-                ("std", number("policy/std")),
-                ("expl. var.", number("value/explained_variance")),
-            ],
-        ),
-        (
-            "seconds",
-            [
-                ("rollout", number("time/rollout_seconds")),
-                ("update", number("time/update_seconds")),
-                ("value fit", number("time/value_fit_seconds")),
-            ],
-        ),
-    ]
-    if "eval/return" in record:
-        evaluation = [
-            ("return", number("eval/return", 5)),
-            ("length", number("eval/length", 4)),
-            ("spread", number("eval/return_std")),
-        ]
-        rows.insert(1, ("evaluation", evaluation))
-    return rows
-
-
-def _headline(record: Record) -> str:
-    return (
-        f"iteration {_number(record.get('time/iteration', math.nan), 9)} · "
-        f"{_number(record.get('time/timesteps', math.nan), 12)} steps · "
-        f"{_number(record.get('time/steps_per_second', math.nan), 3)} steps/s · "
-        f"{_clock_time(record.get('time/elapsed_seconds', math.nan))}"
-    )
-
-
-def _refusal(record: Record, refused: int, updates: int) -> str:
-    """Return why the update shown was refused, and how many were since the last one shown."""
-    reason = ""
-    if _is_refused(record):
-        reason = str(record.get("policy/message") or record["policy/status"])
-    if refused > 1 or (refused == 1 and not reason):
-        reason += f"{' ' if reason else ''}({refused} of the last {updates} updates refused)"
-    return reason
-
-
-def _remarks(record: Record, refused: int, updates: int) -> list[str]:
-    """Return what a user should not miss: cut evaluations, a refused update, a notice."""
-    remarks = []
-    cut = record.get("eval/cut", 0)
-    if cut:
-        limit = _number(record.get("eval/max_steps", math.nan), 9)
-        remarks.append(f"evaluation: {_number(cut, 9)} episodes cut after {limit} steps")
-    refusal = _refusal(record, refused, updates)
-    if refusal:
-        remarks.append(f"refused: {refusal}")
-    if record.get("run/notice"):
-        remarks.append(f"notice: {record['run/notice']}")
-    return remarks
-
-
-def _table(record: Record, refused: int, updates: int) -> Any:
-    from rich import box
-    from rich.console import Group
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(style="bold cyan", min_width=14)
-    for width in (10, 9, 10):  # 80 columns in all, with 9 for each value
-        grid.add_column(style="dim", min_width=width)
-        grid.add_column(justify="right", min_width=9)
-    for name, cells in _rows(record):
-        # Text, not str: values are never read as rich's markup
-        grid.add_row(Text(name), *(Text(text) for cell in cells for text in cell))
-    remarks = [Text(remark, style="yellow") for remark in _remarks(record, refused, updates)]
-    body = Group(grid, *remarks) if remarks else grid
-    return Panel(
-        body,
-        title=Text(_headline(record), style="bold"),
-        title_align="left",
-        box=box.ROUNDED,
-        border_style="dim",
-        expand=False,
-    )
-
-
-def _plain_line(record: Record, refused: int, updates: int) -> str:
-    def number(key: str, digits: int = 3) -> str:
-        return _number(record.get(key, math.nan), digits)
-
-    parts = [
-        _headline(record).replace(" · ", ", "),
-        f"return {number('rollout/episode_return', 5)}",
-        f"length {number('rollout/episode_length', 4)}",
-        f"KL {number('policy/kl')} (predicted {number('policy/kl_predicted')}, "
-        f"bound {number('policy/max_kl')})",
-        f"gain {number('policy/surrogate_gain')} "
-        f"(predicted {number('policy/surrogate_gain_predicted')})",
-        f"CG {number('policy/cg_iterations', 9)} (residual {number('policy/cg_residual', 2)})",
-        f"backtracks {number('policy/backtracks', 9)}",
-        f"explained variance {number('value/explained_variance')}",
-        f"entropy {number('policy/entropy')}",
-        f"std {number('policy/std')}",
-        f"seconds {number('time/rollout_seconds')} rollout, {number('time/update_seconds')} "
-        f"update, {number('time/value_fit_seconds')} value fit",
-    ]
-    if "eval/return" in record:
-        parts.insert(1, f"evaluation {number('eval/return', 5)} ± {number('eval/return_std')}")
-    parts += _remarks(record, refused, updates)
-    return "; ".join(parts)
-
-
-def _is_refused(record: Record) -> bool:
-    return record.get("policy/status", "accepted") != "accepted"
-
-
-def _number(value: float | int | str, digits: int = 3) -> str:
-    """Return so many significant digits, thousands separated, exponents only for tiny numbers."""
-    if isinstance(value, str):
-        return value
-    number = float(value)
-    if not math.isfinite(number):
-        return _NO_VALUE if math.isnan(number) else str(number)
-    if number == 0.0 or number.is_integer():
-        return f"{number:,.0f}" if abs(number) < 1e15 else f"{number:.{digits}g}"
-    if abs(number) < 1e-4:
-        return f"{number:.{digits - 1}e}"
-    decimals = max(digits - 1 - math.floor(math.log10(abs(number))), 0)
-    return f"{number:,.{decimals}f}"
-
-
-def _clock_time(seconds: float | int | str) -> str:
-    """Return hours, minutes and seconds, as ``1:02:03``."""
-    if isinstance(seconds, str) or not math.isfinite(seconds):
-        return "-:--:--"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
-
-
-# ---- where it is shown
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -445,7 +262,7 @@ def _console(stream: TextIO | None) -> Console:
     return _standard_error() if stream is None else Console(file=stream, highlight=False)
 
 
-_NO_RATE = {"rate": f"{_NO_VALUE} steps/s", "left": "-:--:--"}
+_NO_RATE = {"rate": f"{NO_VALUE} steps/s", "left": "-:--:--"}
 
 
 def _live_bar(console: Console) -> Any:
