@@ -27,7 +27,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("train", "evaluate", "record", "plot", "info"):
+    for command in ("train", "evaluate", "record", "export", "plot", "info"):
         assert command in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Whole commands: train, resume, evaluate, record, plot, explain, info."""
+"""Whole commands: train, resume, evaluate, record, export, plot, explain, info."""
 
 from __future__ import annotations
 
@@ -159,6 +159,30 @@ def test_record_writes_a_video(finished: Path, tmp_path: Path) -> None:
     done = trpo_fast("record", finished, "--out", out)
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("to", "name"), [("onnx", "policy.onnx"), ("c", "trpo_policy.h"), ("numpy", "policy.npz")]
+)
+def test_export_writes_the_policy(finished: Path, tmp_path: Path, to: str, name: str) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    done = trpo_fast("export", run, "--to", to)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"saved {run / name}\n"
+    # the same from one checkpoint, where the ending tells the target
+    out = tmp_path / f"other{Path(name).suffix}"
+    done = trpo_fast("export", run / "best.safetensors", "--out", out)
+    assert done.returncode == 0, done.stderr
+    if to == "numpy":
+        assert out.read_bytes() == (run / name).read_bytes()
+
+
+def test_export_says_what_it_needs(finished: Path, tmp_path: Path) -> None:
+    assert_error(trpo_fast("export", finished), 2, "--to")
+    assert_error(trpo_fast("export", finished, "--out", tmp_path / "policy.txt"), 1, "policy.txt")
+    file = finished / "best.safetensors"
+    done = trpo_fast("export", file, "--to", "c", "--checkpoint", "best")
+    assert_error(done, 2, "--checkpoint")
 
 
 @pytest.mark.parametrize("env", ["NoSuchEnv-v0", "no_such_module_xyz:Env-v0"])

@@ -1,4 +1,4 @@
-"""The command line: ``trpo-fast train | evaluate | record | plot | explain | info | selfcheck``.
+"""The command line: ``trpo-fast train | evaluate | record | export | plot | explain | info | selfcheck``.
 
 Environments, the compiled core and plotting are imported by the command that needs them, so that
 ``--help`` is quick.
@@ -16,7 +16,19 @@ from collections.abc import Sequence
 
 from ..config import ConfigError
 from . import commands
-from .arguments import Command, Evaluate, Explain, Info, Plot, Record, Selfcheck, Train, parse
+from .arguments import (
+    Command,
+    Evaluate,
+    Explain,
+    Export,
+    Info,
+    Plot,
+    Record,
+    Selfcheck,
+    Train,
+    parse,
+)
+from .export import export
 from .output import DONE, FAILED, INTERRUPTED, USAGE, UsageError, fail, say, version
 from .streams import drop, prepare_streams
 from .training import train
@@ -75,6 +87,8 @@ def _run(command: Command) -> int:
             return commands.evaluate(command)
         case Record():
             return commands.record(command)
+        case Export():
+            return export(command)
         case Plot():
             return commands.plot(command)
         case Explain():

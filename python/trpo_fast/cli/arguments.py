@@ -116,6 +116,27 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the policy of a run for another program; needs neither its environment nor Gymnasium."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Run folder, or one checkpoint file."""
+
+    to: Literal["onnx", "c", "torch", "numpy"] | None = None
+    """Target; without it, the ending of --out tells it: .onnx, .h, .pt2 or .pt, .npz."""
+
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """File to write; without it, policy.onnx, trpo_policy.h, policy.pt2 or policy.npz beside the run's
+    files."""
+
+    checkpoint: Literal["best", "latest"] | None = None
+    """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""
+
+    sample: bool = False
+    """The graph of ONNX or PyTorch takes noise as an input and gives samples, not the mode."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plot:
     """Plot the learning curves of runs to a PNG file."""
 
@@ -149,7 +170,7 @@ class Selfcheck:
     """Check on this machine that the installed package computes what it should; some 10 seconds."""
 
 
-Command = Train | Evaluate | Record | Plot | Explain | Info | Selfcheck
+Command = Train | Evaluate | Record | Export | Plot | Explain | Info | Selfcheck
 
 
 def parse(arguments: list[str]) -> Command:
@@ -267,6 +288,7 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
         Annotated[Train, subcommand("train", default=train_defaults)],
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Record, subcommand("record")],
+        Annotated[Export, subcommand("export")],
         Annotated[Plot, subcommand("plot")],
         Annotated[Explain, subcommand("explain")],
         Annotated[Info, subcommand("info")],

@@ -19,6 +19,7 @@ from .advantages import generalized_advantages, no_values
 from .batch import Batch
 from .callbacks import Callback, CallbackList
 from .configured import Config, ConfiguredAgent
+from .copying import CopyableAgent
 from .notices import first_notices
 from .policy import Policy
 from .record import EpisodeWindow, RecordWriters, iteration_record
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["OnPolicyAgent"]
 
 
-class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, ABC):
+class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableAgent, ABC):
     """Sampling, advantages, value function, acting and files around one method's policy update.
 
     A method is a subclass with a ``config_type`` and an :meth:`improve_policy`; where its
@@ -101,13 +102,8 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, ABC):
         self.value_fitting = None
         if isinstance(settings, ValueConfig):
             self.value_fitting = ValueFitting(settings, encoder.dim)
-        self.acting = Policy(
-            self.policy,
-            encoder,
-            adapter,
-            seed=derived_seed(settings.seed, Purpose.PREDICT),
-            critic=self.value_fitting,
-        )
+        seed = derived_seed(settings.seed, Purpose.PREDICT)
+        self.acting = Policy(self.policy, encoder, adapter, seed=seed, critic=self.value_fitting)
         self.observation_statistics = core.RunningStatistics(encoder.dim)
         self.episodes = EpisodeWindow()
         self.timesteps = 0
