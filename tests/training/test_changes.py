@@ -17,7 +17,8 @@ NEVER: dict[str, Any] = {
     "seed": 4, "dtype": "float64", "n_envs": 4, "hidden_sizes": (3,), "activation": "relu",
     "value_hidden_sizes": (3,), "value_activation": "relu", "initial_log_std": 0.0,
     "state_dependent_std": True, "hidden_gain": 1.0, "policy_output_gain": 1.0,
-    "value_output_gain": 0.0, "normalize_observations": False, "scale_returns": False, "action_scaling": False,
+    "value_output_gain": 0.0, "normalize_observations": False, "scale_returns": False,
+    "action_scaling": False,
 }  # fmt: skip
 AT_LOAD: dict[str, Any] = {
     "n_workers": 2, "worker_timeout": 5.0, "restart_crashed_environments": True,

@@ -16,7 +16,13 @@ ACTIVATIONS: dict[str, Any] = {
 
 
 def load(path: Any) -> Any:
-    """Return act(raw, noise=None): raw numbers (N, R) to actions (N, *shape), the mode or a sample."""
+    """Return act(raw, noise=None): raw numbers (N, R) to actions (N, *shape), the mode or a sample.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
     p = dict(np.load(path, allow_pickle=False))
     kind, activation = str(p["kind"]), ACTIVATIONS[str(p["activation"])]
     dtype, like = p["bias_0"].dtype, p["action"]

@@ -69,7 +69,13 @@ def module_of(function: PolicyFunction) -> Any:
 
 
 def torch_state(function: PolicyFunction) -> bytes:
-    """Write settings and state dict as the bytes of a file that :func:`read_module` reads."""
+    """Write settings and state dict as the bytes of a file that :func:`read_module` reads.
+
+    Parameters
+    ----------
+    function
+        The policy to export.
+    """
     settings, buffers = _settings(function)
     torch = _torch()
     stream = io.BytesIO()

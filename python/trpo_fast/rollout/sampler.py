@@ -189,17 +189,12 @@ class SamplerBase:
         self._seed = seed
 
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
-        """The budget of a batch, see `Budget.share`.
+        """The budget of a batch, or a ValueError where these environments cannot keep it.
 
         Parameters
         ----------
         sampling, batch_size
-            As there.
-
-        Raises
-        ------
-        ValueError
-            These environments cannot keep it.
+            As in `Budget.share`.
         """
         return Budget.share(sampling, batch_size, self.n_envs)
 

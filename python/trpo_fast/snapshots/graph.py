@@ -48,7 +48,13 @@ Label: TypeAlias = "str | tuple[Label, Any]"
 
 
 def shown(label: Label) -> str:
-    """A label as text."""
+    """A label as text.
+
+    Parameters
+    ----------
+    label
+        A text, or a label and the key or index behind it.
+    """
     if isinstance(label, str):
         return label
     inner, key = label
@@ -76,6 +82,8 @@ class Budget:
 
         Parameters
         ----------
+        values
+            How many, 0 or more.
         n_bytes
             Size of the array, 0 for other values.
 

@@ -172,6 +172,11 @@ class ActingAgent:
     def evaluation_environment(self, render_mode: str | None = None) -> Callable[[], Any]:
         """A callable that makes an environment like those of training.
 
+        Parameters
+        ----------
+        render_mode
+            Of Gymnasium; None: frames are not wanted.
+
         Raises
         ------
         ValueError

@@ -23,8 +23,8 @@ from .copying import CopyableAgent
 from .notices import first_notices
 from .policy import Policy
 from .record import EpisodeWindow, RecordWriters, iteration_record
-from .saved_state import StoredAgent
 from .seeds import Purpose, derived_seed
+from .stored_agent import StoredAgent
 from .value_fitting import ValueFitting
 
 if TYPE_CHECKING:

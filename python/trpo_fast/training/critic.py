@@ -27,7 +27,13 @@ class Critic(Protocol):
         """The value function, in a unit of its own."""
 
     def predict(self, observations: NDArray[Any]) -> Float64:
-        """V (N,) of normalised observations (N, O), in reward units."""
+        """V (N,) of normalised observations (N, O), in reward units.
+
+        Parameters
+        ----------
+        observations
+            (N, O), normalised.
+        """
 
 
 class FrozenCritic:
@@ -54,5 +60,11 @@ class FrozenCritic:
         self.units.mean, self.units.scale = mean, scale
 
     def predict(self, observations: NDArray[Any]) -> Float64:
-        """V (N,) of normalised observations (N, O), in reward units."""
+        """V (N,) of normalised observations (N, O), in reward units.
+
+        Parameters
+        ----------
+        observations
+            (N, O), normalised.
+        """
         return self.units.to_rewards(self.network.predict(observations))

@@ -19,6 +19,11 @@ _SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset}
 def encoded(env_kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """What a file can hold of them, and what it cannot.
 
+    Parameters
+    ----------
+    env_kwargs
+        Keyword arguments of the environment.
+
     Returns
     -------
     tuple
@@ -37,6 +42,11 @@ def encoded(env_kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
 
 def decoded(stored: object) -> dict[str, Any]:
     """The inverse of :func:`encoded`; files of earlier versions hold plain values.
+
+    Parameters
+    ----------
+    stored
+        What :func:`encoded` returned, from a file.
 
     Raises
     ------
@@ -58,7 +68,13 @@ def decoded(stored: object) -> dict[str, Any]:
 
 
 def notice_of(env_kwargs: Mapping[str, Any]) -> str:
-    """What to say of keyword arguments that no file can hold; empty where there are none."""
+    """What to say of keyword arguments that no file can hold; empty where there are none.
+
+    Parameters
+    ----------
+    env_kwargs
+        Keyword arguments of the environment.
+    """
     left_out = encoded(env_kwargs)[1]
     if not left_out:
         return ""

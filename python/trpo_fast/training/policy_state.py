@@ -34,7 +34,13 @@ class PolicyParts(NamedTuple):
 
 
 def policy_state(policy: Policy) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return arrays by name, and the rest as JSON can hold it."""
+    """Return arrays by name, and the rest as JSON can hold it.
+
+    Parameters
+    ----------
+    policy
+        The policy by itself.
+    """
     network, critic = policy.network, policy.critic
     normalizer = network.normalizer
     tensors: dict[str, NDArray[Any]] = {"policy": network.parameters}

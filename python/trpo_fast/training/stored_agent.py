@@ -1,0 +1,201 @@
+"""The part of an agent that goes into files: ``save`` and ``load``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from numpy.typing import NDArray
+
+from ..checkpoint import CheckpointError, load_checkpoint
+from .saved_state import agent_from_state, state_of
+from .saving import SavedState, save_agent
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..config import AgentConfig
+    from ..envs import EnvSource
+    from ..rollout import Exclusive
+    from .agent import OnPolicyAgent
+
+
+class StoredAgent:
+    """The part of an agent that goes into files: ``save`` and ``load``."""
+
+    config_type: ClassVar[type[AgentConfig]]
+    notice: str
+    """What the next record is to say besides its numbers."""
+    restarted_because = ""
+    """Why the environments started anew at the latest load, until the next iteration."""
+    _said: frozenset[str] = frozenset()  # what `say_once` has been given
+
+    def say_once(self, sentence: str) -> None:
+        """Let the next record say this, unless an earlier one has.
+
+        Parameters
+        ----------
+        sentence
+            Without a full stop.
+        """
+        if sentence not in self._said:
+            self._said |= {sentence}
+            self.notice = f"{self.notice}; {sentence}" if self.notice else sentence
+
+    learning: Exclusive
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a checkpoint: safetensors with JSON inside, durable, no code in it.
+
+        What was learned is saved whatever the environments do. Where their state cannot be, the
+        next record says why, and a file of this very step that holds it stands.
+
+        Parameters
+        ----------
+        path
+            File to write; an older one is kept as ``<name>.previous``.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        CheckpointError
+            It cannot be written; what stood there is intact.
+        RuntimeError
+            The agent is learning in another thread.
+        """
+        if self.learning.is_taken_by_another_thread:
+            raise RuntimeError(
+                "save: the agent is learning in another thread; save it in a callback of learn, such "
+                "as trpo_fast.callbacks.CheckpointEvery, or when learn has returned"
+            )
+        return save_agent(cast("OnPolicyAgent[Any]", self), path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        env: EnvSource | None = None,
+        *,
+        env_kwargs: Mapping[str, Any] | None = None,
+        n_workers: int | None = None,
+        n_threads: int | None = None,
+        **changes: Any,
+    ) -> Self:
+        """Read a checkpoint and go on.
+
+        >>> agent = TRPO.load("run.safetensors", env=make_my_environment)
+
+        Training goes on bit for bit where the environments' state could be saved, and with new
+        episodes where not: the next record says so.
+
+        Parameters
+        ----------
+        path
+            File that :meth:`save` has written.
+        env
+            What is stepped; by default the id that the agent was trained on. An agent that was
+            trained on a function's environments, or on an object, asks for it.
+        env_kwargs
+            Keyword arguments of ``gymnasium.make``; they count before those of the file, and must
+            be given where the file could not hold them.
+        n_workers, n_threads
+            They belong to the machine, not to the run; None keeps those of the file.
+        **changes
+            Settings that are to differ from now on, as in :meth:`set`; ``worker_timeout`` and
+            ``restart_crashed_environments`` too.
+
+        Raises
+        ------
+        CheckpointError
+            A damaged or foreign file, or one of other spaces than the environment has.
+        ConfigError
+            A setting that cannot change.
+        """
+        tensors, metadata = load_checkpoint(path)
+        for name, value in (("n_workers", n_workers), ("n_threads", n_threads)):
+            if value is not None:
+                changes[name] = value
+        return cls.from_state(tensors, metadata, env, env_kwargs=env_kwargs, **changes)
+
+    def state(self) -> SavedState:
+        """Everything that the agent is, as arrays by name and as JSON can hold the rest."""
+        return state_of(cast("OnPolicyAgent[Any]", self))
+
+    def state_tensors(self) -> dict[str, NDArray[Any]]:
+        """Every array of the agent's state by name."""
+        return self.state().tensors
+
+    def state_metadata(self) -> dict[str, Any]:
+        """The rest of the agent's state, as JSON can hold it."""
+        return self.state().metadata
+
+    @classmethod
+    def from_state(
+        cls,
+        tensors: Mapping[str, NDArray[Any]],
+        metadata: Mapping[str, Any],
+        env: EnvSource | None = None,
+        *,
+        env_kwargs: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> Self:
+        """Rebuild an agent from what :meth:`state` gave; arguments as in :meth:`load`.
+
+        Parameters
+        ----------
+        tensors, metadata
+            The state.
+        env
+            What is stepped; None makes the environment of the id that the state names.
+        env_kwargs
+            Keyword arguments of the environment; they win over those of the state.
+        **changes
+            Settings that are to differ.
+        """
+        algorithm = metadata.get("algorithm")
+        if algorithm is None:
+            raise CheckpointError(
+                "checkpoint: expected an entry 'algorithm', got none; was it written by trpo_fast?"
+            )
+        writer = cls if algorithm == cls.__name__ else cls.written_by(str(algorithm))
+        built = agent_from_state(
+            cast("type[OnPolicyAgent[Any]]", writer), tensors, metadata, env, changes, env_kwargs
+        )
+        return cast("Self", built)
+
+    @classmethod
+    def written_by(cls, algorithm: str) -> type[Self]:
+        """The class of that name, where this one may stand for it: a class stands for itself.
+
+        Parameters
+        ----------
+        algorithm
+            Name of a class, as files hold it.
+        """
+        raise CheckpointError(
+            f"checkpoint: expected one of {cls.__name__}, got one of {algorithm}; load it with "
+            "TRPO.load or the class that wrote it."
+        )
+
+    def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and JSON entries by name, beyond those of every agent, that files must hold."""
+        return {}, {}
+
+    def restore_own_state(
+        self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    ) -> None:
+        """Take over what :meth:`own_state` returned from all arrays and entries of a file.
+
+        Parameters
+        ----------
+        tensors
+            All arrays of the file.
+        metadata
+            All entries of the file.
+        """
