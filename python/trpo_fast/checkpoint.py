@@ -37,6 +37,9 @@ _LENGTH_BYTES = 8
 _LARGEST_HEADER = 100_000_000  # bytes; the bound of the safetensors format
 _KINDS = "fiub"  # floating point, signed and unsigned integers, booleans
 
+# prefixes of environment ids that a file may name without being asked
+KNOWN_ENVIRONMENT_MODULES = ("ale_py", "envpool", "gymnasium")
+
 Tensors = dict[str, npt.NDArray[Any]]
 
 
@@ -103,6 +106,23 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, An
     except CheckpointError as error:
         problem = str(error)
     raise CheckpointError(f"checkpoint {source}: {problem}; {_remedy(source)}")
+
+
+def module_to_trust(env_id: object) -> str | None:
+    """The module that making an environment of this id would import, where a file chose it.
+
+    Parameters
+    ----------
+    env_id
+        What a file names, such as ``"CartPole-v1"`` or ``"module:Id-v0"``.
+
+    Returns
+    -------
+    str or None
+        Its name; None where no module is imported, or only one that trpo_fast knows.
+    """
+    module, colon, _ = str(env_id).rpartition(":")
+    return module if colon and module not in KNOWN_ENVIRONMENT_MODULES else None
 
 
 # ---- bytes

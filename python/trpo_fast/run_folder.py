@@ -19,10 +19,12 @@ import fcntl
 import json
 import os
 import platform
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .checkpoint import module_to_trust
 from .logging import write_atomically
 
 
@@ -120,7 +122,7 @@ class RunFolder:
             If another process holds it, or the folder cannot be written.
         """
         try:
-            file = self.lock_file.open("a+b")
+            file = _open_regular(self.lock_file)
         except OSError as error:
             raise RunFolderError(
                 f"run folder: expected to write in {self.path}, got {error.strerror or error}; "
@@ -175,6 +177,26 @@ class RunFolder:
             )
         return record
 
+    def trusted_environment(self) -> str:
+        """Return the environment that config.json names, unless it would import a module.
+
+        Whoever made the folder chose that module, and reading a run runs no code of its choice.
+
+        Raises
+        ------
+        RunFolderError
+            If the module is none that trpo_fast knows; the user may name the environment.
+        """
+        name = str(self.read_record()["env"])
+        module = module_to_trust(name)
+        if module is not None:
+            raise RunFolderError(
+                f"run folder: its environment {name!r:.200} lives in the module {module!r:.100}, "
+                f"and reading a run runs no code of its choice; if you trust the module, name the "
+                f"environment: --env {name:.200}, or train {name:.200} --resume {self.path}"
+            )
+        return name
+
     def checkpoint(self, which: str | None = None) -> Path:
         """Return the path of a checkpoint.
 
@@ -227,6 +249,16 @@ class RunFolder:
         except OSError:
             return ""
         return f", {text[:200]}" if text else ""
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file to read and append, made if it is missing; OSError for a link or a device."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{path.name} is no file")
+    return os.fdopen(descriptor, "a+b")
 
 
 def _try_lock(file: BinaryIO) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,37 @@ def test_checkpoint_prefers_the_best(tmp_path: Path) -> None:
     run.best.touch()
     assert run.checkpoint() == run.best
     assert run.checkpoint("latest") == run.latest
+
+
+def test_the_lock_is_opened_without_following_links(tmp_path: Path) -> None:
+    other = tmp_path / "precious.txt"
+    other.write_text("do not touch")
+    run = make_run(tmp_path / "run")
+    run.lock_file.symlink_to(other)
+    with pytest.raises(RunFolderError, match="expected to write in"), run.locked():
+        pass
+    assert other.read_text() == "do not touch"
+    run.lock_file.unlink()
+    os.mkfifo(run.lock_file)
+    with pytest.raises(RunFolderError, match=r"\.lock is no file"), run.locked():
+        pass
+
+
+def test_a_folder_chooses_no_module_to_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "strange.py").write_text("open('ran', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = RunFolder.create(tmp_path / "run")
+    run.write_record({"env": "strange:Own-v0", "config": {}})
+    run.latest.touch()
+    for arguments in (["evaluate", "run"], ["record", "run"], ["train", "--resume", "run"]):
+        assert cli.main(arguments) == FAILED
+        assert "lives in the module 'strange'" in capsys.readouterr().err
+        assert not Path("ran").exists()
+    # the known ones, and what the user names
+    make_run(tmp_path / "known").write_record({"env": "gymnasium:CartPole-v1", "config": {}})
+    assert RunFolder.open("known").trusted_environment() == "gymnasium:CartPole-v1"
+    cli.main(["evaluate", "run", "--env", "strange:Own-v0"])
+    assert "lives in the module" not in capsys.readouterr().err

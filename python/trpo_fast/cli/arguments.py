@@ -91,6 +91,9 @@ class Evaluate:
     checkpoint: Literal["best", "latest"] | None = None
     """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""
 
+    env: Annotated[str | None, tyro.conf.arg(metavar="ENV")] = None
+    """The run's environment, module:Id, where it lives in a module of your own: you trust it."""
+
     stochastic: bool = False
     """Sample actions instead of taking the most likely ones."""
 
@@ -110,6 +113,9 @@ class Record:
 
     checkpoint: Literal["best", "latest"] | None = None
     """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""
+
+    env: Annotated[str | None, tyro.conf.arg(metavar="ENV")] = None
+    """The run's environment, module:Id, where it lives in a module of your own: you trust it."""
 
     seed: int = 0
     """Seed of the environment."""
@@ -209,7 +215,10 @@ def parse(arguments: list[str]) -> Command:
         return _parse_with(Train(config=_flags(config)), arguments)
     if command.resume is None:
         return command
-    record = RunFolder.open(command.resume).read_record()
+    run = RunFolder.open(command.resume)
+    record = run.read_record()
+    if command.env is None:
+        run.trusted_environment()  # raises where the folder would choose what to import
     stored = {name: record[name] for name in STORED if name in record}
     for name, value in stored.items():
         expected = int if name == "evaluation_max_steps" else type(getattr(command, name))

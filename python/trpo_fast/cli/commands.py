@@ -29,7 +29,7 @@ def evaluate(command: Evaluate) -> int:
     at_least("--episodes", command.episodes, 1)
     if command.max_steps is not None:
         at_least("--max-steps", command.max_steps, 1)
-    file, agent = _loaded(command.run, command.checkpoint)
+    file, agent = _loaded(command.run, command.checkpoint, command.env)
     with closing(agent):
         result = agent.evaluate(
             episodes=command.episodes,
@@ -58,7 +58,7 @@ def record(command: Record) -> int:
 
     # before the environment is made
     require_encoder(command.out or "video.mp4")
-    file, agent = _loaded(command.run, command.checkpoint)
+    file, agent = _loaded(command.run, command.checkpoint, command.env)
     out = Path(command.out) if command.out else file.with_name("video.mp4")
     with closing(agent):
         try:
@@ -145,15 +145,15 @@ def selfcheck() -> int:
     return FAILED if failed else DONE
 
 
-def _loaded(run: str, which: str | None) -> tuple[Path, OnPolicyAgent[Any]]:
+def _loaded(run: str, which: str | None, env: str | None) -> tuple[Path, OnPolicyAgent[Any]]:
     path = Path(run)
     if path.is_file():
         if which is not None:
             raise UsageError("--checkpoint: expected none with a file, got one; leave it out")
-        file, env = path, None
+        file = path
     else:
         folder = RunFolder.open(path)
-        file, env = folder.checkpoint(which), folder.read_record()["env"]
+        file, env = folder.checkpoint(which), env or folder.trusted_environment()
 
     from ..algorithms.trpo import TRPO
 

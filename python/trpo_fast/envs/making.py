@@ -192,6 +192,9 @@ def maker_of(env: Any) -> Callable[..., gymnasium.Env[Any, Any]] | None:
     if not isinstance(spec, gymnasium.envs.registration.EnvSpec):
         return None
     if not isinstance(env, VectorEnv):
+        # a wrapper that does not note its arguments cannot be made again
+        if any(wrapper.kwargs is None for wrapper in spec.additional_wrappers):
+            return None
         return partial(gymnasium.make, spec)
     if env.unwrapped is not env:
         return None

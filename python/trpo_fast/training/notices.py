@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..rollout import InProcessSampler, Sampler
 
 
-def first_notices(sampler: Sampler, env_kwargs: Mapping[str, Any]) -> str:
+def first_notices(sampler: Sampler, env_kwargs: Mapping[str, Any] | None = None) -> str:
     """Return what the first record is to say: scaled actions, wrappers that normalise, what no file
     can hold.
 
@@ -34,7 +34,7 @@ def first_notices(sampler: Sampler, env_kwargs: Mapping[str, Any]) -> str:
     warning = size_warning(sampler.observation_encoder.dim, sampler.observation_encoder.space)
     if warning:
         warnings.warn(warning, stacklevel=4)
-    notices = (sampler.action_adapter.notice, _wrapper_notice(sampler), notice_of(env_kwargs))
+    notices = (sampler.action_adapter.notice, _wrapper_notice(sampler), notice_of(env_kwargs or {}))
     return "; ".join(notice for notice in notices if notice)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import core, runtime
 from .._version import __version__
-from ..checkpoint import CheckpointError
+from ..checkpoint import CheckpointError, module_to_trust
 from ..config import ConfigError
 from ..envs import describe_spaces, spaces_mismatch
 from ..snapshots import SnapshotError
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from .agent import OnPolicyAgent
 
 Agent = TypeVar("Agent", bound="OnPolicyAgent[Any]")
-
-# prefixes of environment ids that a checkpoint may name without being asked
-KNOWN_ENVIRONMENT_MODULES = ("ale_py", "envpool", "gymnasium")
 
 
 def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
@@ -257,8 +254,8 @@ def trusted_id(env_id: Any) -> str:
     env_id
         What the file says.
     """
-    module, colon, _ = str(env_id).rpartition(":")
-    if colon and module not in KNOWN_ENVIRONMENT_MODULES:
+    module = module_to_trust(env_id)
+    if module is not None:
         raise CheckpointError(
             f"checkpoint: its environment {env_id!r} lives in the module {module!r}, and loading a "
             f"file runs no code; if you trust the module, pass env={env_id!r}."
