@@ -68,7 +68,7 @@ def run(program: Path, function: PolicyFunction, observations: Any, noise: Any =
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_mode_is_that_of_predict(case: Case, tmp_path: Path, record_property: Any) -> None:
+def test_the_mode_is_that_of_predict(case: Case, tmp_path: Path) -> None:
     policy = case.policy()
     function = function_of(policy)
     program = compiled(next(iter(COMPILERS)), function, tmp_path)
@@ -76,9 +76,7 @@ def test_the_mode_is_that_of_predict(case: Case, tmp_path: Path, record_property
     expected, _ = policy.predict(observations, deterministic=True)
     action = run(program, function, observations)
     if expected.dtype.kind == "f":
-        found = difference(policy, observations, action, expected)
-        record_property("relative_difference", found)
-        assert found <= TOLERANCE[case.dtype]
+        assert difference(policy, observations, action, expected) <= TOLERANCE[case.dtype]
     else:
         np.testing.assert_array_equal(action, expected)
 
