@@ -160,6 +160,11 @@ class StoredAgent:
         """
         algorithm = metadata.get("algorithm")
         if algorithm is None:
+            if "prediction_seed" in metadata:
+                raise CheckpointError(
+                    "checkpoint: expected the state of an agent, got a policy by itself, which cannot "
+                    "be trained on; load it with trpo_fast.Policy.load."
+                )
             raise CheckpointError(
                 "checkpoint: expected an entry 'algorithm', got none; was it written by trpo_fast?"
             )
