@@ -38,16 +38,13 @@ class Purpose(Enum):
     """Seed of ``env.reset``. index: environment; step: actions drawn by it so far."""
 
     ACTION_NOISE = b"acti"
-    """Key of the stream of actions, which counts environments and steps itself."""
+    """Key of the stream of actions in rollouts, which counts environments and steps itself."""
 
-    CURVATURE = b"curv"
-    """Rows of a subsampled Fisher matrix, signs of the preconditioner. step: iteration."""
+    POLICY_UPDATE = b"updt"
+    """What one policy update draws: rows of a subsample, signs, minibatches. step: iteration."""
 
-    POLICY_MINIBATCHES = b"pmin"
-    """Order of rows in an ascent by minibatches. step: iteration."""
-
-    VALUE_MINIBATCHES = b"vmin"
-    """Order of rows in the value fit. step: iteration."""
+    VALUE_FIT = b"vfit"
+    """Order of the minibatches of one value fit. step: iteration."""
 
     PREDICTIONS = b"pred"
     """Key of the stream of actions that ``predict`` samples."""

@@ -33,7 +33,7 @@ def test_stored_values() -> None:
     # stored: runs repeat from version to version
     assert derive(0, Purpose.POLICY_WEIGHTS) == STORED[0]
     assert derive(7, Purpose.RESETS, 3, 10_000) == STORED[1]
-    assert derive(2**40, Purpose.CURVATURE, step=5) == STORED[2]
+    assert derive(2**40, Purpose.POLICY_UPDATE, step=5) == STORED[2]
 
 
 @pytest.mark.parametrize("arguments", [(-1,), (2**64,), (0, -1), (0, 0, -1), (0, 0, 2**64)])

@@ -13,28 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs import EnvironmentFailure, ObservationError
+from ..seeds import Purpose, derive
 from ..snapshots import Snapshot, SnapshotError, Snapshotter
 from .in_process import InProcessSampler
 
 Array = NDArray[Any]
 
 _LONGEST_BRANCH = 2**20 - 1  # steps: the room for a branch in the counter of a random stream
-
-# Purposes of random streams that are derived from the seed of a run.
-ROLLOUT_SET, FIRST_ACTIONS, BRANCH_NOISE = (0x76696E65 + i for i in range(3))
-
-
-def stream_seed(seed: int, purpose: int) -> int:
-    """The seed of one random stream of a run.
-
-    Parameters
-    ----------
-    seed
-        Seed of the run, in [0, 2**64).
-    purpose
-        One of the purposes above.
-    """
-    return int(np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)
@@ -204,7 +189,7 @@ class _BranchStepper:
             self._action,
             self._counter,
             self._env,
-            seed=stream_seed(sampler.seed, BRANCH_NOISE),
+            seed=derive(sampler.seed, Purpose.BRANCH_NOISE),
         )
 
     def run(self, n: int, k: int, e: int) -> None:

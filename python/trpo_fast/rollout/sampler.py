@@ -6,9 +6,9 @@ Environment e is reset the first time with the seed ``environment_seed(seed, e, 
 from then on draws its resets from its own generator. Environments that start anew in the middle of a
 run (after `SamplerBase.load_state_dict`, or after an interrupted rollout) take
 ``environment_seed(seed, e, counter)`` with the number of actions taken so far, so that they do not
-replay the beginning of the run. Action noise is the counter-based stream (seed, e, counter) of the
-policy's actor. Nothing depends on how many steps are collected at a time, or on who steps which
-environment.
+replay the beginning of the run. Action noise is the counter-based stream (key, e, counter) of the
+policy's actor, with a key derived from the seed. Nothing depends on how many steps are collected at
+a time, or on who steps which environment.
 Letters of shapes: see `trpo_fast.rollout.data`.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..envs import ActionAdapter, ObservationEncoder
+from ..seeds import Purpose, derive, derive_reset
 from .budget import Budget
 from .calls import load_states, on_environments, pack_states, save_states, unpack_state
 from .data import Rollout
@@ -39,9 +40,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 def environment_seed(seed: int, env: int, counter: int = 0) -> int:
-    """Seed of a reset: the first 32-bit word of ``np.random.SeedSequence([seed, env, counter])``.
-
-    A counter of 0 gives the same word as ``SeedSequence([seed, env])``, which pads with zeros.
+    """Seed of a reset: that of :func:`trpo_fast.seeds.derive_reset` for resets.
 
     Parameters
     ----------
@@ -55,9 +54,9 @@ def environment_seed(seed: int, env: int, counter: int = 0) -> int:
     Returns
     -------
     int
-        In [0, 2**32).
+        In [0, 2**31).
     """
-    return int(np.random.SeedSequence([seed, env, counter]).generate_state(1)[0])
+    return derive_reset(seed, Purpose.RESETS, env, counter)
 
 
 class SamplerBase:
@@ -124,6 +123,7 @@ class SamplerBase:
         )
         self._policy: ActingPolicy | None = None
         self._seed = 0
+        self._noise_key = 0  # of the stream of action noise
         self._started = False  # whether the environments are where the counters say
         self._closed = False
         self._exclusive = Exclusive("a rollout of this sampler")
@@ -187,6 +187,7 @@ class SamplerBase:
             )
         self._policy = policy
         self._seed = seed
+        self._noise_key = derive(seed, Purpose.ACTION_NOISE)
 
     def budget(self, sampling: Sampling, batch_size: int) -> Budget:
         """The budget of a batch, or a ValueError where these environments cannot keep it.

@@ -117,7 +117,7 @@ class SteppingSampler(SamplerBase):
                 filling.buffers.actions,
                 self.state.counters,
                 env_ids,
-                seed=self._seed,
+                seed=self._noise_key,
             )
             n_steps = self._step(filling, n_steps, actor, on_step)
             if not quota.going:

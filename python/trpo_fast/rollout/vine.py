@@ -29,10 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.vine import all_actions
+from ..seeds import Purpose, derive
 from ..snapshots import SnapshotError
 from .branches import Branches, VineOptions, VineRollout
 from .budget import Budget
-from .growing import FIRST_ACTIONS, ROLLOUT_SET, Grower, Start, stream_seed
+from .growing import Grower, Start
 from .in_process import InProcessSampler
 from .workers import WorkerSampler
 
@@ -258,7 +259,7 @@ class VineSampler:
                 f"states: expected at most the {available} states of a trunk, got {n_states}; "
                 "make batch_size larger or states smaller"
             )
-        rng = np.random.default_rng([self._seed, ROLLOUT_SET, drawn])
+        rng = np.random.default_rng(derive(self._seed, Purpose.ROLLOUT_SET, step=drawn))
         flat = np.sort(rng.choice(available, n_states, replace=False))
         return np.stack(np.divmod(flat, self.n_envs), axis=1).astype(np.int64)
 
@@ -271,7 +272,7 @@ class VineSampler:
         steps = np.repeat(counters << 20, K) + np.tile(np.arange(K), N)
         actions: Array = self._policy.act(
             np.repeat(observations, K, axis=0),
-            seed=stream_seed(self._seed, FIRST_ACTIONS),
+            seed=derive(self._seed, Purpose.FIRST_ACTIONS),
             envs=np.repeat(envs, K),
             steps=steps.astype(np.uint64),
         )

@@ -14,6 +14,7 @@ import numpy as np
 from .. import core, runtime
 from ..config import AgentConfig, ValueConfig
 from ..rollout import Exclusive, Rollout, Sampler, available_cores, make_sampler
+from ..seeds import Purpose, derive
 from .acting import ActingAgent
 from .advantages import generalized_advantages, no_values
 from .batch import Batch
@@ -23,7 +24,6 @@ from .copying import CopyableAgent
 from .notices import first_notices
 from .policy import Policy
 from .record import EpisodeWindow, RecordWriters, iteration_record
-from .seeds import Purpose, derived_seed
 from .stored_agent import StoredAgent
 from .value_fitting import ValueFitting
 
@@ -97,12 +97,12 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
             initial_log_std=settings.initial_log_std,
             hidden_gain=settings.hidden_gain,
             output_gain=settings.policy_output_gain,
-            seed=derived_seed(settings.seed, Purpose.POLICY_WEIGHTS),
+            seed=derive(settings.seed, Purpose.POLICY_WEIGHTS),
         )
         self.value_fitting = None
         if isinstance(settings, ValueConfig):
             self.value_fitting = ValueFitting(settings, encoder.dim)
-        seed = derived_seed(settings.seed, Purpose.PREDICT)
+        seed = derive(settings.seed, Purpose.PREDICTIONS)
         self.acting = Policy(self.policy, encoder, adapter, seed=seed, critic=self.value_fitting)
         self.observation_statistics = core.RunningStatistics(encoder.dim)
         self.episodes = EpisodeWindow()
@@ -276,7 +276,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
     @property
     def update_seed(self) -> int:
         """The seed of what this iteration's policy update draws at random."""
-        return derived_seed(self.config.seed, Purpose.POLICY_UPDATE, self.iteration)
+        return derive(self.config.seed, Purpose.POLICY_UPDATE, step=self.iteration)
 
     def _improve(self, batch: Batch) -> core.UpdateSummary:
         """The policy update, and the start of the value fit, which needs nothing of it.

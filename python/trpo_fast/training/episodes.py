@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from ..envs import EnvironmentFailure
 from ..envs.interface import one_number, reset_error_problem, reset_problem, step_problem
+from ..seeds import Purpose, derive_reset
 
 if TYPE_CHECKING:
     from gymnasium import Env
 
 LEAST_MAX_STEPS = 10_000  # steps after which an episode without a time limit is cut
-_LARGEST_RESET_SEED = 2**31  # every environment accepts seeds below it
 
 
 class Predictor(Protocol):
@@ -207,19 +207,18 @@ def play(
 
 
 def episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
-    """Return the seed of each episode's reset, in [0, 2**31), drawn from ``seed``; or None for all.
+    """Return the seed of each episode's reset, in [0, 2**31), derived from ``seed``; or None for all.
 
     Parameters
     ----------
     seed
-        An integer >= 0, or None.
+        An integer in [0, 2**64), or None.
     episodes
         Number of episodes n, >= 1.
     """
     if seed is None:
         return [None] * episodes
-    stream = np.random.Generator(np.random.Philox(seed))
-    return [int(s) for s in stream.integers(_LARGEST_RESET_SEED, size=episodes)]
+    return [derive_reset(seed, Purpose.EPISODES, episode) for episode in range(episodes)]
 
 
 def act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
@@ -263,6 +262,8 @@ def empty_result(episodes: int, seed: int | None, max_steps: int | None) -> Eval
     _check("episodes", episodes, 1)
     if seed is not None:
         _check("seed", seed, 0)
+        if seed >= 2**64:
+            raise ValueError(f"seed: expected an integer below 2**64, got {seed}")
     if max_steps is not None:
         _check("max_steps", max_steps, 1)
     return EvaluationResult(

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..envs import make_environment
 from ..logging import CsvLogger, read_rows
+from ..seeds import Purpose, derive
 from .callbacks import Callback, Record, check_count, next_multiple
 from .episodes import EvaluationResult
 from .evaluation import (
@@ -173,7 +172,7 @@ class EvaluateEvery(Callback):
             self._environment,
             self.episodes,
             deterministic=self.deterministic,
-            seed=_derived_seed(seed, agent.timesteps),
+            seed=derive(seed, Purpose.EVALUATIONS, step=agent.timesteps),
             max_steps=self.max_steps,
             interruption=self._interruption,
         )
@@ -189,11 +188,6 @@ class EvaluateEvery(Callback):
                     }
                 )
         return result
-
-
-def _derived_seed(seed: int, timesteps: int) -> int:
-    # neighbouring seeds and timesteps give unrelated starts
-    return int(np.random.SeedSequence((seed, timesteps)).generate_state(1, np.uint64)[0])
 
 
 def _best_mean_return(path: Path) -> float | None:

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from .. import core
 from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ..envs import ActionAdapter, ObservationEncoder
+from ..seeds import Purpose, derive
 from .critic import Critic
 from .policy_state import parts_from_state, policy_state
-from .seeds import Purpose, derived_seed
 
 if TYPE_CHECKING:
     from ..export import Target
@@ -312,7 +312,7 @@ class Policy:
         """
         copied = copy.deepcopy(self)
         if seed is not None:
-            copied.seed, copied.drawn = derived_seed(seed, Purpose.PREDICT), 0
+            copied.seed, copied.drawn = derive(seed, Purpose.PREDICTIONS), 0
         return copied
 
     def export(

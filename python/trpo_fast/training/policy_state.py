@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from .. import core
 from ..envs import ActionAdapter, ObservationEncoder, describe_spaces, described_space
+from ..seeds import Purpose, derive
 from .critic import FrozenCritic
-from .seeds import Purpose, derived_seed
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -100,7 +100,7 @@ def parts_from_state(
     )
     seed = metadata.get("prediction_seed")
     if seed is None:  # the checkpoint of an agent
-        seed = derived_seed(config["seed"], Purpose.PREDICT)
+        seed = derive(config["seed"], Purpose.PREDICTIONS)
     drawn = int(metadata["predictions"])
     if not (0 <= int(seed) < 2**64 and 0 <= drawn < 2**64):
         raise ValueError(f"predictions: expected 64-bit numbers, got {seed} and {drawn}")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from .. import core
 from ..config import ValueConfig
+from ..seeds import Purpose, derive
 from .batch import Batch
-from .seeds import Purpose, derived_seed
 from .value_units import ValueUnits
 
 
@@ -45,7 +45,7 @@ class ValueFitting:
             dtype=config.dtype,
             hidden_gain=config.hidden_gain,
             output_gain=config.value_output_gain,
-            seed=derived_seed(config.seed, Purpose.VALUE_WEIGHTS),
+            seed=derive(config.seed, Purpose.VALUE_WEIGHTS),
         )
 
     @property
@@ -93,7 +93,7 @@ class ValueFitting:
             minibatch_size=config.value_minibatch_size,
             learning_rate=rate,
             iterations=config.value_lbfgs_iterations,
-            seed=derived_seed(config.seed, Purpose.VALUE_FIT, iteration),
+            seed=derive(config.seed, Purpose.VALUE_FIT, step=iteration),
         )
         # The core releases the GIL for all of the fit, so a thread is enough to run it beside.
         overlaps = config.overlap_value_fit
