@@ -49,8 +49,9 @@ def check_entries(
     """
     for name in ("timesteps", "iteration", "predictions"):
         _integer(name, metadata[name], 0)
-    _number("elapsed_seconds", metadata["elapsed_seconds"], above=False)
-    _number("value_scale", metadata["value_scale"], above=True)
+    _number("elapsed_seconds", metadata["elapsed_seconds"], "a number of at least 0")
+    _number("value_scale", metadata["value_scale"], "a positive number")
+    _number("value_mean", metadata.get("value_mean", 0.0), "a finite number")
     for name, tensor in tensors.items():
         _check_tensor(name, tensor)
     counters = tensors["sampler.counters"]
@@ -94,10 +95,13 @@ def _integer(name: str, value: Any, low: int) -> int:
     return value
 
 
-def _number(name: str, value: Any, *, above: bool) -> None:
+def _number(name: str, value: Any, expected: str) -> None:
     good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    if not good or not math.isfinite(value) or value < 0 or (above and value == 0):
-        raise _wrong(name, "a positive number" if above else "a number of at least 0", value)
+    above = (
+        {"a positive number": 0.0 < value, "a number of at least 0": 0.0 <= value} if good else {}
+    )
+    if not good or not above.get(expected, True):  # NaN is below no bound
+        raise _wrong(name, expected, value)
 
 
 def _wrong(name: str, expected: str, got: Any) -> CheckpointError:
