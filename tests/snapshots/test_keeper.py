@@ -251,6 +251,35 @@ def test_files_of_before_configuration_was_kept_start_anew() -> None:
         StateKeeper([Plain()], None).load([(1, state)])
 
 
+class Traffic(Plain):
+    """Its constructor draws cars, and every reset draws others, some of them alike by chance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._draw(np.random.default_rng())
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        self.lanes = [int(lane) for lane in rng.integers(3, size=rng.integers(5, 9))]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        result = super().reset(seed=seed)
+        self._draw(self.np_random)
+        return result
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, reward + sum(self.lanes), *rest
+
+
+def test_what_a_reset_makes_anew_is_state() -> None:
+    for _ in range(5):
+        env, keeper = running(Traffic)
+        (state,) = keeper.save()
+        there = Traffic()
+        StateKeeper([there], None).load([(1, state)])
+        assert play(there, 60, seed=5) == play(env, 60, seed=5)
+
+
 def test_configuration_names_what_is_there() -> None:
     found = configuration_of(gym.make("CartPole-v1"))
     assert found["CartPoleEnv.gravity"] == "9.8"

@@ -97,6 +97,29 @@ def difference(
     return None
 
 
+def places_of(env: Environment, budget: Budget | None = None) -> dict[str, Any]:
+    """Every object, container and array that can be reached from an environment, by name.
+
+    Two results tell which of them were replaced in between; hold on to both while comparing.
+    """
+    snapshot = take(env, budget=budget)
+    found: dict[str, Any] = {}
+    waiting: list[tuple[Node | None, str]] = [(snapshot.node, short_name(env))]
+    while waiting:
+        node, label = waiting.pop()
+        if isinstance(node, ObjectNode | ContainerNode | ArrayNode):
+            found.setdefault(label, node.target)
+        if isinstance(node, ObjectNode):
+            for name, child in node.attributes.items():
+                waiting.append((child, attribute_label(node.target, label, name)))
+    return found
+
+
+def lies_under(name: str, prefixes: Set[str]) -> bool:
+    """Whether a name is one of these, or of something inside one of them."""
+    return any(name.startswith(prefix) and name[len(prefix) :][:1] in "[. (" for prefix in prefixes)
+
+
 def _values(node: Node, label: str) -> Iterator[tuple[str, str]]:
     match node:
         case LeafNode():

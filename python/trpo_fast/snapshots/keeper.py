@@ -135,10 +135,11 @@ class StateKeeper:
             raise SnapshotError(trial.why_not)
         lasting: list[Configuration] = []
         for configuration in configurations:
-            for name in trial.constructed.keys() ^ configuration.keys():
-                raise SnapshotError(f"a copy of the environment differs from it in {name}")
+            for name in sorted(trial.constructed.keys() ^ configuration.keys()):
+                if not trial.is_state(name):
+                    raise SnapshotError(f"a copy of the environment differs from it in {name}")
             lasting.append(
-                {name: value for name, value in configuration.items() if name not in trial.changing}
+                {name: value for name, value in configuration.items() if not trial.is_state(name)}
             )
         return lasting
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .configuration import Configuration, configuration_of, difference
+from .configuration import Configuration, configuration_of, lies_under, places_of
 from .graph import Budget
 from .nodes import SnapshotError, type_name
 from .replay import compare_steps, model_bytes, refuse_rewritten_models, step_on, stored_form
@@ -38,11 +38,19 @@ class Trial:
         What the constructor of the copies set.
     changing
         Names in it whose values resets or steps change: they are state, not configuration.
+    remade
+        Names of objects that a reset replaces, and that differ between two environments made
+        alike: what is inside is state, too.
     """
 
     why_not: str | None = None
     constructed: Configuration = field(default_factory=dict)
     changing: frozenset[str] = frozenset()
+    remade: frozenset[str] = frozenset()
+
+    def is_state(self, name: str) -> bool:
+        """Whether a value of this name is state, not configuration."""
+        return name in self.changing or lies_under(name, self.remade)
 
 
 def try_out(make: Callable[[], Any], *, n_steps: int = 50, seed: int = 0) -> Trial:
@@ -93,7 +101,7 @@ def try_out(make: Callable[[], Any], *, n_steps: int = 50, seed: int = 0) -> Tri
 def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
     first = make_copy()
     constructed = configuration_of(first, Budget(_MOST_VALUES))
-    models = model_bytes(take(first))
+    models, places = model_bytes(take(first)), places_of(first, Budget(_MOST_VALUES))
     actions = copy.deepcopy(first.action_space)
     actions.seed(seed)
 
@@ -108,10 +116,19 @@ def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
 
     # another copy, which has gone elsewhere, goes on from the stored state
     second = make_copy()
-    differs = difference(configuration_of(second, Budget(_MOST_VALUES)), constructed, but=changing)
-    if differs is not None:
-        name = differs.partition(" is ")[0]
-        raise SnapshotError(f"{name} differs between two environments that are made alike")
+    # An object that every reset makes anew, with other contents in each copy, is state.
+    there = configuration_of(second, Budget(_MOST_VALUES))
+    now = places_of(first, Budget(_MOST_VALUES))
+    replaced = {name for name, place in places.items() if now.get(name) is not place}
+    unlike = {
+        name
+        for name in constructed.keys() | there.keys()
+        if constructed.get(name) != there.get(name) and name not in changing
+    }
+    remade = {prefix for prefix in replaced if any(lies_under(name, {prefix}) for name in unlike)}
+    for name in sorted(unlike):
+        if not lies_under(name, remade):
+            raise SnapshotError(f"{name} differs between two environments that are made alike")
     second.reset(seed=seed + 1)
     for _, action in before_reading[:1]:
         step_on(second, action)
@@ -120,7 +137,8 @@ def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
 
     # on to the end of an episode: what only changes there is state, too
     _run_to_an_end(first, actions)
-    return Trial(None, constructed, frozenset(changing | _changed(first, constructed)))
+    changing |= _changed(first, constructed)
+    return Trial(None, constructed, frozenset(changing), frozenset(remade))
 
 
 def _steps(env: Any, actions: Any, n_steps: int) -> list[tuple[Any, Any]]:
