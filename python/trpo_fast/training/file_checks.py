@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +97,7 @@ def _integer(name: str, value: Any, low: int) -> int:
 def _number(name: str, value: Any, expected: str) -> None:
     good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     above = (
-        {"a positive number": 0.0 < value, "a number of at least 0": 0.0 <= value} if good else {}
+        {"a positive number": value > 0.0, "a number of at least 0": value >= 0.0} if good else {}
     )
     if not good or not above.get(expected, True):  # NaN is below no bound
         raise _wrong(name, expected, value)
