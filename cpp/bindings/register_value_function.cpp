@@ -1,9 +1,26 @@
-// ValueFunction, for float and double.
+// ValueFitOptions, and ValueFunction for float and double.
 #include "arrays.h"
+#include "options.h"
 #include "trpo_fast/value_function.h"
 
 namespace trpo_fast::bindings {
 namespace {
+
+void register_fit_options(py::module_& m) {
+  using O = ValueFitOptions;
+  OptionsClass<O>(m, "ValueFitOptions", "Settings of one fit of a value function.")
+      .choice("method", &O::method,
+              {{"adam", ValueFitMethod::kAdam}, {"lbfgs", ValueFitMethod::kLbfgs}},
+              "passes over shuffled minibatches (Kingma & Ba 2015), or steps on the full batch "
+              "(Nocedal & Wright 2006, algorithm 7.5)")
+      .integer("epochs", &O::epochs, 1, "Adam's passes over the batch")
+      .optional_integer("minibatch_size", &O::minibatch_size, Index{1},
+                        "samples of one step of Adam; None: the full batch")
+      .number("learning_rate", &O::learning_rate, kNotNegative, "step size of Adam")
+      .integer("iterations", &O::iterations, 1, "the most steps of L-BFGS, each a line search")
+      .integer("seed", &O::seed, std::uint64_t{0}, "of the order of Adam's minibatches")
+      .finish();
+}
 
 template <class Scalar>
 void register_value_function_of(py::module_& m, const std::string& suffix) {
@@ -65,21 +82,14 @@ void register_value_function_of(py::module_& m, const std::string& suffix) {
       .def(
           "fit",
           [check](V& v, const Array<Scalar>& x, const Array<Scalar>& targets,
-                  const std::string& method, int epochs, std::optional<Index> minibatch_size,
-                  double learning_rate, int iterations, std::uint64_t seed) {
+                  const ValueFitOptions& options) {
             check(v, x);
             check_shape("targets", targets, {x.shape(0)});
-            ValueFitOptions options;
-            options.method = method == "lbfgs" ? ValueFitMethod::kLbfgs : ValueFitMethod::kAdam;
-            options.epochs = epochs;
-            options.minibatch_size = minibatch_size;
-            options.learning_rate = learning_rate;
-            options.iterations = iterations;
-            options.seed = seed;
+            const ValueFitOptions fixed = options;  // whatever other threads set meanwhile
             ValueFitSummary s;
             {
               py::gil_scoped_release release;  // x and targets are held by this frame
-              s = v.fit(x.data(), targets.data(), x.shape(0), options);
+              s = v.fit(x.data(), targets.data(), x.shape(0), fixed);
             }
             py::dict d;
             d["status"] = s.finite ? "ok" : "non_finite";
@@ -90,8 +100,7 @@ void register_value_function_of(py::module_& m, const std::string& suffix) {
             d["seconds"] = s.seconds;
             return d;
           },
-          "observations"_a.noconvert(), "targets"_a.noconvert(), "method"_a, "epochs"_a,
-          "minibatch_size"_a, "learning_rate"_a, "iterations"_a, "seed"_a)
+          "observations"_a.noconvert(), "targets"_a.noconvert(), "options"_a)
       .def("get_adam",
            [](V& v) {
              const auto n = v.n_parameters();
@@ -113,6 +122,7 @@ void register_value_function_of(py::module_& m, const std::string& suffix) {
 }  // namespace
 
 void register_value_function(py::module_& m) {
+  register_fit_options(m);
   register_value_function_of<float>(m, "F32");
   register_value_function_of<double>(m, "F64");
 }

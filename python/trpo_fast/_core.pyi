@@ -23,6 +23,7 @@ _Constraint: TypeAlias = Literal["mean", "max"]
 _Fisher: TypeAlias = Literal["gauss_newton", "empirical", "identity"]
 _Preconditioner: TypeAlias = Literal["none", "kronecker"]
 _Step: TypeAlias = Literal["line_search", "boundary", "fixed"]
+_FitMethod: TypeAlias = Literal["adam", "lbfgs"]
 _Estimator: TypeAlias = Literal["exact_sum", "self_normalized"]
 _Fields: TypeAlias = dict[str, tuple[Any, str, str]]  # name -> (default, expected, documentation)
 
@@ -179,6 +180,40 @@ class TrustRegionOptions:
     def to_dict(self) -> dict[str, Any]: ...
     @staticmethod
     def from_dict(settings: dict[str, Any]) -> TrustRegionOptions: ...
+    @staticmethod
+    def fields() -> _Fields: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+class ValueFitOptions:
+    def __init__(
+        self,
+        *,
+        method: _FitMethod = "adam",
+        epochs: int = 10,
+        minibatch_size: int | None = 128,
+        learning_rate: float = 1e-3,
+        iterations: int = 25,
+        seed: int = 0,
+    ) -> None: ...
+    method: _FitMethod
+    epochs: int
+    minibatch_size: int | None
+    learning_rate: float
+    iterations: int
+    seed: int
+    def replace(
+        self,
+        *,
+        method: _FitMethod = ...,
+        epochs: int = ...,
+        minibatch_size: int | None = ...,
+        learning_rate: float = ...,
+        iterations: int = ...,
+        seed: int = ...,
+    ) -> Self: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @staticmethod
+    def from_dict(settings: dict[str, Any]) -> ValueFitOptions: ...
     @staticmethod
     def fields() -> _Fields: ...
     def __eq__(self, other: object, /) -> bool: ...
@@ -388,12 +423,7 @@ class ValueFunctionF32:
         self,
         observations: _F32,  # (N, O)
         targets: _F32,  # (N,)
-        method: Literal["adam", "lbfgs"],
-        epochs: int,
-        minibatch_size: int | None,  # None: the full batch
-        learning_rate: float,
-        iterations: int,
-        seed: int,
+        options: ValueFitOptions,
     ) -> _Fit: ...
     def get_adam(self) -> tuple[_F32, _F32, int]: ...  # (D,), (D,), steps
     def set_adam(self, first_moment: _F32, second_moment: _F32, steps: int) -> None: ...
@@ -525,12 +555,7 @@ class ValueFunctionF64:
         self,
         observations: _F64,  # (N, O)
         targets: _F64,  # (N,)
-        method: Literal["adam", "lbfgs"],
-        epochs: int,
-        minibatch_size: int | None,  # None: the full batch
-        learning_rate: float,
-        iterations: int,
-        seed: int,
+        options: ValueFitOptions,
     ) -> _Fit: ...
     def get_adam(self) -> tuple[_F64, _F64, int]: ...  # (D,), (D,), steps
     def set_adam(self, first_moment: _F64, second_moment: _F64, steps: int) -> None: ...

@@ -28,6 +28,7 @@ from .options import (
     Preconditioner,
     StepRule,
     TrustRegionOptions,
+    ValueFitOptions,
 )
 from .policy import Policy
 from .random_streams import random_normals, random_uniforms
@@ -62,6 +63,7 @@ __all__ = [
     "StepRule",
     "TrustRegionOptions",
     "UpdateSummary",
+    "ValueFitOptions",
     "ValueFunction",
     "all_actions",
     "conjugate_gradient",

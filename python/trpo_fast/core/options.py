@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict, get_args
 
-from .._core import AscentOptions, TrustRegionOptions
+from .._core import AscentOptions, TrustRegionOptions, ValueFitOptions
 
 __all__ = [
     "CONSTRAINTS",
@@ -24,14 +24,19 @@ __all__ = [
     "StepRule",
     "TrustRegionOptions",
     "TrustRegionSettings",
+    "ValueFitMethod",
+    "ValueFitOptions",
+    "ValueFitSettings",
     "ascent_options",
     "trust_region_options",
+    "value_fit_options",
 ]
 
 Constraint = Literal["mean", "max"]
 Fisher = Literal["gauss_newton", "empirical", "identity"]
 StepRule = Literal["line_search", "boundary", "fixed"]
 Preconditioner = Literal["none", "kronecker"]
+ValueFitMethod = Literal["adam", "lbfgs"]
 
 CONSTRAINTS: tuple[Constraint, ...] = get_args(Constraint)
 FISHER_FORMS: tuple[Fisher, ...] = get_args(Fisher)
@@ -73,6 +78,17 @@ class AscentSettings(TypedDict, total=False):
     activation_budget: int
 
 
+class ValueFitSettings(TypedDict, total=False):
+    """The fields of :class:`ValueFitOptions`, as keyword arguments."""
+
+    method: ValueFitMethod
+    epochs: int
+    minibatch_size: int | None
+    learning_rate: float
+    iterations: int
+    seed: int
+
+
 def trust_region_options(
     options: TrustRegionOptions | None, settings: TrustRegionSettings
 ) -> TrustRegionOptions:
@@ -103,3 +119,12 @@ def ascent_options(options: AscentOptions | None, settings: AscentSettings) -> A
     if options is not None and not isinstance(options, AscentOptions):
         raise TypeError(f"options: expected AscentOptions, got {type(options).__name__}.")
     return (options or AscentOptions()).replace(**settings)
+
+
+def value_fit_options(
+    options: ValueFitOptions | None, settings: ValueFitSettings
+) -> ValueFitOptions:
+    """Return a copy of the options, or the defaults for None, with the settings in place."""
+    if options is not None and not isinstance(options, ValueFitOptions):
+        raise TypeError(f"options: expected ValueFitOptions, got {type(options).__name__}.")
+    return (options or ValueFitOptions()).replace(**settings)

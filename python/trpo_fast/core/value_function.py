@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from .checks import Float, Float64, choice, finite, integer, seed_number, shaped
+from .checks import Float, Float64, finite, shaped
 from .network import Network, adam_state, load_adam_state
+from .options import ValueFitOptions, ValueFitSettings, value_fit_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,53 +132,52 @@ class ValueFunction(Network):
         self,
         observations: ArrayLike,
         targets: ArrayLike,
-        *,
-        method: Literal["adam", "lbfgs"] = "adam",
-        epochs: int = 10,
-        minibatch_size: int | None = 128,
-        learning_rate: float = 1e-3,
-        iterations: int = 25,
-        seed: int = 0,
+        options: ValueFitOptions | None = None,
+        **settings: Unpack[ValueFitSettings],
     ) -> FitSummary:
-        """Fit V to ``targets`` (N,) in place.
+        """Fit V to targets y in place, by least squares: minimise mean_n (V(s_n) - y_n)^2.
 
-        ``"adam"`` (Kingma & Ba 2015, PyTorch's form) makes ``epochs`` passes over shuffled
-        minibatches, the order drawn with ``seed``; ``minibatch_size=None`` is the full batch. Moments
-        and step count carry over to the next fit. ``"lbfgs"`` makes ``iterations`` full-batch steps.
+        Adam's moments and step count carry over to the next fit.
 
         Parameters
         ----------
         observations
             (N, O), as the network sees them.
         targets
-            (N,), in the unit of the values.
+            (N,), in the unit of V.
+        options
+            All settings in one object, for many fits; None: the defaults below.
+        **settings
+            Those that differ from ``options``, by name, as follows.
         method
-            ``"adam"`` or ``"lbfgs"``.
+            ``"adam"`` (default; Kingma & Ba 2015 in PyTorch's form), passes over shuffled
+            minibatches; ``"lbfgs"`` (Nocedal & Wright 2006, algorithm 7.5), on the full batch.
         epochs
-            Passes of Adam over the batch, at least 1.
+            Passes of Adam over the samples, at least 1; by default 10.
         minibatch_size
-            Rows of each step of Adam, at least 1; None: all.
+            Samples of one step of Adam, at least 1, or None for all; by default 128.
         learning_rate
-            Of Adam, at least 0.
+            Step size of Adam, at least 0; by default 1e-3.
         iterations
-            Steps of L-BFGS, at least 1.
+            The most steps of L-BFGS, each a line search, at least 1; by default 25.
         seed
-            Of the order of rows, in [0, 2**64).
+            Of the order of Adam's minibatches, from 0 to 2^64 - 1; by default 0.
+
+        Returns
+        -------
+        FitSummary
+            Status, losses before and after, and steps.
+
+        Raises
+        ------
+        ValueError
+            A setting outside its range, or arrays of other shapes.
+        TypeError
+            A setting of another type or an unknown name.
         """
-        choice("method", method, ("adam", "lbfgs"))
         x = self.checked_observations(observations)
-        size = None if minibatch_size is None else integer("minibatch_size", minibatch_size, 1)
-        summary = self._native.fit(
-            x,
-            shaped("targets", targets, self.dtype, (x.shape[0],)),
-            method,
-            integer("epochs", epochs, 1, 2**31 - 1),
-            size,
-            finite("learning_rate", learning_rate, 0.0, math.inf, "a finite number of at least 0"),
-            integer("iterations", iterations, 1, 2**31 - 1),
-            seed_number(seed),
-        )
-        return FitSummary(**summary)
+        y = shaped("targets", targets, self.dtype, (x.shape[0],))
+        return FitSummary(**self._native.fit(x, y, value_fit_options(options, settings)))
 
     def rescale_outputs(self, scale: float, shift: float) -> None:
         """Replace V by ``scale V + shift``, in place, through the last layer alone.
