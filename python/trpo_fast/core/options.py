@@ -124,7 +124,15 @@ def ascent_options(options: AscentOptions | None, settings: AscentSettings) -> A
 def value_fit_options(
     options: ValueFitOptions | None, settings: ValueFitSettings
 ) -> ValueFitOptions:
-    """Return a copy of the options, or the defaults for None, with the settings in place."""
+    """Return a copy of the options, or the defaults for None, with the settings in place.
+
+    Parameters
+    ----------
+    options
+        Where to start from; None: the defaults.
+    settings
+        Options by name, which win.
+    """
     if options is not None and not isinstance(options, ValueFitOptions):
         raise TypeError(f"options: expected ValueFitOptions, got {type(options).__name__}.")
     return (options or ValueFitOptions()).replace(**settings)
