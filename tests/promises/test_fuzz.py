@@ -189,3 +189,11 @@ def test_agents_from_disturbed_checkpoints(stored: tuple[Any, Any]) -> None:
             agent.learn(64, progress=False)  # restored, an environment may turn out to be broken
         assert np.isfinite(agent.policy.parameters).all(), where
         assert np.isfinite(agent.value_function.parameters).all(), where
+
+
+def test_forged_agents_are_refused_or_go_on() -> None:
+    from harness import fuzz_states
+
+    outcome = fuzz_states.fuzz(cases=150, seed=1)
+    assert outcome.good, outcome.details()
+    assert outcome.kinds["refused"] > 20

@@ -101,6 +101,18 @@ def places_of(env: Environment, budget: Budget | None = None) -> dict[str, Any]:
     """Every object, container and array that can be reached from an environment, by name.
 
     Two results tell which of them were replaced in between; hold on to both while comparing.
+
+    Parameters
+    ----------
+    env
+        The environment; none of its methods is called.
+    budget
+        How much may be read; None: no limit.
+
+    Returns
+    -------
+    dict
+        The objects themselves, by the names of `configuration_of`.
     """
     snapshot = take(env, budget=budget)
     found: dict[str, Any] = {}
@@ -116,8 +128,21 @@ def places_of(env: Environment, budget: Budget | None = None) -> dict[str, Any]:
 
 
 def lies_under(name: str, prefixes: Set[str]) -> bool:
-    """Whether a name is one of these, or of something inside one of them."""
-    return any(name.startswith(prefix) and name[len(prefix) :][:1] in "[. (" for prefix in prefixes)
+    """Whether a name is of something inside one of some objects.
+
+    Parameters
+    ----------
+    name
+        As in `configuration_of`.
+    prefixes
+        Names of objects.
+
+    Returns
+    -------
+    bool
+        True for the names of the objects themselves, too.
+    """
+    return any(name == p or name.startswith((f"{p}.", f"{p}[", f"{p} (")) for p in prefixes)
 
 
 def _values(node: Node, label: str) -> Iterator[tuple[str, str]]:

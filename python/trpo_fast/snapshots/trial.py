@@ -49,7 +49,13 @@ class Trial:
     remade: frozenset[str] = frozenset()
 
     def is_state(self, name: str) -> bool:
-        """Whether a value of this name is state, not configuration."""
+        """Whether a value is state, not configuration.
+
+        Parameters
+        ----------
+        name
+            As in `configuration_of`.
+        """
         return name in self.changing or lies_under(name, self.remade)
 
 

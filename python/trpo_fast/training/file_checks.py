@@ -96,10 +96,11 @@ def _integer(name: str, value: Any, low: int) -> int:
 
 def _number(name: str, value: Any, expected: str) -> None:
     good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    above = (
-        {"a positive number": value > 0.0, "a number of at least 0": value >= 0.0} if good else {}
-    )
-    if not good or not above.get(expected, True):  # NaN is below no bound
+    if good and expected == "a positive number":
+        good = value > 0
+    elif good and expected == "a number of at least 0":
+        good = value >= 0
+    if not good:  # nor is NaN below any bound
         raise _wrong(name, expected, value)
 
 
