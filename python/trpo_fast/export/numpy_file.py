@@ -76,5 +76,6 @@ def numpy_file(function: PolicyFunction) -> bytes:
         arrays["center"] = np.zeros(n, decode) if f.center is None else f.center
         arrays["half"] = np.ones(n, decode) if f.half is None else f.half
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **arrays)
+    # None of the arrays holds objects, so nothing is pickled; allow_pickle= is unknown to NumPy 1.26.
+    np.savez(stream, **arrays)  # type: ignore[arg-type, unused-ignore]
     return stream.getvalue()

@@ -121,7 +121,8 @@ class _Graph:
 
     def _op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         name = output or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [name], **attributes))
+        node = self.onnx.helper.make_node(kind, list(inputs), [name], name=name, **attributes)
+        self.nodes.append(node)
         return name
 
     def _input(self, name: str, dtype: Any, shape: tuple[int, ...]) -> str:
@@ -173,6 +174,10 @@ class _Graph:
                     "Sub", self._op("Exp", self._op("Min", z, number(0.0))), number(1.0)
                 )
                 return self._op("Add", self._op("Max", z, number(0.0)), below)
+            case "silu" if dtype == np.float64:
+                # z / (1 + e^-z): some onnxruntimes fuse z sigmoid(z) into what they have in float32 only
+                above_1 = self._op("Add", self._op("Exp", self._op("Neg", z)), number(1.0))
+                return self._op("Div", z, above_1)
             case "silu":
                 return self._op("Mul", z, self._op("Sigmoid", z))
             case "gelu":  # z (1 + erf(z / sqrt 2)) / 2
