@@ -220,6 +220,24 @@ def test_acting_times_the_same_steps(tmp_path: Path) -> None:
     )
 
 
+# ---- exported.py
+
+
+def test_exported_policies_are_timed_side_by_side(tmp_path: Path) -> None:
+    out = run(
+        "speed/exported.py", "--envs", "CartPole-v1", "--rounds", "2", "--json", "exported.json",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert "microseconds" in out
+    (result,) = json.loads((tmp_path / "exported.json").read_text())["results"]
+    assert {"predict", "onnxruntime", "NumPy"} <= result["seconds"].keys()
+    for side, timing in result["seconds"].items():
+        assert 1e-8 < timing["median_seconds"] / result["calls"][side] < 0.1
+    assert "--rounds: expected at least 1" in run(
+        "speed/exported.py", "--rounds", "0", folder=tmp_path, code=2
+    )
+
+
 # ---- update.py
 
 
