@@ -21,6 +21,7 @@ from trpo_fast import TRPO, Policy, core
 from trpo_fast.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trpo_fast.envs import ActionAdapter, ObservationEncoder
 from trpo_fast.evaluation import evaluate_policy
+from trpo_fast.export import numpy_reader, policy_function
 
 DATA = Path(__file__).parent / "data"
 
@@ -251,6 +252,23 @@ def test_save_and_load(tmp_path: Path) -> None:
         CheckpointError, match=r"^checkpoint: .*got a policy by itself.*Policy.load"
     ):
         TRPO.load(path)
+
+
+def test_keys_that_are_no_text(tmp_path: Path) -> None:
+    space = spaces.Dict({1: spaces.Discrete(3), 0: BOX})
+    agent = agent_of(observation_space=space)
+    policy = loaded(agent, tmp_path)
+    observation = space.sample()
+    np.testing.assert_array_equal(
+        policy.predict(observation, deterministic=True)[0],
+        agent.predict(observation, deterministic=True)[0],
+    )
+    act = numpy_reader.load(policy.export(tmp_path / "policy.npz"))
+    batch = batch_of(space, [observation])
+    raw = policy_function(policy.network, policy.encoder, policy.adapter).raw_numbers(batch)
+    np.testing.assert_allclose(
+        act(raw), policy.predict(batch, deterministic=True)[0], rtol=1e-4, atol=1e-5
+    )
 
 
 WITHOUT = """

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ObservationError, unsupported_space
+from .given import got, part_of, tuple_of_the_interface
 from .plain_spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, plain_space
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -168,14 +169,14 @@ class ObservationEncoder:
         try:
             return self._encode_any(observation)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            mistake = _tuple_of_the_interface(observation, self._plain)
+            mistake = tuple_of_the_interface(observation, self._plain)
             if mistake is not None:
                 raise ObservationError(mistake) from None
             if isinstance(error, ObservationError):
                 raise
             raise ObservationError(
                 f"observation: expected an element of {self.space} or a batch of them, got "
-                f"{_got(observation)}, which does not become numbers ({error!s:.120})"
+                f"{got(observation)}, which does not become numbers ({error!s:.120})"
             ) from error
 
     def _encode_any(self, observation: Any) -> tuple[Array, bool]:
@@ -184,14 +185,14 @@ class ObservationEncoder:
         if extra == 1 and len(leaf) == 0:
             raise ObservationError(
                 "observation: expected one observation or a batch of at least one, got an empty "
-                f"batch: {_got(leaf)}"
+                f"batch: {got(leaf)}"
             )
         if extra == 1:
             return self.encode_batch(observation, len(leaf)), True
         if extra != 0:
             raise ObservationError(
                 f"observation: expected shape {leaf_space.shape} or a batch "
-                f"{_batch_shape(leaf_space.shape)}, got {_got(leaf)}"
+                f"{_batch_shape(leaf_space.shape)}, got {got(leaf)}"
             )
         return self.encode(observation)[np.newaxis], False
 
@@ -215,52 +216,6 @@ def _flat_dim(space: Any, whole: Any) -> int:
     if isinstance(space, Tuple):
         return sum(_flat_dim(part, whole) for part in space.spaces)
     raise unsupported_space("observation", whole, _SUPPORTED)
-
-
-def _got(value: Any) -> str:
-    """Describe what was given instead of an observation, in a few words."""
-    if isinstance(value, np.ndarray):
-        return f"{value.shape} of dtype {value.dtype}"
-    name = type(value).__name__
-    if isinstance(value, Mapping):
-        return f"a {name} with the keys {[*value]!r:.80}"
-    try:
-        shape = np.shape(value)
-    except (TypeError, ValueError):
-        return f"a ragged {name}"
-    return f"{shape} ({name})"
-
-
-def _tuple_of_the_interface(value: Any, space: Any) -> str | None:
-    """One sentence where the whole result of `reset` or `step` was given, else None."""
-    call = {2: "reset", 5: "step"}.get(len(value)) if isinstance(value, tuple) else None
-    if call is None or not isinstance(value[-1], dict):
-        return None
-    parts = space.spaces if isinstance(space, Tuple) else ()
-    if len(parts) == len(value) and isinstance(parts[-1], Dict):
-        return None  # it may have been meant as an observation
-    names = "observation, info" if call == "reset" else "observation, reward, ..., info"
-    return (
-        f"observation: expected an element of {space}, got the tuple ({names}) that env.{call}() "
-        "returns; pass its first entry"
-    )
-
-
-def _part(observation: Any, key: Any, where: str) -> Any:
-    """Return one part of a dictionary or tuple, by its key."""
-    try:
-        return observation[key]
-    except (LookupError, TypeError):
-        pass
-    if not isinstance(observation, Mapping):
-        raise ObservationError(
-            f"{where}: expected a part {key!r}, got {_got(observation)} without it"
-        )
-    # a space read from a file has text as keys
-    by_name = {str(name): value for name, value in observation.items()}
-    if key not in by_name:
-        raise ObservationError(f"{where}: key {key!r} is missing, got {sorted(by_name)}")
-    return by_name[key]
 
 
 def _batch_shape(shape: tuple[int, ...]) -> str:
@@ -419,13 +374,13 @@ def _parts_writer(
                 f"got {type(observation).__name__}"
             )
         if not keyed and isinstance(observation, Mapping):
-            raise ObservationError(f"{where}: expected a tuple, got {_got(observation)}")
+            raise ObservationError(f"{where}: expected a tuple, got {got(observation)}")
         if not keyed and len(observation) != len(items):
             raise ObservationError(
                 f"{where}: expected a tuple of {len(items)} parts, got {len(observation)}"
             )
         for key, columns, write_part in parts:
-            write_part(_part(observation, key, where), out[..., columns])
+            write_part(part_of(observation, key, where), out[..., columns])
 
     return write
 
@@ -435,6 +390,6 @@ def _first_leaf(space: Any, value: Any) -> tuple[Any, Any]:
     while isinstance(space, Dict | Tuple):
         items = space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces)
         key, part = next(iter(items))
-        value = _part(value, key, "observation")
+        value = part_of(value, key, "observation")
         space = part
     return space, value

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..core import Policy
 from ..envs import ActionAdapter, ObservationEncoder
+from ..envs.given import part_of
 from ..envs.plain_spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, plain_space
 
 __all__ = ["ExportError", "Layer", "Leaf", "PolicyFunction", "policy_function"]
@@ -125,7 +126,7 @@ class PolicyFunction:
         for leaf in self.leaves:
             value = observations
             for key in leaf.path:
-                value = value[key]
+                value = part_of(value, key, leaf.name)
             array = np.asarray(value)
             parts.append(array.reshape(len(array), -1).astype(self.dtype))
         return np.concatenate(parts, axis=1)
