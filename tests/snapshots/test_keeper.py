@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -159,6 +163,34 @@ def test_a_slow_environment_is_judged_by_few_steps() -> None:
     assert try_out(SlowCounting).why_not is None
     assert time.monotonic() - began < 2.0
     assert all(1 <= env.log[1] < 30 for env in made)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/thread-self/schedstat").exists(), reason="waiting times are not counted"
+)
+def test_a_busy_machine_does_not_decide_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that is made while four others use its processor takes no longer than else."""
+
+    def make() -> Plain:
+        until = time.thread_time() + 0.1
+        while time.thread_time() < until:
+            pass
+        return Plain()
+
+    monkeypatch.setattr("trpo_fast.snapshots.trial._LONGEST_MAKING", (0.3, 0.3))
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert try_out(make).why_not is None
+        assert time.monotonic() - began > 0.5  # they were in the way: two copies take 0.2 s
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        os.sched_setaffinity(0, processors)
 
 
 def test_where_no_copy_can_be_made_nothing_is_tried() -> None:

@@ -24,7 +24,9 @@ from .nodes import (
     is_a,
 )
 
-_SECONDS = 60.0  # for a child to start and to play some frames
+# For a child to start and to play some frames: of a processor, which a busy machine does not
+# lengthen, and by the clock, in case the child waits for something that never comes.
+_PROCESSOR_SECONDS, _CLOCK_SECONDS = 30, 600.0
 
 _CHILD = """
 import sys
@@ -33,6 +35,7 @@ from ale_py import roms
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]), int(sys.argv[2])))
 except (ImportError, OSError, ValueError):
     pass
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
@@ -67,11 +70,11 @@ def refuse_deadly_states(nodes: Sequence[Node], environments: Sequence[Any]) -> 
     path = os.pathsep.join(entry for entry in sys.path if entry)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, games.pop()],
+            [sys.executable, "-c", _CHILD, games.pop(), str(_PROCESSOR_SECONDS)],
             input=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_SECONDS,
+            timeout=_CLOCK_SECONDS,
             check=False,
             env={**os.environ, "PYTHONPATH": path},
         )
