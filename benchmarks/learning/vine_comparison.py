@@ -58,19 +58,19 @@ def schemes(env: str) -> dict[str, Scheme]:
     """What is compared in an environment."""
     shared = {
         "hidden_sizes": HIDDEN[env],
-        "value_hidden_sizes": HIDDEN[env],
         "n_envs": ENVIRONMENTS,
         "gamma": 0.99,
         "max_kl": 0.01,
         "sampling": "steps",  # equal numbers of them
     }
+    critic = {"value_hidden_sizes": HIDDEN[env]}
     whole = {**shared, "batch_size": UPDATE_STEPS}
-    trunk = {**shared, "batch_size": UPDATE_STEPS - STATES * BRANCHES * BRANCH_STEPS}
+    trunk = {**shared, **critic, "batch_size": UPDATE_STEPS - STATES * BRANCHES * BRANCH_STEPS}
     vine = {"states": STATES, "branches": BRANCHES, "branch_steps": BRANCH_STEPS}
     return {
         "single path, Monte Carlo": Scheme("SinglePathTRPO", {**whole, "baseline": "mean"}),
         "vine, Monte Carlo": Scheme("VineTRPO", {**trunk, "vine": {**vine, "bootstrap": False}}),
-        "single path, GAE": Scheme("TRPO", whole),
+        "single path, GAE": Scheme("TRPO", {**whole, **critic}),
         "vine, bootstrap": Scheme("VineTRPO", {**trunk, "vine": {**vine, "bootstrap": True}}),
     }
 

@@ -83,7 +83,7 @@ def test_training_with_closed_streams(folder: Path, closed: str, n_workers: int)
 def test_an_ascii_terminal(folder: Path) -> None:
     ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
     assert shell(TRAIN, folder, **ascii_only).returncode == 0
-    done = shell("$T evaluate run --episodes 2", folder, **ascii_only)
+    done = shell("$T evaluate run --env myplant:MyPlant-v0 --episodes 2", folder, **ascii_only)
     assert done.returncode == 0, done.stderr
     assert re.search(r"return [\d.]+ \+- [\d.]+", done.stdout)
     for line in ("$T explain trpo", "$T train --help"):

@@ -26,7 +26,7 @@ from .interface import ActingPolicy, Actor, Sampler
 from .sampler import SamplerBase, environment_seed
 from .supersuit import SuperSuitSampler, is_supersuit
 from .vector import VectorEnvSampler
-from .workers import DEFAULT_TIMEOUT, NoWorkers, WorkerSampler, available_cores
+from .workers import DEFAULT_TIMEOUT, ForeignWorkers, NoWorkers, WorkerSampler, available_cores
 
 if TYPE_CHECKING:
     from ..envs import EnvSource
@@ -37,6 +37,7 @@ __all__ = [
     "Budget",
     "EnvPoolSampler",
     "Exclusive",
+    "ForeignWorkers",
     "InProcessSampler",
     "NoWorkers",
     "PoolSampler",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-LARGEST_REWARD = 1e30  # in size: returns beyond it may leave single precision
+LARGEST_REWARD = 1e304  # in size: sums of some thousand rewards stay finite
 _FINITE = "the environment must return finite numbers: mend it, or wrap it"
 
 RESET_RETURNS = "reset() must return (observation, info)"
@@ -179,11 +179,11 @@ def with_transitions(rollout: Rollout) -> Rollout:
     EnvironmentFailure
         Every one of its episodes crashed.
     """
-    if rollout.n_transitions == 0:
-        why = f"; the last one: {rollout.crashes[-1]}" if rollout.crashes else ""
+    if rollout.n_transitions == 0 and rollout.crashes:
         raise EnvironmentFailure(
             f"rollout: expected at least one step of an episode that did not crash, got none in "
-            f"{rollout.n_steps} steps of {rollout.n_envs} environments{why}"
+            f"{rollout.n_steps} steps of {rollout.n_envs} environments; the last one: "
+            f"{rollout.crashes[-1]}"
         )
     return rollout
 

@@ -14,6 +14,7 @@ from .._version import __version__
 from ..checkpoint import CheckpointError, module_to_trust
 from ..config import ConfigError
 from ..envs import describe_spaces, spaces_mismatch
+from ..rollout import ForeignWorkers
 from ..snapshots import SnapshotError
 from .callbacks import CallbackList
 from .env_kwargs import decoded, encoded
@@ -50,6 +51,8 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
     except SnapshotError as error:
         # The reason why the last resume began anew is not lost before the next iteration.
         unsaved = agent.restarted_because or str(error)
+    except ForeignWorkers:  # nothing of an environment's, but a forked child that may not save
+        raise
     except Exception as error:  # whatever environments or their workers raise
         unsaved = f"saving their state raised {type(error).__name__}: {_one_line(error)}"
     env_kwargs, left_out = encoded(agent.env_kwargs)

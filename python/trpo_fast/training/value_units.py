@@ -12,6 +12,8 @@ from .. import core
 
 Float64 = NDArray[np.float64]
 
+_LARGEST_CHANGE = 1e30  # of the unit, in the unit of before
+
 __all__ = ["ValueUnits"]
 
 
@@ -73,12 +75,16 @@ class ValueUnits:
         self.statistics.update(returns[:, np.newaxis])
         mean = float(self.statistics.mean[0])
         deviation = float(np.sqrt(self.statistics.variance[0]))
+        if not np.isfinite(deviation):  # the squares of such returns are no numbers
+            deviation = float(np.abs(returns - mean).max(initial=0.0))
         # returns that only rounding tells apart have no deviation that could be a unit
         rounding = 64.0 * np.finfo(np.float64).eps * float(np.abs(returns).max(initial=0.0))
         scale = deviation if deviation > rounding else (1.0 if is_first else self.scale)
-        if not is_first:
+        ratio, shift = self.scale / scale, (self.mean - mean) / scale
+        # A change that single precision cannot hold starts V anew, as the first batch does.
+        if not is_first and max(ratio, abs(shift)) < _LARGEST_CHANGE:
             # sigma' o' + mu' = sigma o + mu
-            value_function.rescale_outputs(self.scale / scale, (self.mean - mean) / scale)
+            value_function.rescale_outputs(ratio, shift)
         self.mean, self.scale = mean, scale
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], *, mean: float, scale: float) -> None:

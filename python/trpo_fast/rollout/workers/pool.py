@@ -25,6 +25,10 @@ _LOOK_SECONDS = 0.5  # how often a parent that waits looks whether its workers l
 _POLICY_FACTS = ("distribution", "hidden_sizes", "activation", "parameters", "normalizer")
 
 
+class ForeignWorkers(RuntimeError):
+    """Worker processes belong to the process that this one was forked from."""
+
+
 class PortablePolicy(ActingPolicy, Protocol):
     """What a policy must tell so that a worker can have its twin, see ``trpo_fast.core.Policy``."""
 
@@ -105,11 +109,11 @@ class WorkerPool:
 
         Raises
         ------
-        RuntimeError
+        ForeignWorkers
             In a process that was forked from the one that started the workers.
         """
         if os.getpid() != self._owner:
-            raise RuntimeError(
+            raise ForeignWorkers(
                 "the worker processes belong to the process that this one was forked from; make "
                 "the agent anew here (or load it from a checkpoint), or use n_workers=0"
             )
