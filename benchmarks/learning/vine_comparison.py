@@ -65,13 +65,15 @@ def schemes(env: str) -> dict[str, Scheme]:
     }
     critic = {"value_hidden_sizes": HIDDEN[env]}
     whole = {**shared, "batch_size": UPDATE_STEPS}
-    trunk = {**shared, **critic, "batch_size": UPDATE_STEPS - STATES * BRANCHES * BRANCH_STEPS}
+    trunk = {**shared, "batch_size": UPDATE_STEPS - STATES * BRANCHES * BRANCH_STEPS}
     vine = {"states": STATES, "branches": BRANCHES, "branch_steps": BRANCH_STEPS}
     return {
         "single path, Monte Carlo": Scheme("SinglePathTRPO", {**whole, "baseline": "mean"}),
         "vine, Monte Carlo": Scheme("VineTRPO", {**trunk, "vine": {**vine, "bootstrap": False}}),
         "single path, GAE": Scheme("TRPO", {**whole, **critic}),
-        "vine, bootstrap": Scheme("VineTRPO", {**trunk, "vine": {**vine, "bootstrap": True}}),
+        "vine, bootstrap": Scheme(
+            "VineTRPO", {**trunk, **critic, "vine": {**vine, "bootstrap": True}}
+        ),
     }
 
 

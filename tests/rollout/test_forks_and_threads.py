@@ -76,7 +76,7 @@ def test_a_forked_child_is_refused_and_the_parent_never_notices(what: str, tmp_p
     if what == "close":
         assert answer == "done"
     else:
-        assert answer.startswith("ForeignWorkers: the worker processes belong to the process that")
+        assert "ForeignWorkers: the worker processes belong to the process that" in answer
         assert answer.count("\n") == 1
     assert agent.sampler.worker_pids == pids
     for one in (agent, untouched):
