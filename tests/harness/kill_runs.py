@@ -1,14 +1,17 @@
 """Kill training at random moments; every run must go on as if nothing had happened.
 
     python tests/harness/kill_runs.py --trials 200
+    python tests/harness/kill_runs.py --trials 100 --kill workers
 
 A trial starts `trpo-fast train` on CartPole, with 0 or 2 workers, checkpoints after every iteration
 and evaluations between them, sends SIGKILL, SIGTERM or SIGINT at a random moment (now and then
-twice, now and then to the resumed run as well), and resumes until the end. Afterwards
+twice, now and then to the resumed run as well), and resumes until the end. With `--kill workers`
+there are always 2 workers, and SIGKILL meets a random one of them, the parent, or both. Afterwards
 
 - every tensor of latest.safetensors and best.safetensors, every row of evaluations.csv and every
   row of progress.csv, but for the times, is that of a run that nobody has disturbed (not so after a
-  second SIGINT or SIGTERM, which stops within an iteration: then the run goes on to its end);
+  second SIGINT or SIGTERM, which stops within an iteration, nor where a notice in progress.csv says
+  that episodes started anew: then the run goes on to its end);
 - no process, no shared memory and no temporary file is left.
 """
 
@@ -47,6 +50,7 @@ class Tally:
 
     trials: int = 0
     resumed: int = 0
+    exact: int = 0  # of these, with the bits of the undisturbed run
     kills: dict[str, int] = field(default_factory=dict)  # signals that met a living process
     moments: dict[str, int] = field(default_factory=dict)  # how far the run had come
     failures: list[str] = field(default_factory=list)
@@ -64,7 +68,7 @@ class Tally:
             for counts in (self.kills, self.moments)
         )
         return (
-            f"kill harness: {self.resumed} of {self.trials} resumed, "
+            f"kill harness: {self.resumed} of {self.trials} resumed, {self.exact} bit for bit, "
             f"{len(self.leaks)} leaks, {len(self.failures)} failures, {self.tracebacks} tracebacks "
             f"({kills}; {moments}), {self.seconds:.0f} s"
         )
@@ -73,14 +77,15 @@ class Tally:
 class Trial:
     """One run folder and whatever its processes leave; `token` marks their environment."""
 
-    def __init__(self, folder: Path, number: int, seed: int) -> None:
+    def __init__(self, folder: Path, number: int, seed: int, *, kill_workers: bool = False) -> None:
         self.rng = random.Random(f"{seed} {number}")
         self.folder = folder
         self.run = folder / "run"
         self.token = f"trial-{os.getpid()}-{number}"
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True)
-        self.workers = self.rng.choice((0, 2))
+        self.kill_workers = kill_workers
+        self.workers = 2 if kill_workers else self.rng.choice((0, 2))
         self.log = folder / "log"
         self.shared = _shared_memory()
         self.impatient = False  # stopped within an iteration
@@ -126,6 +131,8 @@ class Trial:
 
     def disturb(self, process: subprocess.Popen[bytes]) -> str | None:
         """Send a signal, or two; its name if it met a living process."""
+        if self.kill_workers:
+            return self.kill(process)
         number = self.rng.choice(SIGNALS)
         if process.poll() is not None:
             return None
@@ -137,6 +144,25 @@ class Trial:
                 process.send_signal(second)
                 self.impatient |= second != signal.SIGKILL
         return number.name
+
+    def kill(self, process: subprocess.Popen[bytes]) -> str | None:
+        """SIGKILL for a random worker, the parent, or both; who met it."""
+        who = self.rng.choice(("worker", "worker", "parent", "both"))
+        deadline = time.monotonic() + TIMEOUT
+        workers: list[int] = []
+        while who != "parent" and not workers and process.poll() is None:
+            workers = sorted(_processes(self.token).keys() - {process.pid})
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no worker within {TIMEOUT:g} s\n{self.said()}")
+        if process.poll() is not None:
+            return None
+        order: list[int] = [self.rng.choice(workers)] if workers else []
+        order += [process.pid] if who != "worker" else []
+        self.rng.shuffle(order)
+        for pid in order:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return f"SIGKILL of {who}"
 
     def finish(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for the end, and kill what hangs."""
@@ -239,10 +265,12 @@ def undisturbed() -> tuple[dict[str, Any], float]:
         return results(trial.run), startup
 
 
-def run_trial(folder: Path, number: int, seed: int, tally: Tally) -> None:
+def run_trial(
+    folder: Path, number: int, seed: int, tally: Tally, *, kill_workers: bool = False
+) -> None:
     """One run, disturbed until it is finished."""
     expected, startup = undisturbed()
-    trial = Trial(folder, number, seed)
+    trial = Trial(folder, number, seed, kill_workers=kill_workers)
     where = f"trial {number} (--seed {seed} --first {number} --trials 1), {trial.workers} workers"
     disturbances = trial.rng.choice((1, 1, 1, 2, 3))
     try:
@@ -265,7 +293,7 @@ def run_trial(folder: Path, number: int, seed: int, tally: Tally) -> None:
         if status != 0 and not complete:
             raise RuntimeError(f"resumption ended with {status}: {trial.said()}")
         found = results(trial.run)
-        if trial.impatient:
+        if trial.impatient or any(row.get("run/notice") for row in found["progress.csv"]):
             last = found["progress.csv"][-1]["time/timesteps"]
             if last != str(TOTAL):
                 raise RuntimeError(f"ended at {last} of {TOTAL} steps")
@@ -279,6 +307,7 @@ def run_trial(folder: Path, number: int, seed: int, tally: Tally) -> None:
                 f"other results: {difference(expected, found, sorted(differing)[0])}"
             )
         tally.resumed += 1
+        tally.exact += 1
     except Exception as error:
         tally.failures.append(f"{where}: {type(error).__name__}: {error}")
     finally:
@@ -287,12 +316,19 @@ def run_trial(folder: Path, number: int, seed: int, tally: Tally) -> None:
         tally.trials += 1
 
 
-def run_trials(trials: int, seed: int = 0, first: int = 0, *, keep: bool = False) -> Tally:
+def run_trials(
+    trials: int,
+    seed: int = 0,
+    first: int = 0,
+    *,
+    kill_workers: bool = False,
+    keep: bool = False,
+) -> Tally:
     """All trials, one after the other."""
     tally, started = Tally(), time.monotonic()
     for number in range(first, first + trials):
         folder = Path(tempfile.mkdtemp(prefix="trpo_fast_kill_"))
-        run_trial(folder, number, seed, tally)
+        run_trial(folder, number, seed, tally, kill_workers=kill_workers)
         if keep:
             print(f"{number}: {folder}")
         else:
@@ -306,9 +342,16 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kill", choices=("runs", "workers"), default="runs")
     parser.add_argument("--keep", action="store_true", help="leave the run folders")
     options = parser.parse_args()
-    tally = run_trials(options.trials, options.seed, options.first, keep=options.keep)
+    tally = run_trials(
+        options.trials,
+        options.seed,
+        options.first,
+        kill_workers=options.kill == "workers",
+        keep=options.keep,
+    )
     for finding in [*tally.failures, *tally.leaks][:20]:
         print(finding)
     print(tally.summary())

@@ -530,6 +530,23 @@ def test_a_nan_reward_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
     agent.save(tmp_path / "still.safetensors")
 
 
+def test_an_iteration_whose_callback_failed_is_in_the_log() -> None:
+    log = Recorder()
+
+    def fail(agent: TRPO, record: Any) -> None:
+        if agent.iteration == 3:
+            raise OSError("the disk is full")
+
+    agent = TRPO("CartPole-v1", **SMALL)
+    with pytest.raises(OSError, match="the disk is full"):
+        agent.learn(2048, callback=fail, loggers=[log], progress=False)
+    assert [record["time/timesteps"] for record in log.records] == [256, 512, 768]
+    assert agent.timesteps == 768
+    assert log.records[-1]["run/notice"] == (
+        "a callback ended training after this iteration: OSError: the disk is full"
+    )
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1.5, float("nan"), float("inf")])
 def test_total_timesteps_out_of_range(steps: Any) -> None:
     with pytest.raises(ValueError, match="total_timesteps: expected"):

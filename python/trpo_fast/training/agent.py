@@ -21,7 +21,7 @@ from .batch import Batch
 from .callbacks import Callback, CallbackList
 from .configured import Config, ConfiguredAgent
 from .copying import CopyableAgent
-from .notices import first_notices
+from .notices import first_notices, with_failure
 from .policy import Policy
 from .record import EpisodeWindow, RecordWriters, iteration_record
 from .stored_agent import StoredAgent
@@ -210,7 +210,12 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
                     self.elapsed_seconds += time.perf_counter() - started
 
                     record = self.record(rollout, batch, update, fit, started)
-                    goes_on = callbacks.on_iteration(self, record)
+                    try:
+                        goes_on = callbacks.on_iteration(self, record)
+                    except BaseException as error:
+                        # The iteration counts and may be saved, so the log must have it as well.
+                        writers.write(with_failure(record, error))
+                        raise
                     writers.write(record)
                     callbacks.on_logged(self)
                     if goes_on is False:

@@ -38,6 +38,26 @@ def first_notices(sampler: Sampler, env_kwargs: Mapping[str, Any] | None = None)
     return "; ".join(notice for notice in notices if notice)
 
 
+def with_failure(record: Mapping[str, Any], error: BaseException) -> dict[str, Any]:
+    """Return a record whose notice says that a callback has ended training.
+
+    Parameters
+    ----------
+    record
+        Of an iteration that was completed, before or amid its callbacks.
+    error
+        What a callback raised: a worker that was killed during an evaluation, Ctrl-C.
+
+    Returns
+    -------
+    dict
+        A copy of the record.
+    """
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ")
+    notices = (record.get("run/notice"), f"a callback ended training after this iteration: {said}")
+    return {**record, "run/notice": "; ".join(notice for notice in notices if notice)}
+
+
 def _wrapper_notice(sampler: Any) -> str:
     vector_env = getattr(sampler, "vector_env", None)
     if vector_env is not None:
