@@ -30,6 +30,7 @@ from .arguments import (
 )
 from .export import export
 from .output import DONE, FAILED, INTERRUPTED, USAGE, UsageError, fail, say, version
+from .seeds import train_seeds
 from .streams import drop, prepare_streams
 from .training import train
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(version())
         return DONE
     try:
-        return _run(parse(arguments))
+        return _run(parse(arguments), arguments)
     except KeyboardInterrupt:
         return fail("interrupted", INTERRUPTED)
     except (ConfigError, UsageError) as error:
@@ -79,8 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"unexpected {error_sentence(error)}; {hint}, and please report it", FAILED)
 
 
-def _run(command: Command) -> int:
+def _run(command: Command, arguments: Sequence[str]) -> int:
     match command:
+        case Train(seeds=str()) if command.save_config is None:
+            return train_seeds(command, arguments)
         case Train():
             return train(command)
         case Evaluate():

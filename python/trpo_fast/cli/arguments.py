@@ -11,7 +11,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Annotated, Any, Literal, Union, cast
 
 import tyro
@@ -20,11 +20,12 @@ from ..algorithms import ALGORITHMS, PAGES, algorithm_class
 from ..config import AgentConfig, TRPOConfig, field_names
 from ..presets import PRESETS, find_preset
 from ..run_folder import RunFolder, RunFolderError
+from .config_file import expand
+from .environment import ChosenEnvironment, EnvironmentFlags, of_resumed
 from .output import UsageError
 
 # flags of train, besides the configuration, that config.json keeps for --resume
 STORED = (
-    "env",
     "algorithm",
     "total_timesteps",
     "tensorboard",
@@ -36,11 +37,20 @@ STORED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(EnvironmentFlags):
     """Train a policy and keep everything in a run folder."""
 
     env: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="ENV")] = None
-    """Gymnasium id such as HalfCheetah-v5, or module:Id; left out with --resume."""
+    """Gymnasium id such as HalfCheetah-v5, or module:Id; left out with --resume and --env-factory."""
+
+    config_file: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE")] = None
+    """YAML or JSON file with flags by name; flags given explicitly win."""
+
+    save_config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write all settings to a YAML file that --config reads, instead of training."""
+
+    seeds: Annotated[str | None, tyro.conf.arg(metavar="0-9")] = None
+    """Run each of these seeds in a folder of its own, as many at once as the cores allow."""
 
     total_timesteps: int = 1_000_000
     """Environment steps of the whole run, over all environments; 1e6 is understood."""
@@ -76,7 +86,7 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(EnvironmentFlags):
     """Evaluate the policy of a run."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -102,7 +112,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Record(EnvironmentFlags):
     """Record one episode of a run's policy to a video file."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -202,9 +212,10 @@ def parse(arguments: list[str]) -> Command:
     RunFolderError
         If there is no run to resume, or its record is damaged.
     """
+    arguments, env = expand(arguments)
     known = _algorithm_in(arguments)
     _refuse_settings_of_other_methods(known, arguments)
-    command = _parse_with(Train(config=_flags(_config_class(known)())), arguments)
+    command = _parse_with(Train(env=env, config=_flags(_config_class(known)())), arguments)
     if not isinstance(command, Train):
         return command
     if command.preset is not None and command.resume is not None:
@@ -212,17 +223,20 @@ def parse(arguments: list[str]) -> Command:
     if command.preset is not None:
         find_preset(command.preset)  # raises if there is none, before the core is loaded
         config = algorithm_class(known).make_config(None, command.preset, {}, command.env)
-        return _parse_with(Train(config=_flags(config)), arguments)
+        return _parse_with(Train(env=env, config=_flags(config)), arguments)
     if command.resume is None:
         return command
+    for flag, value in (("--config", command.config_file), ("--seeds", command.seeds)):
+        if value is not None:
+            raise UsageError(f"{flag}: expected none with --resume, got {value}; leave it out")
     run = RunFolder.open(command.resume)
     record = run.read_record()
-    if command.env is None:
-        run.trusted_environment()  # raises where the folder would choose what to import
+    # raises where the folder would choose what to import
+    chosen = of_resumed(run, ChosenEnvironment.typed(command))
     stored = {name: record[name] for name in STORED if name in record}
     for name, value in stored.items():
         expected = int if name == "evaluation_max_steps" else type(getattr(command, name))
-        if name == "env" or (name == "evaluation_max_steps" and value is None):
+        if name == "evaluation_max_steps" and value is None:
             continue
         if type(value) is not expected:
             raise RunFolderError(
@@ -237,7 +251,7 @@ def parse(arguments: list[str]) -> Command:
             f"--algorithm: expected the run's {algorithm}, got {command.algorithm}; "
             f"leave it out with --resume, or start a new run"
         )
-    return command
+    return replace(command, **vars(chosen))
 
 
 def _algorithm_in(arguments: Sequence[str]) -> str:

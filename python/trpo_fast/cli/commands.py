@@ -12,6 +12,7 @@ from ..algorithms import ALGORITHMS, PAGES, page, title
 from ..presets import PRESETS
 from ..run_folder import RunFolder
 from .arguments import Evaluate, Explain, Plot, Record, at_least
+from .environment import ChosenEnvironment, of_run
 from .output import DONE, FAILED, UsageError, library_versions, say, say_facts
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def evaluate(command: Evaluate) -> int:
     at_least("--episodes", command.episodes, 1)
     if command.max_steps is not None:
         at_least("--max-steps", command.max_steps, 1)
-    file, agent = _loaded(command.run, command.checkpoint, command.env)
+    file, agent = _loaded(command)
     with closing(agent):
         result = agent.evaluate(
             episodes=command.episodes,
@@ -58,7 +59,7 @@ def record(command: Record) -> int:
 
     # before the environment is made
     require_encoder(command.out or "video.mp4")
-    file, agent = _loaded(command.run, command.checkpoint, command.env)
+    file, agent = _loaded(command)
     out = Path(command.out) if command.out else file.with_name("video.mp4")
     with closing(agent):
         try:
@@ -145,16 +146,17 @@ def selfcheck() -> int:
     return FAILED if failed else DONE
 
 
-def _loaded(run: str, which: str | None, env: str | None) -> tuple[Path, OnPolicyAgent[Any]]:
-    path = Path(run)
+def _loaded(command: Evaluate | Record) -> tuple[Path, OnPolicyAgent[Any]]:
+    path, chosen = Path(command.run), ChosenEnvironment.typed(command)
     if path.is_file():
-        if which is not None:
+        if command.checkpoint is not None:
             raise UsageError("--checkpoint: expected none with a file, got one; leave it out")
         file = path
     else:
         folder = RunFolder.open(path)
-        file, env = folder.checkpoint(which), env or folder.trusted_environment()
+        file, chosen = folder.checkpoint(command.checkpoint), of_run(folder, chosen)
+    env, env_kwargs = chosen.source()
 
     from ..algorithms.trpo import TRPO
 
-    return file, TRPO.load(file, env=env)
+    return file, TRPO.load(file, env=env, env_kwargs=env_kwargs)

@@ -15,15 +15,19 @@ from ..config import AgentConfig
 from ..presets import find_preset
 from ..run_folder import RunFolder
 from .arguments import STORED, Train, at_least
+from .config_file import save_config
+from .environment import ChosenEnvironment
 from .output import DONE, INTERRUPTED, UsageError, fail, library_versions, say, version
 from .signals import StopOnSignal
 from .streams import write_line
 
 if TYPE_CHECKING:
+    from ..envs import EnvSource
     from ..training.agent import OnPolicyAgent
 
 # settings that may change with --resume: results do not depend on them
 _OF_THE_MACHINE = ("n_threads", "n_workers")
+_CHOSEN = ("env", "env_factory", "env_kwargs", "wrapper")
 
 
 def train(command: Train) -> int:
@@ -41,6 +45,15 @@ def train(command: Train) -> int:
     """
     config = algorithm_class(command.algorithm).config_type.from_dict(command.config.to_dict())
     _check_counts(command)
+    if command.save_config is not None:
+        record = _describe(command, config)
+        save_config(
+            command.save_config, {name: record[name] for name in (*_CHOSEN, *STORED)}, config
+        )
+        say(
+            f"saved {command.save_config}; trpo-fast train --config {command.save_config} trains by it"
+        )
+        return DONE
     if command.tensorboard:
         from ..logging import TensorBoardLogger
 
@@ -67,17 +80,15 @@ def train(command: Train) -> int:
 def _started(
     command: Train, config: AgentConfig, held: ExitStack
 ) -> tuple[RunFolder, OnPolicyAgent[Any]]:
-    if not command.env:
-        raise UsageError("train: expected an environment, got none; name one, as CartPole-v1")
-    name = re.sub(r"[^\w.-]+", "-", command.env)
-    if command.algorithm != "trpo":
-        name += f"-{command.algorithm}"
-    folder = command.run_dir or os.path.join("runs", f"{name}-seed{config.seed}")
+    folder = folder_of(command, config.seed)
     # the folder is made last: a wrong environment leaves nothing behind
     RunFolder(folder).refuse_if_present()
 
     agent_class = algorithm_class(command.algorithm)
-    agent = held.enter_context(closing(agent_class(command.env, config=config)))
+    env, env_kwargs = ChosenEnvironment.typed(command).source()
+    agent = held.enter_context(
+        closing(agent_class(cast("EnvSource", env), config=config, env_kwargs=env_kwargs))
+    )
     run = RunFolder.create(folder)
     held.enter_context(run.locked())
     run.refuse_if_present()
@@ -85,6 +96,32 @@ def _started(
     agent.save(run.latest)
     run.write_record(_describe(command, config))
     return run, agent
+
+
+def folder_of(command: Train, seed: int) -> str:
+    """Return where the run of a seed goes.
+
+    Parameters
+    ----------
+    command
+        The parsed command.
+    seed
+        The seed of the run.
+
+    Raises
+    ------
+    UsageError
+        If no environment is named.
+    """
+    name = ChosenEnvironment.typed(command).name
+    if not name:
+        raise UsageError("train: expected an environment, got none; name one, as CartPole-v1")
+    if command.run_dir is not None:
+        return command.run_dir
+    name = re.sub(r"[^\w.-]+", "-", name)
+    if command.algorithm != "trpo":
+        name += f"-{command.algorithm}"
+    return os.path.join("runs", f"{name}-seed{seed}")
 
 
 def _resumed(
@@ -95,11 +132,6 @@ def _resumed(
     stored = run.read_record()
     if command.run_dir is not None:
         raise UsageError("--run-dir: expected none with --resume, got both; leave out --run-dir")
-    if command.env != stored["env"]:
-        raise UsageError(
-            f"train: expected the run's environment {stored['env']}, got {command.env}; "
-            f"leave it out with --resume"
-        )
     settings = _by_flag(config)
     for name, value in _by_flag(type(config).from_saved(stored["config"])).items():
         given = settings[name]
@@ -112,9 +144,10 @@ def _resumed(
     from ..algorithms.trpo import TRPO
     from ..runtime import set_num_threads
 
-    agent = held.enter_context(
-        closing(TRPO.load(run.checkpoint("latest"), env=stored["env"], n_workers=config.n_workers))
-    )
+    env, env_kwargs = ChosenEnvironment.typed(command).source()
+    file = run.checkpoint("latest")
+    loaded = TRPO.load(file, env=env, env_kwargs=env_kwargs, n_workers=config.n_workers)
+    agent = held.enter_context(closing(loaded))
     if agent.timesteps >= command.total_timesteps:
         raise UsageError(
             f"--total-timesteps: expected more than the {agent.timesteps} steps already done, "
@@ -184,6 +217,7 @@ def _by_flag(config: AgentConfig) -> dict[str, Any]:
 
 def _describe(command: Train, config: AgentConfig) -> dict[str, Any]:
     record: dict[str, Any] = {
+        **ChosenEnvironment.typed(command).record,
         **{name: getattr(command, name) for name in STORED},
         "seed": config.seed,
         "config": config.to_dict(),

@@ -4,6 +4,7 @@ None of the modules here knows a policy:
 
 * `making` turns what a user has (a Gymnasium id, an `Env`, a factory, a `VectorEnv`) into
   environments, or into one sentence that says why not;
+* `named` makes them from names alone: an id or a factory, arguments, wrappers;
 * `observations` writes an observation of any supported space into one flat row;
 * `actions` turns a row of stored (unclipped) actions into what `env.step` expects;
 * `plain_spaces` holds what both need to know of a space, without Gymnasium;
@@ -25,6 +26,7 @@ from .making import (
     maker_of,
     open_environments,
 )
+from .named import NamedEnvironment, Reference
 from .observations import ObservationEncoder
 from .plain_spaces import described_space
 from .spaces import describe_spaces, spaces_mismatch
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ActionAdapter",
     "EnvironmentFailure",
+    "NamedEnvironment",
     "ObservationEncoder",
     "ObservationError",
     "OpenedEnvironments",
+    "Reference",
     "copy_environment",
     "describe_spaces",
     "described_space",

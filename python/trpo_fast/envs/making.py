@@ -104,14 +104,24 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
 
 def _called(factory: Callable[[], Any]) -> Any:
     """Call a user's factory; what it raises names the factory and the place."""
+    if getattr(factory, "explains_itself", False):
+        return factory()
     try:
         return factory()
     except Exception as error:
-        raise _construction_error(environment_name(factory), error) from error
+        raise construction_error(environment_name(factory), error) from error
 
 
-def _construction_error(name: str, error: Exception) -> Exception:
-    """Return the exception about an environment whose construction raised; its kind is kept."""
+def construction_error(name: str, error: Exception) -> Exception:
+    """Return the exception about an environment whose construction raised; its kind is kept.
+
+    Parameters
+    ----------
+    name
+        What the environment is called.
+    error
+        What was raised.
+    """
     sentence = f"environment {name!r} cannot be made: {error_sentence(error)}"
     for kind in (ImportError, ValueError, TypeError, MemoryError):
         if isinstance(error, kind):
@@ -330,7 +340,7 @@ def _make_from_id(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any
     except gymnasium.error.Error as error:
         raise ValueError(f"environment {env_id!r} cannot be made: {error}") from error
     except Exception as error:
-        raise _construction_error(env_id, error) from error
+        raise construction_error(env_id, error) from error
 
 
 def _register_atari(env_id: str) -> None:

@@ -182,13 +182,13 @@ class ActingAgent:
         ValueError
             if the environment was given as an object that Gymnasium did not make.
         """
-        from ..envs import copy_environment, maker_of
+        from ..envs import NamedEnvironment, copy_environment, maker_of
 
         source = self.env_source
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(source, str):
             return partial(copy_environment, source, **{**self.env_kwargs, **rendering})
-        make = maker_of(source)
+        make = source if isinstance(source, NamedEnvironment) else maker_of(source)
         if make is not None:
             return partial(make, **rendering)
         if callable(source):

@@ -229,7 +229,8 @@ def _source_of(metadata: Mapping[str, Any]) -> str:
     how = "made by a function" if kind == "factory" else "given as an object"
     raise CheckpointError(
         f"checkpoint: its environment {metadata['env']!r:.80} was {how}, which no file holds; pass "
-        "env= with the function, or with another such environment"
+        "env= with the function, or with another such environment (on the command line: "
+        "--env-factory, or --env and --wrapper)"
     )
 
 
