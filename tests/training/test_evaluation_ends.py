@@ -206,6 +206,21 @@ def test_an_environment_without_pictures_is_refused_before_it_is_run(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_machine_without_a_display_is_told_how_to_film(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+
+    class Headless(Endless):
+        metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+        def render(self) -> None:
+            raise OSError("an OpenGL platform library has not been loaded into this process")
+
+    with pytest.raises(RuntimeError, match=r"no OpenGL context; set MUJOCO_GL=egl or") as caught:
+        record_video(lambda _: 0, tmp_path / "film.gif", Headless)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- the training environment itself
 
 

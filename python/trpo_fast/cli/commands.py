@@ -62,15 +62,7 @@ def record(command: Record) -> int:
     file, agent = _loaded(command)
     out = Path(command.out) if command.out else file.with_name("video.mp4")
     with closing(agent):
-        try:
-            record_video(agent, out, seed=command.seed)
-        except Exception as error:
-            if "OpenGL" not in str(error):
-                raise
-            raise RuntimeError(
-                "record: expected a display or a renderer without one, got no OpenGL context; "
-                "set MUJOCO_GL=egl or MUJOCO_GL=osmesa"
-            ) from error
+        record_video(agent, out, seed=command.seed)
     say(f"saved {out}")
     return DONE
 

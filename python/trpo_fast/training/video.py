@@ -81,6 +81,8 @@ def record_video(
         (an ``ImportError``) if the package for that format is not installed.
     ValueError
         if a number is out of range, the ending is another one, or the environment gives no frames.
+    RuntimeError
+        if the environment draws with OpenGL and there is neither a display nor a renderer without one.
     TypeError
         if ``policy`` or ``env`` is none of the above.
     """
@@ -121,6 +123,13 @@ def _frame(env: Env[Any, Any]) -> Frame:
         raise ValueError(
             f"env: expected render() to give frames, got {error_sentence(error)}; the environment "
             'must be one with render_mode="rgb_array"'
+        ) from error
+    except Exception as error:
+        if "OpenGL" not in str(error):
+            raise
+        raise RuntimeError(
+            "env: expected a display or a renderer without one, got no OpenGL context; set "
+            "MUJOCO_GL=egl or MUJOCO_GL=osmesa before the environment is made"
         ) from error
     if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3):
         got = f"an array of shape {frame.shape}" if isinstance(frame, np.ndarray) else repr(frame)
