@@ -8,7 +8,8 @@ For each package a fresh virtual environment is made, the package and trpo_fast 
 each id goes through the steps of ``field_steps.py`` in a process of its own: random actions, training
 in process and in two workers, the same with a save in the middle, loaded and gone on with, evaluated
 with a cap, predicted by hand, recorded, the command line. A table is printed at the end: ``ok``,
-``anew`` (episodes start anew, and a sentence says so), ``-`` (nothing to try), or FAILED, with reasons
+``anew`` (episodes start anew, and a sentence says so), ``refused`` (cannot be trained, and a sentence
+says so), ``-`` (nothing to try), ``not reached`` (after a crash or a hang), or FAILED, with reasons
 below. Where a package is to blame, its reason stands in the table of this file. A package that cannot be
 installed is left out by name. The status is 1 if any step failed without such a reason.
 """
@@ -43,6 +44,7 @@ class Id:
     kwargs: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # step: why it fails, by no fault of ours
     minutes: float = 6.0
+    refused: str = ""  # words of the sentence that says why it cannot be trained, where it cannot
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ PACKAGES = (
     Package(
         "mo-gymnasium",
         ("mo-gymnasium",),
-        ids("field_envs:WeightedTreasure-v0", "field_envs:WeightedMountainCar-v0"),
+        (*ids("field_envs:WeightedTreasure-v0", "field_envs:WeightedMountainCar-v0"),
+         Id("mo_gymnasium:deep-sea-treasure-v0", refused="several rewards")),
     ),
     Package("pettingzoo", ("pettingzoo[mpe]", "supersuit"), ids("field_envs:spread()")),
     Package("metaworld", ("metaworld",), ids("field_envs:Reach-v0")),
@@ -120,18 +123,33 @@ PACKAGES = (
 )  # fmt: skip
 
 
+def environment_variables() -> dict[str, str]:
+    """Of the processes: the modules beside this file, nothing else, and pictures without a display."""
+    variables = {**os.environ, "PYTHONPATH": str(HERE)}
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        variables.setdefault("MUJOCO_GL", "egl")
+    return variables
+
+
 def run(command: list[str | Path], log: Path, minutes: float = 20.0) -> bool:
     """Run a command, its words into the log; whether it went well."""
     with log.open("ab") as stream:
         try:
             answer = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                env={**os.environ, "PYTHONPATH": str(HERE)},  # for field_envs, and nothing else
-                timeout=60.0 * minutes, check=False,
+                env=environment_variables(), timeout=60.0 * minutes, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return False
     return answer.returncode == 0
+
+
+def build_wheel(folder: Path) -> Path:
+    """A wheel of this tree."""
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder]
+    subprocess.run([*build, str(ROOT)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 def install(package: Package, folder: Path, wheel: Path) -> Path | None:
@@ -151,6 +169,8 @@ def install(package: Package, folder: Path, wheel: Path) -> Path | None:
 def try_id(python: Path, entry: Id, log: Path) -> dict[str, tuple[str, str]]:
     """Status and detail of each step."""
     command = [python, HERE / "field_steps.py", entry.name, "--kwargs", json.dumps(entry.kwargs)]
+    steps = ("train", "command_line") if entry.refused else STEPS
+    command += ["--steps", ",".join(steps)]
     found: dict[str, tuple[str, str]] = {}
     with tempfile.TemporaryDirectory(prefix="trpo_fast_field_") as folder:
         out = Path(folder) / "out"
@@ -162,18 +182,29 @@ def try_id(python: Path, entry: Id, log: Path) -> dict[str, tuple[str, str]]:
         if line.startswith('{"step"'):
             said = json.loads(line)
             found[said["step"]] = (said["status"], said["detail"])
-    missing = [step for step in STEPS if step not in found]
+    missing = [step for step in steps if step not in found]
     if missing:
         why = (
             "the process ended" if in_time else f"nothing in {entry.minutes:g} minutes, or a crash"
         )
         found[missing[0]] = ("failed", f"{why}: {text.strip().splitlines()[-1:]}")
+        found.update(dict.fromkeys(missing[1:], ("not reached", "")))
+    if entry.refused:
+        return {step: judge_refusal(entry.refused, *found[step]) for step in found}
     return found
+
+
+def judge_refusal(expected: str, status: str, said: str) -> tuple[str, str]:
+    """Status and detail of a step of an environment that cannot be trained."""
+    if status == "failed" and expected in said:
+        return "refused", said
+    return "failed", f"expected a sentence with '{expected}', got {status}: {said}"
 
 
 def show(rows: list[tuple[str, Id, dict[str, tuple[str, str]]]]) -> int:
     """Print the table and the reasons; how many steps failed without one of the package's own."""
-    marks = {"ok": "ok", "anew": "anew", "theirs": "theirs", "none": "-"}
+    marks = {status: status for status in ("ok", "anew", "theirs", "refused", "not reached")}
+    marks["none"] = "-"
     head = ["package", "id", "bare steps/s", "of bare", *STEPS[1:]]
     print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     failures, words = 0, []
@@ -188,7 +219,7 @@ def show(rows: list[tuple[str, Id, dict[str, tuple[str, str]]]]) -> int:
             elif status == "failed":
                 failures += 1
                 words.append(f"{entry.name}, {step}, FAILED: {detail}")
-            elif status in ("anew", "theirs"):
+            elif status in ("anew", "theirs", "refused"):
                 words.append(f"{entry.name}, {step}, {status}: {detail}")
         bare = found.get("bare", ("", ""))[1].partition(" ")[0]
         ratio = found.get("train", ("", ""))[1].partition(", ")[2].partition(" ")[0]
@@ -203,6 +234,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--packages", default=",".join(p.name for p in PACKAGES))
     parser.add_argument("--venvs", type=Path, help="where the environments are made and kept")
+    parser.add_argument("--wheel", type=Path, help="of trpo_fast; built here if it is not given")
     parser.add_argument("--json", type=Path, help="write everything that was found")
     flags = parser.parse_args()
     chosen = flags.packages.split(",")
@@ -215,9 +247,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="trpo_fast_venvs_") as temporary:
         folder = flags.venvs or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
-        subprocess.run([*build, temporary, str(ROOT)], check=True)
-        (wheel,) = Path(temporary).glob("*.whl")
+        wheel = flags.wheel or build_wheel(Path(temporary))
         for package in PACKAGES:
             if package.name not in chosen:
                 continue

@@ -233,8 +233,10 @@ class Field:
         self._command(
             "train", self.id, "--run-dir", run, "--total-timesteps", str(BATCH), *settings
         )
-        self._command("train", "--resume", run, "--total-timesteps", str(2 * BATCH))
-        self._command("evaluate", run, "--episodes", "1", "--max-steps", str(CAP))
+        # an id in a module is named again, as reading a run folder runs no code
+        named, trusted = ([self.id], ["--env", self.id]) if ":" in self.id else ([], [])
+        self._command("train", *named, "--resume", run, "--total-timesteps", str(2 * BATCH))
+        self._command("evaluate", run, *trusted, "--episodes", "1", "--max-steps", str(CAP))
         return ""
 
     @staticmethod
