@@ -99,7 +99,7 @@ def gradient_estimates(
     )
     agent.policy.parameters = trained.policy.parameters
     agent.policy.set_normalizer(statistics.mean, statistics.variance)
-    if agent.value_fitting is not None:
+    if agent.value_fitting is not None and "value_hidden_sizes" in scheme.settings:
         agent.value_function.parameters = trained.value_function.parameters
         agent.value_fitting.units = trained.value_fitting.units
     trained.close()
