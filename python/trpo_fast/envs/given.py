@@ -12,7 +12,13 @@ from .plain_spaces import Dict, Tuple
 
 
 def got(value: Any) -> str:
-    """Describe what was given instead of an observation, in a few words."""
+    """Describe what was given instead of an observation, in a few words.
+
+    Parameters
+    ----------
+    value
+        Anything.
+    """
     if isinstance(value, np.ndarray):
         return f"{value.shape} of dtype {value.dtype}"
     name = type(value).__name__
@@ -26,7 +32,15 @@ def got(value: Any) -> str:
 
 
 def tuple_of_the_interface(value: Any, space: Any) -> str | None:
-    """One sentence where the whole result of `reset` or `step` was given, else None."""
+    """One sentence where the whole result of `reset` or `step` was given, else None.
+
+    Parameters
+    ----------
+    value
+        What was given as an observation.
+    space
+        Of observations.
+    """
     call = {2: "reset", 5: "step"}.get(len(value)) if isinstance(value, tuple) else None
     if call is None or not isinstance(value[-1], dict):
         return None
