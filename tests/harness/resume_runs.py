@@ -4,9 +4,10 @@
 
 For CartPole, HalfCheetah and an Atari game observed by its memory: `trpo-fast train` without
 workers and undisturbed; then with 0 and with 2 workers, killed by SIGKILL as soon as half of the
-iterations are in the log, and resumed. Every tensor of the last checkpoint (parameters, value
-network, optimiser moments, statistics, counters, environments), every row and the header of
-progress.csv but for the times, and every row of evaluations.csv must be the same.
+iterations are in the log, before the last of them is in a checkpoint, and resumed. Every tensor of
+the last checkpoint (parameters, value network, optimiser moments, statistics, counters,
+environments), every row and the header of progress.csv but for the times, and every row of
+evaluations.csv must be the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,26 @@ from harness.supervise import TESTS
 ENVIRONMENTS = ("CartPole-v1", "HalfCheetah-v5", "harness.atari_ram:BoxingRam-v0")
 BATCH = 256
 TIMEOUT = 1800.0  # seconds; a run that has not ended by then hangs
+
+# The command line, in a process that kills itself when a certain iteration is in the log: a killer
+# from outside comes too late on a busy machine.
+_PROGRAM = """
+import os
+import signal
+import sys
+from trpo_fast.cli import main
+from trpo_fast.logging import CsvLogger
+
+die_at, write = int(sys.argv.pop(1)), CsvLogger.write
+
+def write_and_die(self, record):
+    write(self, record)
+    if record.get("time/iteration") == die_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+CsvLogger.write = write_and_die
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +62,11 @@ class Case:
     def __str__(self) -> str:
         return f"{self.env}, {self.workers} workers"
 
-    def start(self, run: Path) -> subprocess.Popen[bytes]:
-        """Start the run, or resume it if there is one."""
+    def start(self, run: Path, *, die_at: int = 0) -> subprocess.Popen[bytes]:
+        """Start the run, or resume it if there is one; 0: it is to die at no iteration."""
         steps = self.iterations * BATCH
-        begin = ["--resume", str(run)]
+        # named again, because a resumption imports no module of a folder's choice
+        begin = [self.env, "--resume", str(run)]
         if not run.exists():
             begin = [
                 self.env, "--run-dir", str(run), "--total-timesteps", str(steps), "--seed", "5",
@@ -56,7 +77,7 @@ class Case:
         path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
         with run.with_suffix(".log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "trpo_fast", "train", *begin],
+                [sys.executable, "-c", _PROGRAM, str(die_at), "train", *begin],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,14 +93,8 @@ class Case:
 
     def kill_half_way(self, run: Path) -> int:
         """Start the run and kill it when half of it is in the log; the iterations in the log then."""
-        process = self.start(run)
-        deadline = time.monotonic() + TIMEOUT
-        while process.poll() is None and logged(run) < self.iterations // 2:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() != -signal.SIGKILL:
+        status = self.start(run, die_at=self.iterations // 2).wait(TIMEOUT)
+        if status != -signal.SIGKILL:
             said = run.with_suffix(".log").read_text(errors="replace")
             raise RuntimeError(f"{self}: ended before it was killed: {said[-3000:]}")
         return logged(run)

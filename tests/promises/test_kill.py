@@ -18,6 +18,13 @@ def test_killed_runs_go_on_and_leave_nothing() -> None:
     assert sum(tally.kills.values()) >= 4
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for what is left in /proc")
+def test_runs_whose_workers_are_killed_go_on() -> None:
+    tally = run_trials(3, seed=11, kill_workers=True)
+    assert tally.good, "\n".join([*tally.failures, *tally.leaks, tally.summary()])
+    assert tally.kills.get("SIGKILL of worker", 0) >= 1
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_half_a_run_and_a_kill_and_the_other_half_are_a_run(env: str) -> None:
