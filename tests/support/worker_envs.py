@@ -119,7 +119,13 @@ def with_policy(sampler: Any, *, seed: int = 3) -> Any:
 
 def assert_same(got: Rollout, expected: Rollout) -> None:
     for name in vars(expected):
-        if name not in ("seconds", "crashes"):
+        if name == "episode_metrics":
+            told = got.episode_metrics
+            assert told.keys() == expected.episode_metrics.keys()
+            assert all(
+                told[key].tobytes() == v.tobytes() for key, v in expected.episode_metrics.items()
+            )
+        elif name not in ("seconds", "crashes"):
             mine, other = getattr(got, name), getattr(expected, name)
             assert mine.dtype == other.dtype
             assert mine.tobytes() == other.tobytes(), name

@@ -22,6 +22,7 @@ NEVER: dict[str, Any] = {
 }  # fmt: skip
 AT_LOAD: dict[str, Any] = {
     "n_workers": 2, "worker_timeout": 5.0, "restart_crashed_environments": True,
+    "episode_metrics": ("score",),
 }  # fmt: skip
 
 

@@ -141,7 +141,7 @@ INVALID: list[tuple[str, Any]] = [
     ("worker_timeout", "1"),
     ("restart_crashed_environments", 1),
     ("save_environments", 1),
-    ("save_environments", 1),
+    ("episode_metrics", "score"),
 ]
 
 

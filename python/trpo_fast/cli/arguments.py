@@ -32,6 +32,7 @@ STORED = (
     "evaluate_every",
     "evaluation_episodes",
     "evaluation_max_steps",
+    "best_by",
     "checkpoint_every",
 )
 
@@ -78,6 +79,9 @@ class Train(EnvironmentFlags):
 
     evaluation_max_steps: int | None = None
     """Cut an evaluation's episode after so many steps; None: 10,000, or the time limit if longer."""
+
+    best_by: Annotated[str, tyro.conf.arg(metavar="return|success_rate|METRIC")] = "return"
+    """What the best checkpoint has most of in evaluations; the return decides among equals."""
 
     checkpoint_every: int = 50_000
     """Environment steps between saves of the latest checkpoint; it is saved at the end anyway."""

@@ -40,7 +40,9 @@ def evaluate(command: Evaluate) -> int:
         )
     say(
         f"{agent.env_name}: return {result.mean_return:.2f} ± {result.std_return:.2f}, "
-        f"length {result.mean_length:.1f}, {command.episodes} episodes, "
+        f"length {result.mean_length:.1f}, "
+        f"{''.join(f'{name} {mean:.4g}, ' for name, mean in result.metric_means.items())}"
+        f"{command.episodes} episodes, "
         f"{result.cut_sentence}{', ' if result.n_cut else ''}"
         f"{file.name} at {agent.timesteps} steps"
     )

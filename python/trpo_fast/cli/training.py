@@ -178,6 +178,7 @@ def _learn(agent: OnPolicyAgent[Any], run: RunFolder, command: Train, stop: Stop
                 csv_path=run.evaluations_file,
                 max_steps=command.evaluation_max_steps,
                 interruption=stop.interruption,
+                best_by=command.best_by,
             )
         )
     # CheckpointEvery saves at the end too, however training ends

@@ -174,6 +174,38 @@ def layer_sizes(default: tuple[int, ...], *, changes: When = "never") -> Any:
     return setting(default, check, changes)
 
 
+def names(default: tuple[str, ...], taken: Iterable[str], *, changes: When = "always") -> Any:
+    """A field for texts, each once, none of which is taken for something else.
+
+    Parameters
+    ----------
+    default
+        Its value where none is given.
+    taken
+        Texts that mean something else.
+    changes
+        When the setting of a trained agent may change.
+    """
+    refused = frozenset(taken)
+
+    def check(name: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, (tuple, list)) or not all(
+            isinstance(one, str) and one.isprintable() and one.strip() == one != "" for one in value
+        ):
+            raise ConfigError(
+                f"{name}: expected a sequence of names, got {show(value)}; write ('score',) for one"
+            )
+        used = [one for one in value if one in refused]
+        if used:
+            raise ConfigError(
+                f"{name}: expected names that are free, got {used[0]!r}, which records hold already; "
+                f"leave it out"
+            )
+        return tuple(dict.fromkeys(value))
+
+    return setting(default, check, changes)
+
+
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """Return "did you mean ...?" for the known name closest to the given one, or an empty text.
 

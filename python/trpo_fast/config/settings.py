@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from .checked import CheckedConfig
-from .fields import LARGEST_SEED, ConfigError, choice, flag, integer, layer_sizes, number
+from .fields import LARGEST_SEED, ConfigError, choice, flag, integer, layer_sizes, names, number
 
 DType = Literal["float32", "float64"]
 Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
@@ -39,6 +39,23 @@ Preconditioner = Literal["none", "kronecker"]
 ValueOptimizer = Literal["adam", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
 Sampling = Literal["steps", "total_steps", "episodes"]
+
+# what records hold of episodes already, under rollout/ and eval/
+_RECORDED = (
+    "steps",
+    "episodes",
+    "episode_return",
+    "episode_length",
+    "crashes",
+    "success_rate",
+    "return",
+    "return_std",
+    "length",
+    "cut",
+    "max_steps",
+    "episode",
+    "timesteps",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +121,9 @@ class AgentConfig(CheckedConfig):
 
     save_environments: bool = flag(True)
     """Save the states of the environments, so that a resume goes on in the middle of episodes."""
+
+    episode_metrics: tuple[str, ...] = names((), _RECORDED, changes="load")
+    """Keys of the info of an episode's last step to record; is_success and success are anyway."""
 
     gamma: float = number(0.99, "[0, 1]", remedy="0.99 suits most tasks")
     """Discount factor γ per step, in [0, 1]."""

@@ -11,6 +11,43 @@ Row = tuple[str, list[tuple[str, str]]]
 
 NO_VALUE = "-"
 
+# names that the table shows in a place of their own, or leaves to the files
+_PLACED = frozenset(
+    f"{group}/{name}"
+    for group, names in {
+        "time": (
+            "iteration",
+            "timesteps",
+            "steps_per_second",
+            "elapsed_seconds",
+            "rollout_seconds",
+            "update_seconds",
+            "value_fit_seconds",
+        ),
+        "rollout": ("steps", "episodes", "episode_return", "episode_length", "crashes"),
+        "policy": (
+            "status",
+            "message",
+            "kl",
+            "kl_predicted",
+            "max_kl",
+            "surrogate_gain",
+            "surrogate_gain_predicted",
+            "gradient_norm",
+            "step_norm",
+            "cg_iterations",
+            "cg_residual",
+            "backtracks",
+            "entropy",
+            "std",
+        ),
+        "value": ("explained_variance", "status", "loss_before", "loss_after"),
+        "eval": ("return", "return_std", "length", "cut", "max_steps"),
+        "run": ("notice",),
+    }.items()
+    for name in names
+)
+
 
 def _rows(record: Record) -> list[Row]:
     def number(key: str, digits: int = 3) -> str:
@@ -72,7 +109,36 @@ def _rows(record: Record) -> list[Row]:
             ("spread", number("eval/return_std")),
         ]
         rows.insert(1, ("evaluation", evaluation))
-    return rows
+    return rows + _other_rows(record)
+
+
+def _others(record: Record) -> dict[str, float | int]:
+    """Numbers that have no place of their own: metrics, those of a method, those of a callback."""
+    return {
+        key: value
+        for key, value in record.items()
+        if key not in _PLACED and isinstance(value, float | int) and not isinstance(value, bool)
+    }
+
+
+def _other_rows(record: Record) -> list[Row]:
+    """Rows of three numbers, by the group of their names."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for key, value in _others(record).items():
+        group, _, name = key.rpartition("/")
+        label = {"rollout": "episode", "eval": "evaluation"}.get(group, group) or "other"
+        name = "success" if name == "success_rate" else name
+        groups.setdefault(_short(label, 14), []).append((_short(name, 10), number_text(value)))
+    return [
+        (group, cells[first : first + 3])
+        for group, cells in groups.items()
+        for first in range(0, len(cells), 3)
+    ]
+
+
+def _short(text: str, width: int) -> str:
+    text = text.replace("_", " ")
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _headline(record: Record) -> str:
@@ -181,6 +247,7 @@ def plain_line(record: Record, refused: int, updates: int) -> str:
     ]
     if "eval/return" in record:
         parts.insert(1, f"evaluation {number('eval/return', 5)} ± {number('eval/return_std')}")
+    parts += [f"{key} {number_text(value)}" for key, value in _others(record).items()]
     parts += _remarks(record, refused, updates)
     return "; ".join(parts)
 

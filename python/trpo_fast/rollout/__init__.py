@@ -23,6 +23,7 @@ from .exclusive import Exclusive
 from .filling import RolloutBuffers
 from .in_process import InProcessSampler
 from .interface import ActingPolicy, Actor, Sampler
+from .metrics import metrics_of, record_name, success_name
 from .sampler import SamplerBase, environment_seed
 from .supersuit import SuperSuitSampler, is_supersuit
 from .vector import VectorEnvSampler
@@ -51,6 +52,9 @@ __all__ = [
     "available_cores",
     "environment_seed",
     "make_sampler",
+    "metrics_of",
+    "record_name",
+    "success_name",
 ]
 
 

@@ -24,11 +24,13 @@ over time where to stop.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from .metrics import Metrics, joined
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -108,6 +110,9 @@ class Rollout:
         (t, e) of their last steps, ordered by t, then e: (J, 2), int64.
     seconds
         Wall-clock time of the collection.
+    episode_metrics
+        What the infos of those last steps told, by name: (J,), float64, NaN where one did not tell.
+        "success" is ``is_success`` or ``success``; the others are those that were asked for.
     crashes
         One sentence for every environment that crashed and was replaced, by environment, then time.
         The rows of its broken episode are not valid.
@@ -127,6 +132,7 @@ class Rollout:
     episode_indices: npt.NDArray[np.int64]
     seconds: float
     crashes: tuple[str, ...] = ()
+    episode_metrics: Metrics = field(default_factory=dict)
 
     @property
     def n_steps(self) -> int:
@@ -311,6 +317,7 @@ class Rollout:
             episode_returns=in_turn("episode_returns"),
             episode_lengths=in_turn("episode_lengths"),
             episode_indices=shifted("episode_indices"),
+            episode_metrics=_metrics_of(parts),
             seconds=sum(part.seconds for part in parts),
             crashes=tuple(sentence for part in parts for sentence in part.crashes),
         )
@@ -365,6 +372,13 @@ class Rollout:
             episode_returns=np.concatenate([part.episode_returns for part in parts])[episodes],
             episode_lengths=np.concatenate([part.episode_lengths for part in parts])[episodes],
             episode_indices=episode_indices[episodes],
+            episode_metrics={name: told[episodes] for name, told in _metrics_of(parts).items()},
             seconds=max(part.seconds for part in parts),
             crashes=tuple(sentence for part in parts for sentence in part.crashes),
         )
+
+
+def _metrics_of(parts: Sequence[Rollout]) -> Metrics:
+    return joined(
+        [part.episode_metrics for part in parts], [len(part.episode_returns) for part in parts]
+    )

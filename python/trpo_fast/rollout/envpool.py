@@ -30,7 +30,8 @@ class PoolSampler(VectorEnvSampler):
         return observations
 
     def _step_function(self) -> Callable[[Any], tuple[Any, ...]]:
-        return step_of(self.vector_env)
+        # the quick way has no infos
+        return self.vector_env.step if self.metric_names else step_of(self.vector_env)
 
     def _steps_in_parallel(self) -> bool:
         return True

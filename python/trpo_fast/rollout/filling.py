@@ -130,6 +130,9 @@ class Events:
     """Why environment e was replaced in row t: its step failed, or, where an episode ended in that
     row, the reset after it."""
 
+    metrics: dict[tuple[int, int], dict[str, float]] = field(default_factory=dict)
+    """What the infos of those last steps told, where they told something, by (t, e)."""
+
     def begin_of(self, t: int, e: int) -> int:
         """The first row of the episode of environment e that row t belongs to.
 

@@ -13,6 +13,7 @@ from ..envs.interface import one_number
 from .crashes import MOST_CRASHES, Kind, first_non_finite
 from .filling import Filling
 from .interface import Actor
+from .metrics import metrics_of
 from .sampler import environment_seed
 from .stepping import SteppingSampler
 
@@ -240,7 +241,7 @@ class InProcessSampler(SteppingSampler):
         steps = [(e, self.environments[e].step) for e in quota.going]
         resets = [environment.reset for environment in self.environments]
         act = actor.step
-        enough = quota.least
+        enough, names = quota.least, self.metric_names
 
         # After a crash in the middle of a row, the actions of that row are drawn already.
         first_t, first_e = begin
@@ -258,7 +259,7 @@ class InProcessSampler(SteppingSampler):
                 first = t * n_envs
                 for e, step in turns:
                     returned = step(actions[e])
-                    observation, reward, terminated, truncated, _ = returned
+                    observation, reward, terminated, truncated, info = returned
                     i = first + e
                     try:
                         rewards[i] = reward
@@ -272,6 +273,8 @@ class InProcessSampler(SteppingSampler):
                         buffers.terminated[t, e] = terminated
                         buffers.truncated[t, e] = truncated
                         events.ends.append((t, e))
+                        if told := metrics_of(info, names):
+                            events.metrics[t, e] = told
                         returned = resets[e]()
                         observation, _ = returned
                     # Store s_{t+1}.

@@ -81,6 +81,8 @@ class Sampler(Protocol):
         E.
     busy_cores
         Processors that a rollout has work for.
+    metric_names
+        Keys of the info of an episode's last step that rollouts keep, besides those of success.
     observation_encoder, action_adapter
         Between the spaces of the environment and arrays.
     """
@@ -90,6 +92,7 @@ class Sampler(Protocol):
     busy_cores: int
     observation_encoder: ObservationEncoder
     action_adapter: ActionAdapter
+    metric_names: tuple[str, ...]
 
     @property
     def n_workers(self) -> int:

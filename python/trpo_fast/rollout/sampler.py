@@ -86,6 +86,8 @@ class SamplerBase:
     ----------
     busy_cores
         Processors that a rollout has work for.
+    metric_names
+        Keys of the info of an episode's last step that rollouts keep, besides those of success.
     observation_encoder, action_adapter
         Between the spaces of the environment and arrays.
     state
@@ -115,6 +117,7 @@ class SamplerBase:
         self.busy_cores = 1
         self.first_index = first_index
         self.recovers_crashes = recovers_crashes
+        self.metric_names: tuple[str, ...] = ()
         self.observation_space = observation_space
         self.action_space = action_space
         self.observation_encoder = ObservationEncoder.from_space(observation_space, dtype)

@@ -22,6 +22,7 @@ from .data import Rollout
 from .errors import Sentences
 from .filling import Events, Filling, Quota, RolloutBuffers, first_rows, most_rows
 from .interface import Actor
+from .metrics import as_arrays
 from .sampler import SamplerBase
 
 
@@ -161,6 +162,9 @@ class SteppingSampler(SamplerBase):
             episode_returns=np.array([total for _, _, total, _ in finished], np.float64),
             episode_lengths=np.array([length for *_, length in finished], np.int64),
             episode_indices=np.array([(t, e) for t, e, *_ in finished], np.int64).reshape(-1, 2),
+            episode_metrics=as_arrays(
+                [events.metrics.get((t, e), {}) for t, e, *_ in finished] if events.metrics else ()
+            ),
             seconds=time.perf_counter() - start_time,
             crashes=tuple(sentence for _, _, sentence in sorted(sentences)),
         )

@@ -17,6 +17,7 @@ from .data import Rollout
 from .errors import raised_by_us
 from .filling import Events, Filling, RolloutBuffers
 from .interface import Actor
+from .metrics import metrics_in
 from .sampler import environment_seed
 from .stepping import SteppingSampler
 
@@ -211,6 +212,8 @@ class VectorEnvSampler(SteppingSampler):
                     ended = buffers.terminated[t] | buffers.truncated[t]
                     for e in np.flatnonzero(ended).tolist():
                         events.ends.append((t, e))
+                        if told := metrics_in(infos, e, self.metric_names):
+                            events.metrics[t, e] = told
                         if not buffers.terminated[t, e]:
                             events.final_indices.append((t, e))
                             events.finals.append(self._final_observation(buffers, t, e, infos))

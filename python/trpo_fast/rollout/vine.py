@@ -96,6 +96,16 @@ class VineSampler:
             raise SnapshotError(f"vine sampling goes back to saved states, but {error}") from None
 
     @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Keys of the info of an episode's last step that trunks keep, besides those of success."""
+        names: tuple[str, ...] = self.trunk.metric_names
+        return names
+
+    @metric_names.setter
+    def metric_names(self, names: tuple[str, ...]) -> None:
+        self.trunk.metric_names = names
+
+    @property
     def options(self) -> VineOptions:
         """How the vine grows; may be replaced between two calls of `collect`."""
         return self._options

@@ -13,7 +13,14 @@ import numpy as np
 
 from .. import core, runtime
 from ..config import AgentConfig, ValueConfig
-from ..rollout import Exclusive, Rollout, Sampler, available_cores, make_sampler
+from ..rollout import (
+    Exclusive,
+    Rollout,
+    Sampler,
+    available_cores,
+    make_sampler,
+    success_name,
+)
 from ..seeds import Purpose, derive
 from .acting import ActingAgent
 from .advantages import generalized_advantages, no_values
@@ -80,6 +87,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         self.env_source = env
         self.env_kwargs = dict(env_kwargs or {})
         self.sampler = self.make_sampler()
+        self.sampler.metric_names = settings.episode_metrics
         try:
             self._budget = self.sampler.budget(settings.sampling, settings.batch_size)
         except BaseException:
@@ -354,6 +362,18 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         self.iteration += 1
         self.restarted_because = ""
         self.episodes.extend(rollout.episode_returns.tolist(), rollout.episode_lengths.tolist())
+        self.episodes.extend_metrics(rollout.episode_metrics)
+        self._name_what_is_not_told(len(rollout.episode_returns))
+
+    def _name_what_is_not_told(self, ended: int) -> None:
+        """Say once which metrics are asked for and stand in no info of an episode's end."""
+        asked = (success_name(name) for name in self.config.episode_metrics if ended)
+        missing = [name for name in asked if name not in self.episodes.metrics]
+        if missing:
+            self.say_once(
+                f"episode_metrics: the info of {ended} last steps of episodes held no number under "
+                f"{', '.join(missing)}"
+            )
 
     def record(
         self,

@@ -264,7 +264,8 @@ class StopAtReturn(Callback):
     key
         Which entry of the record is compared: ``rollout/episode_return`` is that of the latest
         training episodes; ``eval/return`` that of :class:`EvaluateEvery`, which then has to stand
-        before this callback. Where the record has no such entry, training goes on.
+        before this callback; ``rollout/success_rate``, ``eval/success_rate`` and those of
+        ``episode_metrics`` are compared alike. Where the record has no such entry, training goes on.
 
     Raises
     ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..envs import EnvironmentFailure
 from ..envs.interface import one_number, reset_error_problem, reset_problem, step_problem
+from ..rollout import metrics_of, record_name
 from ..seeds import Purpose, derive_reset
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class EvaluationResult:
     max_steps: int = 0
     """Steps after which an episode was cut; 0 where there was no such number."""
 
+    metrics: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    """(n,) what the infos of the last steps told, by name: "success", and the keys that were asked
+    for; NaN where one did not tell."""
+
     def __post_init__(self) -> None:
         if len(self.cut) != len(self.returns):
             object.__setattr__(self, "cut", np.zeros(len(self.returns), np.bool_))
@@ -73,6 +78,34 @@ class EvaluationResult:
         if self.n_cut == 0:
             return ""
         return f"{self.n_cut} of {len(self.returns)} cut after {self.max_steps:,} steps"
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the episodes that succeeded, of those that told; NaN where none did."""
+        return self.metric_means.get("success_rate", math.nan)
+
+    @property
+    def metric_means(self) -> dict[str, float]:
+        """Mean of each metric over the episodes that told it; of success it is ``success_rate``."""
+        told = {name: values[~np.isnan(values)] for name, values in self.metrics.items()}
+        return {record_name(name): float(v.mean()) for name, v in told.items() if len(v)}
+
+    def note(self, episode: int, info: object, names: Sequence[str] = ()) -> None:
+        """Keep what the last info of an episode tells.
+
+        Parameters
+        ----------
+        episode
+            Its number, from 0.
+        info
+            What its last step returned as info.
+        names
+            Keys to look for besides those of success.
+        """
+        for name, value in metrics_of(info, names).items():
+            if name not in self.metrics:
+                self.metrics[name] = np.full(len(self.returns), np.nan)
+            self.metrics[name][episode] = value
 
     @property
     def mean_return(self) -> float:
@@ -93,6 +126,7 @@ class EvaluationResult:
         return (
             f"return {self.mean_return:,.2f} ± {self.std_return:,.2f} over {len(self.returns)} "
             f"episodes of {self.mean_length:,.1f} steps"
+            f"{''.join(f', {name} {mean:.4g}' for name, mean in self.metric_means.items())}"
             f"{', ' if self.n_cut else ''}{self.cut_sentence}"
         )
 
@@ -121,6 +155,7 @@ def run_episodes(
     env: Env[Any, Any],
     seeds: dict[int, int | None],
     result: EvaluationResult,
+    metric_names: Sequence[str] = (),
 ) -> None:
     """Run these episodes, by their numbers, and write what they returned into the result.
 
@@ -134,9 +169,11 @@ def run_episodes(
         The seed of the reset by the number of the episode.
     result
         Written to at these episodes.
+    metric_names
+        Keys of the info of an episode's last step to keep besides those of success.
     """
     for episode, seed in seeds.items():
-        for _ in play(act, env, episode, seed, result):
+        for _ in play(act, env, episode, seed, result, metric_names):
             pass
 
 
@@ -146,6 +183,7 @@ def play(
     episode: int,
     seed: int | None,
     result: EvaluationResult,
+    metric_names: Sequence[str] = (),
 ) -> Iterator[None]:
     """Play an episode, and write what it returned into the result; yields after reset and steps.
 
@@ -161,6 +199,8 @@ def play(
         Of the reset; None for the environment's own choice.
     result
         Written to at this episode. Its ``max_steps`` is where the episode is cut.
+    metric_names
+        As for `run_episodes`.
 
     Raises
     ------
@@ -185,7 +225,7 @@ def play(
     for step in range(result.max_steps):
         returned = env.step(act(observation))
         try:
-            observation, reward, terminated, truncated, _ = returned
+            observation, reward, terminated, truncated, info = returned
             number = reward if type(reward) is float else one_number(reward)
             ended = bool(terminated or truncated)
         except (TypeError, ValueError) as error:
@@ -201,6 +241,8 @@ def play(
         result.returns[episode] += number
         result.lengths[episode] += 1
         yield
+        if ended or step == result.max_steps - 1:
+            result.note(episode, info, metric_names)
         if ended:
             return
     result.cut[episode] = True

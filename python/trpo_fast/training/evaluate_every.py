@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..envs import make_environment
 from ..logging import CsvLogger, read_rows
 from ..seeds import Purpose, derive
@@ -32,8 +34,9 @@ class EvaluateEvery(Callback):
 
     Neither the training environments nor their random streams are touched: training goes on as if
     nothing had happened. The record gets ``eval/return``, ``eval/return_std``, ``eval/length``,
-    ``eval/cut`` (episodes that were cut) and ``eval/max_steps`` (steps after which they are); the file
-    gets a row per episode: timesteps, episode, return, length.
+    ``eval/cut`` (episodes that were cut) and ``eval/max_steps`` (steps after which they are), and
+    ``eval/success_rate`` and other metrics where the infos of last steps tell them; the file gets a
+    row per episode: timesteps, episode, return, length, metrics.
 
     Parameters
     ----------
@@ -60,10 +63,14 @@ class EvaluateEvery(Callback):
         Its ``request`` ends an evaluation at once, and then training; the run that is resumed makes
         the evaluation after its next iteration.
 
+    best_by
+        What makes an evaluation the best so far: "return", "success_rate", or a metric named in
+        ``episode_metrics``; the more the better, and the mean return decides among equals.
+
     Raises
     ------
     ValueError
-        if a number is out of range.
+        if a number is out of range, or, at an evaluation, no episode told the metric ``best_by``.
     FileExistsError
         at the start of a new run, if the file of the rows exists.
     """
@@ -80,6 +87,7 @@ class EvaluateEvery(Callback):
         seed: int | None = None,
         max_steps: int | None = None,
         interruption: Interruption | None = None,
+        best_by: str = "return",
     ) -> None:
         check_count("timesteps", timesteps)
         check_count("episodes", episodes)
@@ -96,8 +104,8 @@ class EvaluateEvery(Callback):
         self.max_steps = max_steps
         self._interruption = interruption or Interruption()
         self._is_due = False  # True after an evaluation was interrupted
-        self.best_return: float | None = None
-        """Best mean return so far; None before the first evaluation."""
+        self.best_by = best_by
+        self._best: tuple[float, float] | None = None
         self.last_result: EvaluationResult | None = None
         """What the latest evaluation found."""
         self._next = timesteps
@@ -113,8 +121,9 @@ class EvaluateEvery(Callback):
             return
         resume = agent.timesteps if agent.timesteps > 0 else None
         self._rows = CsvLogger(self.csv_path, resume_timesteps=resume, step_key="timesteps")
-        if self.best_return is None:
-            self.best_return = _best_mean_return(self.csv_path)
+        if self._best is None and self.best_by == "return":
+            found = _best_mean_return(self.csv_path)
+            self._best = None if found is None else (found, found)
 
     def on_iteration(self, agent: Any, record: Record) -> bool | None:
         """Evaluate if it is time."""
@@ -132,15 +141,40 @@ class EvaluateEvery(Callback):
         record["eval/length"] = result.mean_length
         record["eval/cut"] = result.n_cut
         record["eval/max_steps"] = result.max_steps
-        if self.best_return is None or result.mean_return > self.best_return:
-            before, self.best_return = self.best_return, result.mean_return
+        for name, mean in result.metric_means.items():
+            record[f"eval/{name}"] = mean
+        score = self._score(result)
+        if self._best is None or score > self._best:
+            before, self._best = self._best, score
             if self.best_path is not None:
                 try:
                     agent.save(self.best_path)
                 except BaseException:  # not saved: the next one as good must be saved again
-                    self.best_return = before
+                    self._best = before
                     raise
         return None
+
+    @property
+    def best_return(self) -> float | None:
+        """Mean return of the best evaluation so far; None before the first one."""
+        return None if self._best is None else self._best[1]
+
+    @best_return.setter
+    def best_return(self, value: float | None) -> None:
+        self._best = None if value is None else (value, value)
+
+    def _score(self, result: EvaluationResult) -> tuple[float, float]:
+        """What the best evaluation has most of, and the mean return, which decides among equals."""
+        if self.best_by == "return":
+            return result.mean_return, result.mean_return
+        value = result.metric_means.get(self.best_by)
+        if value is None:
+            raise ValueError(
+                f"best_by: expected one of return, {', '.join(result.metric_means) or 'no metrics'} "
+                f"of this evaluation, got {self.best_by!r}, which no episode told; name its key in "
+                f"episode_metrics, or take 'return'"
+            )
+        return value, result.mean_return
 
     def on_end(self, agent: Any) -> None:
         """Close the file and the environment that was made here."""
@@ -151,12 +185,15 @@ class EvaluateEvery(Callback):
         self._environment = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best return, and whether an evaluation is due."""
-        return {"best_return": self.best_return, "is_due": self._is_due}
+        """Return the best return and score, and whether an evaluation is due."""
+        score = None if self._best is None else self._best[0]
+        return {"best_return": self.best_return, "best_score": score, "is_due": self._is_due}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
-        self.best_return = state["best_return"]
+        best = state["best_return"]
+        # files of earlier versions have no score: the return was it
+        self._best = None if best is None else (state.get("best_score", best), best)
         self._is_due = bool(state.get("is_due", False))  # files of earlier versions have none
 
     def _evaluate(self, agent: Any) -> EvaluationResult:
@@ -185,6 +222,11 @@ class EvaluateEvery(Callback):
                         "episode": episode,
                         "return": float(result.returns[episode]),
                         "length": int(result.lengths[episode]),
+                        **{
+                            name: float(told[episode])
+                            for name, told in result.metrics.items()
+                            if np.isfinite(told[episode])
+                        },
                     }
                 )
         return result

@@ -109,8 +109,13 @@ def evaluate_policy(
         opened(own_environment(policy) if env is None else env) as environment,
     ):
         result = replace(result, max_steps=step_limit(max_steps, environment, policy))
-        run_episodes(act, environment, seeds, result)
+        run_episodes(act, environment, seeds, result, _metric_names(policy))
     return result
+
+
+def _metric_names(policy: object) -> tuple[str, ...]:
+    names: tuple[str, ...] = getattr(getattr(policy, "config", None), "episode_metrics", ())
+    return names
 
 
 # ---- in worker processes
@@ -140,6 +145,7 @@ class _Share:
     episodes: int  # of all workers
     max_steps: int | None
     longest_episode: int  # of training
+    metric_names: tuple[str, ...] = ()
 
 
 def workers_of(agent: Any, deterministic: bool) -> _Workers | None:
@@ -178,6 +184,7 @@ def _run_in_workers(
             episodes=len(seeds),
             max_steps=max_steps,
             longest_episode=int(getattr(agent, "longest_episode", 0)),
+            metric_names=_metric_names(agent),
         )
         for w in range(n)
     ]
@@ -189,6 +196,9 @@ def _run_in_workers(
         which = list(share.seeds)
         for name in ("returns", "lengths", "cut"):
             getattr(result, name)[which] = getattr(found, name)[which]
+        for name, told in found.metrics.items():
+            empty = np.full(len(seeds), np.nan)
+            result.metrics.setdefault(name, empty)[which] = told[which]
     return replace(result, max_steps=max(found.max_steps for found in parts))
 
 
@@ -263,7 +273,7 @@ def _play_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
     with sampler.spare_environment(share.make) as environment:
         limit = max(share.longest_episode, step_limit(share.max_steps, environment))
         result = replace(result, max_steps=share.max_steps or limit)
-        run_episodes(act, environment, share.seeds, result)
+        run_episodes(act, environment, share.seeds, result, share.metric_names)
     return result
 
 

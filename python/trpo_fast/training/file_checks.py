@@ -28,7 +28,13 @@ _FINITE = {
     "sampler.counters": False,
     "sampler.observations": True,
 }
-_GROUPS = ("observation_statistics", "return_statistics", "value_optimizer", "policy_optimizer")
+_GROUPS = (
+    "observation_statistics",
+    "return_statistics",
+    "value_optimizer",
+    "policy_optimizer",
+    "episode_metrics",
+)
 _NOT_NEGATIVE = ("second_moment", "steps", "count", "variance", "m2")
 
 
@@ -68,6 +74,8 @@ def check_entries(
 
 def _check_tensor(name: str, tensor: NDArray[Any]) -> None:
     group, _, part = name.rpartition(".")
+    if name.startswith("episode_metrics."):  # behind the dot stands anything
+        group, part = "episode_metrics", ""
     may_be_negative = _FINITE.get(name)
     if may_be_negative is None:
         if group not in _GROUPS:

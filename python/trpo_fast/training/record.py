@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
+from ..rollout import record_name
 from .batch import Batch
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class EpisodeWindow:
     def __init__(self) -> None:
         self.returns: deque[float] = deque(maxlen=EPISODE_WINDOW)
         self.lengths: deque[float] = deque(maxlen=EPISODE_WINDOW)
+        self.metrics: dict[str, deque[float]] = {}
+        """What the latest 100 episodes told that told something, by name."""
 
     def extend(self, returns: Iterable[float], lengths: Iterable[float]) -> None:
         """Append episodes that have ended, in their order.
@@ -39,6 +42,18 @@ class EpisodeWindow:
         """
         self.returns.extend(returns)
         self.lengths.extend(lengths)
+
+    def extend_metrics(self, metrics: Mapping[str, NDArray[np.float64]]) -> None:
+        """Append what the ends of episodes told.
+
+        Parameters
+        ----------
+        metrics
+            Values by name: (J,), NaN where an episode did not tell.
+        """
+        for name, values in metrics.items():
+            window = self.metrics.setdefault(name, deque(maxlen=EPISODE_WINDOW))
+            window.extend(values[~np.isnan(values)].tolist())
 
 
 def iteration_record(
@@ -111,6 +126,9 @@ def iteration_record(
     if episodes.returns:
         record["rollout/episode_return"] = float(np.mean(episodes.returns))
         record["rollout/episode_length"] = float(np.mean(episodes.lengths))
+    for name, told in episodes.metrics.items():
+        if told:
+            record[f"rollout/{record_name(name)}"] = float(np.mean(told))
     if policy.distribution.kind == "gaussian":
         where, _ = policy.parameter_layout["log_std"]
         record["policy/std"] = float(np.exp(policy.parameters[where]).mean())

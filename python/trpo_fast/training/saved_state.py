@@ -67,6 +67,10 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
         "episode_returns": np.array(agent.episodes.returns, np.float64),
         "episode_lengths": np.array(agent.episodes.lengths, np.float64),
         **{
+            f"episode_metrics.{name}": np.array(told, np.float64)
+            for name, told in agent.episodes.metrics.items()
+        },
+        **{
             f"{group}.{name}": array
             for group, arrays in groups.items()
             for name, array in arrays.items()
@@ -177,6 +181,9 @@ def _restore(
         agent.value_fitting.restore(tensors, metadata)
     agent.observation_statistics.load_state_dict(entries(tensors, "observation_statistics"))
     agent.episodes.extend(tensors["episode_returns"].tolist(), tensors["episode_lengths"].tolist())
+    agent.episodes.extend_metrics(
+        {name: np.ravel(told) for name, told in entries(tensors, "episode_metrics").items()}
+    )
     agent.timesteps = int(metadata["timesteps"])
     agent.iteration = int(metadata["iteration"])
     agent.elapsed_seconds = float(metadata["elapsed_seconds"])

@@ -30,6 +30,7 @@ from ..crashes import MOST_CRASHES
 from ..data import Rollout
 from ..filling import first_rows
 from ..interface import ActingPolicy
+from ..metrics import Metrics
 from ..sampler import SamplerBase
 from .memory import SharedBlock
 from .pool import WorkerPool
@@ -222,7 +223,7 @@ class WorkerSampler(SamplerBase):
         part = budget.part(worker.group)
         worker.block.reserve(first_rows(part))
         worker.write_policy(self._policy)
-        worker.send("collect", part.sampling, part.steps, start, pauses)
+        worker.send("collect", part.sampling, part.steps, start, pauses, self.metric_names)
 
     def _parts(self, budget: Budget, on_step: Callable[[], object] | None) -> list[Rollout]:
         """Wait for the rollouts of all workers; their arrays are the shared ones."""
@@ -255,8 +256,8 @@ class WorkerSampler(SamplerBase):
                     if answers[w] is ROW:
                         worker.go_on()
         return [
-            _view_of(worker.block, n_rows, n_finals, n_episodes, (*lost, *sentences))
-            for worker, (n_rows, n_finals, n_episodes, sentences), lost in zip(
+            _view_of(worker.block, n_rows, n_finals, n_episodes, (*lost, *sentences), metrics)
+            for worker, (n_rows, n_finals, n_episodes, sentences, metrics), lost in zip(
                 workers, answers, crashes, strict=True
             )
         ]
@@ -301,7 +302,12 @@ class WorkerSampler(SamplerBase):
 
 
 def _view_of(
-    block: SharedBlock, n_rows: int, n_finals: int, n_episodes: int, crashes: tuple[str, ...]
+    block: SharedBlock,
+    n_rows: int,
+    n_finals: int,
+    n_episodes: int,
+    crashes: tuple[str, ...],
+    metrics: Metrics,
 ) -> Rollout:
     """The rollout of one worker. Its arrays are the shared ones: copy before the next."""
     block.follow()
@@ -318,4 +324,5 @@ def _view_of(
         episode_indices=arrays["episode_indices"][:n_episodes],
         seconds=0.0,
         crashes=crashes,
+        episode_metrics=metrics,
     )

@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from ..metrics import Metrics
+
 # Only what is installed beside the interpreter is imported before the parent's own path is known.
 # A parent that is gone by then has nobody to tell.
 BOOTSTRAP = """
@@ -192,8 +194,13 @@ class _Worker:
         self._sampler.bind(self._policy, seed=seed)
 
     def collect(
-        self, sampling: Any, steps: tuple[int, ...], start: str, pauses: bool
-    ) -> tuple[int, int, int, tuple[str, ...]]:
+        self,
+        sampling: Any,
+        steps: tuple[int, ...],
+        start: str,
+        pauses: bool,
+        metric_names: tuple[str, ...],
+    ) -> tuple[int, int, int, tuple[str, ...], Metrics]:
         """Collect a rollout within a budget, in the shared block, which the parent has made ready.
 
         Parameters
@@ -205,11 +212,14 @@ class _Worker:
             parent wrote; "": where the last rollout ended.
         pauses
             Whether to wait for the parent after every row.
+        metric_names
+            See `SamplerBase`.
 
         Returns
         -------
         tuple
-            The number of rows, of final observations, of episodes that ended; sentences of crashes.
+            The number of rows, of final observations, of episodes that ended; sentences of crashes;
+            metrics of those episodes.
         """
         from ..budget import Budget
         from ..filling import RolloutBuffers
@@ -218,6 +228,7 @@ class _Worker:
         block.follow()
         first = len(block.arrays["rewards"])
         self._take_policy()
+        sampler.metric_names = metric_names
         if start == "fresh":
             sampler.load_state_dict({"counters": block.lasting["counters"].copy()})
         if start == "resume":
@@ -235,7 +246,7 @@ class _Worker:
             block.arrays[name][:n_finals] = getattr(rollout, name)
         for name in ("episode_returns", "episode_lengths", "episode_indices"):
             block.arrays[name][:n_episodes] = getattr(rollout, name)
-        return rollout.n_steps, n_finals, n_episodes, rollout.crashes
+        return rollout.n_steps, n_finals, n_episodes, rollout.crashes, rollout.episode_metrics
 
     def _pause(self) -> None:
         self._connection.send(("row",))
