@@ -15,7 +15,7 @@ from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.cli.signals import StopOnSignal
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_signal_stops_after_the_iteration_and_the_second_at_once(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,7 +30,7 @@ def test_first_signal_stops_after_the_iteration_and_the_second_at_once(
     assert "stopping after this iteration" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_says_where(tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,16 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: Any) -> None:
         with pytest.raises(ImportError, match=rf'pip install "trpo_fast\[{package}\]"'):
             export_policy(function_of(Case().policy()), tmp_path / f"a{ending}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["numpy", "c"])
+def test_what_is_no_file_is_not_replaced(target: Any, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match=r"expected .* to be a file or not to be there"):
+        export_policy(function_of(Case().policy()), pipe, target)
+    assert pipe.is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    export_policy(function_of(Case().policy()), tmp_path / "link", target)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there").is_file()

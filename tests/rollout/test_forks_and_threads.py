@@ -138,6 +138,15 @@ def test_learning_within_a_callback_is_refused(n_workers: int) -> None:
         one.close()
 
 
+def test_workers_that_a_callback_closes_end_the_rollout_with_a_sentence() -> None:
+    class Closes(Callback):
+        def on_step(self, agent: Any) -> None:
+            agent.close()
+
+    with pytest.raises(RuntimeError, match="closed in the middle of a rollout"):
+        agent_of(2).learn(64, callback=Closes())
+
+
 # --- threads ---
 
 

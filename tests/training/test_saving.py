@@ -324,3 +324,84 @@ def test_no_warning_is_said_of_an_ordinary_save(tmp_path: Path) -> None:
         agent.save(tmp_path / "c")
         agent.save(tmp_path / "c")
     assert agent.notice == ""
+
+
+class Robot(Handle):
+    """There is one simulator, whichever object drives it."""
+
+    def __init__(self) -> None:
+        Plain.__init__(self)
+        self.handle = 1
+        SIMULATORS.setdefault(1, {"place": 0.0, "calls": []})
+
+
+def test_what_a_copy_may_share_is_tried_before_training_and_never_in_it(tmp_path: Path) -> None:
+    SIMULATORS.clear()
+    agent = TRPO(Robot, **{**SMALL, "n_envs": 1})
+    agent.learn(64, progress=False)
+    agent.save(tmp_path / "c")
+    calls = [*SIMULATORS[1]["calls"]]
+    agent.save(tmp_path / "c")
+    agent.learn(64, progress=False).save(tmp_path / "c")
+    later = SIMULATORS[1]["calls"][len(calls) :]
+    assert calls[-65:].count("step") == 64, "nothing but training between the trial and the save"
+    assert later.count("step") == 64
+    assert later.count("reset") == 1  # 64 = 50 + 14 steps, then 36 + 28
+
+
+def test_the_same_environment_again_is_no_copy(tmp_path: Path) -> None:
+    SIMULATORS.clear()
+    only = Handle()
+    agent = trained(lambda: only, n_envs=1)
+    agent.save(tmp_path / "c")
+    assert SIMULATORS[only.handle]["calls"].count("step") == 64
+    unsaved = load_checkpoint(tmp_path / "c")[1]["unsaved_environments"]
+    assert "returns an environment that it returned before" in unsaved
+    with pytest.raises(ValueError, match="got the one that the agent trains in"):
+        agent.evaluate(1)
+    with pytest.raises(ValueError, match="must make a new"):
+        TRPO(lambda: only, **SMALL)
+
+
+def test_a_better_file_of_other_keyword_arguments_does_not_stand(tmp_path: Path) -> None:
+    gym.register("Odd-v0", entry_point=_Odd)
+    try:
+        trained("Odd-v0", env_kwargs={"part": 1}).save(tmp_path / "c")
+        trained("Odd-v0", env_kwargs={"part": iter(())}).save(tmp_path / "c")
+    finally:
+        del gym.registry["Odd-v0"]
+    assert load_checkpoint(tmp_path / "c")[1]["env_kwargs_left_out"] == {"part": "tuple_iterator"}
+
+
+class _Odd(Plain):
+    def __init__(self, part: Any) -> None:
+        super().__init__()
+        self.part = part
+
+
+def test_a_list_that_holds_itself_is_no_keyword_argument_for_a_file() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    assert encoded({"part": endless}) == ({}, {"part": "list"})
+
+
+def test_a_class_makes_environments_as_a_function_does(tmp_path: Path) -> None:
+    trained(Plain).save(tmp_path / "c")
+    with pytest.raises(CheckpointError, match="was made by a function"):
+        TRPO.load(tmp_path / "c")
+
+
+class _ClosesBadly(Plain):
+    def close(self) -> None:
+        raise RuntimeError("the door is stuck")
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_what_close_raises_costs_nothing(n_workers: int) -> None:
+    agent = trained(_ClosesBadly, n_workers=n_workers)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert len(agent.evaluate(2).returns) == 2
+        agent.close()
+    if n_workers == 0:
+        assert any("the door is stuck" in str(warning.message) for warning in said)

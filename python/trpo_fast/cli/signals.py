@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from ..training.agent import OnPolicyAgent
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class StopOnSignal:
-    """While entered, SIGINT and SIGTERM end training after the current iteration.
+    """While entered, SIGINT, SIGTERM and SIGHUP end training after the current iteration.
 
     The checkpoint saved then is that of a whole iteration, so that the run continues exactly. An
     evaluation, which changes nothing, is left at once. A second signal interrupts anything at once.
+    SIGHUP comes when a terminal is closed; nohup has it ignored, and it stays so.
 
     Attributes
     ----------
@@ -32,8 +36,10 @@ class StopOnSignal:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopOnSignal:
-        """Take over the two signals."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Take over the signals."""
+        for number in _SIGNALS:
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # the run is to outlive its terminal
             self._handlers[number] = signal.signal(number, self._request)
         return self
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 _NORMALISERS = ("NormalizeObservation", "NormalizeReward", "VectorNormalizeObservation")
@@ -51,6 +53,48 @@ def is_same_environment(one: Any, other: Any) -> bool:
     """
     layers = {id(layer) for layer in layers_of(one)}
     return any(id(layer) in layers for layer in layers_of(other))
+
+
+def close_all(environments: Iterable[Any]) -> None:
+    """Close environments; what one of them raises then costs no result, and is a warning.
+
+    Parameters
+    ----------
+    environments
+        Environments that nobody needs any more.
+    """
+    for environment in environments:
+        try:
+            environment.close()
+        except Exception as error:  # whatever an environment raises
+            said = " ".join(str(error).split())[:200]
+            warnings.warn(
+                f"closing the environment {type(environment).__name__} raised "
+                f"{type(error).__name__}: {said}; nothing else is affected",
+                stacklevel=2,
+            )
+
+
+def refuse_environment_in_use(env: Any, in_use: Iterable[Any]) -> None:
+    """Raise if episodes would be played in an environment that a training run is stepping.
+
+    Parameters
+    ----------
+    env
+        The environment to play in.
+    in_use
+        Environments and vector environments of training.
+
+    Raises
+    ------
+    ValueError
+        If it is one of them, or wraps one, or is inside one.
+    """
+    if any(is_same_environment(env, other) for other in in_use):
+        raise ValueError(
+            "env: expected an environment of its own for the evaluation, got the one that the agent "
+            "trains in, whose episode would be lost; pass another copy, or a function that makes one"
+        )
 
 
 def normaliser_notice(env: Any) -> str:

@@ -39,6 +39,7 @@ import secrets
 from pathlib import Path
 from typing import Literal, get_args
 
+from ..logging import file_to_replace
 from .function import ExportError, PolicyFunction, policy_function
 
 __all__ = [
@@ -98,7 +99,7 @@ def export_policy(
     MissingExtraError
         (an ``ImportError``) if the package that writes the target is not installed.
     """
-    path = Path(path)
+    path = file_to_replace(path)
     target = ENDINGS.get(path.suffix.lower()) if to is None else to
     if target is None:
         raise ValueError(

@@ -7,7 +7,7 @@ anything with ``write(record)`` and ``close()``. Loggers know nothing of agents 
 
 from __future__ import annotations
 
-from ._atomic import write_atomically
+from ._atomic import file_to_replace, write_atomically
 from .base import Logger, Record, Scalar
 from .console import ConsoleLogger, ProgressBar
 from .csv_file import CsvLogger, read_columns, read_rows
@@ -23,6 +23,7 @@ __all__ = [
     "Scalar",
     "TensorBoardLogger",
     "WandbLogger",
+    "file_to_replace",
     "read_columns",
     "read_rows",
     "write_atomically",

@@ -24,7 +24,8 @@ from .filling import RolloutBuffers
 from .in_process import InProcessSampler
 from .interface import ActingPolicy, Actor, Sampler
 from .metrics import metrics_of, record_name, success_name
-from .sampler import SamplerBase, environment_seed
+from .sampler import SamplerBase
+from .stored import environment_seed
 from .supersuit import SuperSuitSampler, is_supersuit
 from .vector import VectorEnvSampler
 from .workers import DEFAULT_TIMEOUT, ForeignWorkers, NoWorkers, WorkerSampler, available_cores

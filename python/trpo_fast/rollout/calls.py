@@ -32,6 +32,17 @@ def on_environments(
     return [function(environment, argument) for environment, argument in pairs]
 
 
+def prepare_states(sampler: InProcessSampler) -> None:
+    """Find out whether the states of the environments can be saved, before they are reset.
+
+    Parameters
+    ----------
+    sampler
+        Where the environments are stepped.
+    """
+    sampler.keeper.prepare()
+
+
 def save_states(sampler: InProcessSampler) -> list[dict[str, Array]]:
     """The states of the environments.
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy.typing as npt
 
 from ..envs.interface import one_number
+from ..envs.wrappers import close_all, refuse_environment_in_use
 from .crashes import MOST_CRASHES, Kind, first_non_finite
 from .filling import Filling
 from .interface import Actor
 from .metrics import metrics_of
-from .sampler import environment_seed
 from .stepping import SteppingSampler
+from .stored import environment_seed
 
 
 class _Crash(Exception):
@@ -166,7 +167,9 @@ class InProcessSampler(SteppingSampler):
         from ..envs import make_environment
 
         if self._spare is None:
-            self._spare = make_environment(make)
+            made = make_environment(make)
+            refuse_environment_in_use(made, self.environments)
+            self._spare = made
         try:
             yield self._spare
         except BaseException:
@@ -326,10 +329,7 @@ class InProcessSampler(SteppingSampler):
         return self._sentences.failure(error, where, returned, of_reset=ended), False
 
     def _close(self) -> None:
-        for environment in self.environments:
-            environment.close()
-        if self._spare is not None:
-            self._spare.close()
+        close_all([*self.environments, *([] if self._spare is None else [self._spare])])
 
 
 def _one_after_the_other(

@@ -152,6 +152,9 @@ class Sampler(Protocol):
             What `state_dict` returned.
         """
 
+    def prepare_states(self) -> None:
+        """Find out whether states can be saved, before the first rollout."""
+
     def environment_state(self) -> dict[str, Array]:
         """What an exact resume needs besides; SnapshotError where it cannot be saved."""
 

@@ -18,8 +18,8 @@ from .errors import raised_by_us
 from .filling import Events, Filling, RolloutBuffers
 from .interface import Actor
 from .metrics import metrics_in
-from .sampler import environment_seed
 from .stepping import SteppingSampler
+from .stored import environment_seed
 
 if TYPE_CHECKING:
     from ..config import Sampling

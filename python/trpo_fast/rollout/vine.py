@@ -247,6 +247,10 @@ class VineSampler:
         """
         self.trunk.load_state_dict(state)
 
+    def prepare_states(self) -> None:
+        """Find out whether states can be saved, before the first rollout."""
+        self.trunk.prepare_states()
+
     def environment_state(self) -> dict[str, Array]:
         """What an exact resume needs besides; SnapshotError where it cannot be saved."""
         return self.trunk.environment_state()

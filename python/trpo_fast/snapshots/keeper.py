@@ -19,8 +19,9 @@ _VALUES_AN_ENVIRONMENT = 500  # or this times their number, where that is more
 class StateKeeper:
     """Saves and restores the environments of one sampler in this process.
 
-    Whether their state can be stored is found out once, at the first save, on separate copies: the
-    environments themselves are read at a save, and written to at a resume, and that is all.
+    Whether their state can be stored is found out once, on separate copies, and before training
+    where `prepare` is called: the environments themselves are read at a save, and written to at a
+    resume, and that is all.
 
     Parameters
     ----------
@@ -48,6 +49,15 @@ class StateKeeper:
             Index of the environment, from 0.
         """
         self._constructed[e] = _read(self._environments[e])
+
+    def prepare(self) -> None:
+        """Find out now whether the states can be saved, if that is not known yet.
+
+        A copy may share what is behind the environments with them: a simulator, a server, a robot. It
+        does no harm before their first reset.
+        """
+        if self._make_copy is not None and self._trial is None:
+            self._trial = try_out(self._make_copy, beside=self._environments)
 
     def save(self) -> list[dict[str, Array]]:
         """The state of every environment, as arrays that a checkpoint can hold.
@@ -105,6 +115,7 @@ class StateKeeper:
         refuse_deadly_states(
             [snapshot.node for snapshot in snapshots if snapshot.node], self._environments
         )
+        self.prepare()
         try:
             for env, snapshot, (seed, _) in zip(self._environments, snapshots, given, strict=True):
                 env.reset(seed=seed)
@@ -128,9 +139,9 @@ class StateKeeper:
                 "state can be restored is only tried on a separate copy; give a function that "
                 "makes it"
             )
-        if self._trial is None:
-            self._trial = try_out(self._make_copy)
+        self.prepare()
         trial = self._trial
+        assert trial is not None
         if trial.why_not is not None:
             raise SnapshotError(trial.why_not)
         lasting: list[Configuration] = []

@@ -7,7 +7,7 @@ import copy
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +59,9 @@ class Trial:
         return name in self.changing or lies_under(name, self.remade)
 
 
-def try_out(make: Callable[[], Any], *, n_steps: int = 50, seed: int = 0) -> Trial:
+def try_out(
+    make: Callable[[], Any], *, n_steps: int = 50, seed: int = 0, beside: Sequence[Any] = ()
+) -> Trial:
     """Store the state of one copy of an environment and restore it into another one.
 
     The first copy is reset and takes random actions; the second one takes the same actions from
@@ -75,19 +77,28 @@ def try_out(make: Callable[[], Any], *, n_steps: int = 50, seed: int = 0) -> Tri
         Actions to replay, at least 1.
     seed
         Seed of the reset and of the actions.
+    beside
+        Environments that are in use. Where one of them is made again instead of a copy, it is
+        neither stepped nor closed.
     """
     copies: list[Any] = []
 
     def make_copy() -> Any:
         began = time.thread_time(), _own_seconds()
-        copies.append(make())
+        made = make()
+        if any(_innermost(made) is _innermost(other) for other in (*beside, *copies)):
+            raise SnapshotError(
+                "the function that makes it returns an environment that it returned before, and "
+                "whether a state can be restored is only tried on a separate copy"
+            )
+        copies.append(made)
         seconds = time.thread_time() - began[0], _own_seconds() - began[1]
         if seconds[0] > _LONGEST_MAKING[0] or seconds[1] > _LONGEST_MAKING[1]:
             raise SnapshotError(
                 f"making a copy of it takes {seconds[1]:.1f} s, too long to try out whether its "
                 "state can be restored"
             )
-        return copies[-1]
+        return made
 
     with _global_generators_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -145,6 +156,10 @@ def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
     _run_to_an_end(first, actions)
     changing |= _changed(first, constructed)
     return Trial(None, constructed, frozenset(changing), frozenset(remade))
+
+
+def _innermost(env: Any) -> Any:
+    return getattr(env, "unwrapped", env)
 
 
 def _steps(env: Any, actions: Any, n_steps: int) -> list[tuple[Any, Any]]:

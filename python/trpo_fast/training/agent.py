@@ -203,6 +203,8 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
             ThreadPoolExecutor(1, "value fit") as self._background,
         ):
             callbacks.on_start(self, goal)
+            if self.config.save_environments:
+                self.sampler.prepare_states()
             try:
                 while self.timesteps < goal:
                     started = time.perf_counter()

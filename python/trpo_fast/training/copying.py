@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, cast
 
+from .env_kwargs import kind_of_source
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -21,7 +23,7 @@ class CopyableAgent:
         environments' states can be saved.
         """
         agent = cast("OnPolicyAgent[Any]", self)
-        if not isinstance(agent.env_source, str) and hasattr(agent.env_source, "step"):
+        if kind_of_source(agent.env_source) == "object":
             raise TypeError(
                 f"copy: expected an agent of an id or of a function that makes its environment, got "
                 f"one of the object {agent.env_name}, which a second agent cannot step too; copy "

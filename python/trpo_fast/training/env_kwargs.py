@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..checkpoint import CheckpointError
+
+if TYPE_CHECKING:
+    from ..envs import EnvSource
 
 _TAG = "__value__"  # of an object of JSON that stands for something that JSON has not
 _RAW_KINDS = "fiubcSUMm"  # kinds of dtypes whose bytes are all there is to them
@@ -35,7 +38,7 @@ def encoded(env_kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
     for name, value in env_kwargs.items():
         try:
             stored[name] = _encode(value)
-        except _CannotBeStored:
+        except (_CannotBeStored, RecursionError):  # the latter: a list that holds itself
             left_out[name] = type(value).__qualname__
     return stored, left_out
 
@@ -83,6 +86,19 @@ def notice_of(env_kwargs: Mapping[str, Any]) -> str:
         f"checkpoints cannot hold the env_kwargs {listed}: pass them again at load, as "
         "load(path, env_kwargs={...})"
     )
+
+
+def kind_of_source(source: EnvSource) -> str:
+    """How an environment was given: "id", "factory" or "object".
+
+    Parameters
+    ----------
+    source
+        What the agent was made with. A class is a factory, though it has a ``step``.
+    """
+    if isinstance(source, str):
+        return "id"
+    return "object" if hasattr(source, "step") and not isinstance(source, type) else "factory"
 
 
 class _CannotBeStored(Exception):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..envs.wrappers import is_same_environment
+from ..envs.wrappers import close_all, refuse_environment_in_use
 from .episodes import (
     EvaluationResult,
     Policy,
@@ -106,7 +106,7 @@ def evaluate_policy(
     refuse_training_environment(policy, env)
     with (
         interruption.at_once(),
-        opened(own_environment(policy) if env is None else env) as environment,
+        opened(own_environment(policy) if env is None else env, policy) as environment,
     ):
         result = replace(result, max_steps=step_limit(max_steps, environment, policy))
         run_episodes(act, environment, seeds, result, _metric_names(policy))
@@ -286,24 +286,22 @@ def refuse_training_environment(policy: object, env: object) -> None:
     Parameters
     ----------
     policy
-        An agent, whose ``sampler`` has ``environments`` or a ``vector_env``; or anything else.
+        An agent, whose ``sampler`` has ``environments`` or a ``vector_env``; its ``predict``; or
+        anything else.
     env
-        What the user gave to evaluate in.
+        What the user gave to evaluate in, or what was made of it.
 
     Raises
     ------
     ValueError
         If it is one of the agent's training environments, or wraps one, or is inside one.
     """
-    sampler = getattr(policy, "sampler", None)
+    agent = getattr(policy, "__self__", policy)  # whose method it is
+    sampler = getattr(agent, "sampler", None)
     training = [*getattr(sampler, "environments", ()), getattr(sampler, "vector_env", None)]
     if env is None or isinstance(env, str):
         return
-    if any(is_same_environment(env, other) for other in training if other is not None):
-        raise ValueError(
-            "env: expected an environment of its own for the evaluation, got the one that the agent "
-            "trains in, whose episode would be lost; pass another copy, or None to have one made"
-        )
+    refuse_environment_in_use(env, [other for other in training if other is not None])
 
 
 def own_environment(agent: Any, **rendering: str) -> Environment:
@@ -337,23 +335,31 @@ def _own_name(agent: Any) -> str:
 
 
 @contextmanager
-def opened(env: Environment, **settings: Any) -> Iterator[Env[Any, Any]]:
+def opened(env: Environment, policy: object, **settings: Any) -> Iterator[Env[Any, Any]]:
     """Make an environment and close it at the end; one that exists already is left open.
 
     Parameters
     ----------
     env
         An id, an environment, or a callable that makes one.
+    policy
+        Who will play in it.
     **settings
         Keyword arguments of ``gymnasium.make``; used with an id only.
+
+    Raises
+    ------
+    ValueError
+        If what the callable returns is an environment that the policy trains in.
     """
     from ..envs import make_environment
 
     environment = (
         make_environment(env, **settings) if isinstance(env, str) else make_environment(env)
     )
+    refuse_training_environment(policy, environment)
     try:
         yield environment
     finally:
         if environment is not env:
-            environment.close()
+            close_all([environment])

@@ -17,7 +17,7 @@ from ..envs import describe_spaces, spaces_mismatch
 from ..rollout import ForeignWorkers
 from ..snapshots import SnapshotError
 from .callbacks import CallbackList
-from .env_kwargs import decoded, encoded
+from .env_kwargs import decoded, encoded, kind_of_source
 from .file_checks import check_entries
 from .saving import NOT_WANTED, SavedState
 from .value_fitting import entries
@@ -81,7 +81,7 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
         "algorithm": type(agent).__name__,
         "config": agent.config.to_dict(),
         "env": agent.env_name,
-        "env_source": _kind_of(agent.env_source),
+        "env_source": kind_of_source(agent.env_source),
         "env_kwargs": env_kwargs,
         "env_kwargs_left_out": left_out,
         "spaces": describe_spaces(agent.acting.encoder.space, agent.acting.adapter.space),
@@ -219,13 +219,6 @@ def _restore(
             "the run goes on, but not bit for bit"
         )
     agent.notice = "; ".join(notices)
-
-
-def _kind_of(source: EnvSource) -> str:
-    """How the environment was given: "id", "factory" or "object"."""
-    if isinstance(source, str):
-        return "id"
-    return "object" if hasattr(source, "step") else "factory"
 
 
 def _source_of(metadata: Mapping[str, Any]) -> str:

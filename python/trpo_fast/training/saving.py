@@ -14,6 +14,16 @@ from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 if TYPE_CHECKING:
     from .agent import OnPolicyAgent
 
+# Entries of the metadata in which two files of one run agree.
+_OF_A_RUN = (
+    "algorithm",
+    "env",
+    "env_source",
+    "env_kwargs",
+    "env_kwargs_left_out",
+    "n_envs",
+    "spaces",
+)
 NOT_WANTED = "save_environments=False"
 
 
@@ -79,9 +89,7 @@ def _better_file(path: str | os.PathLike[str], state: SavedState) -> int | None:
         tensors, metadata = load_checkpoint(path)
         timesteps, now = int(metadata["timesteps"]), int(state.metadata["timesteps"])
         is_exact = "sampler.observations" in tensors and not metadata["unsaved_environments"]
-        is_of_run = all(
-            metadata.get(name) == state.metadata[name] for name in ("algorithm", "env", "n_envs")
-        )
+        is_of_run = all(metadata.get(name) == state.metadata[name] for name in _OF_A_RUN)
         if not is_exact or not is_of_run or timesteps < now:
             return None
         if timesteps == now and any(

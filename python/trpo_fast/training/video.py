@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..envs.errors import error_sentence
 from ..extras import import_extra
+from ..logging import file_to_replace
 from .episodes import (
     EvaluationResult,
     Policy,
@@ -86,7 +87,7 @@ def record_video(
     TypeError
         if ``policy`` or ``env`` is none of the above.
     """
-    path = Path(path)
+    path = file_to_replace(path)
     result = empty_result(episodes, seed, max_steps)
     if fps is not None and not 0.0 < fps < math.inf:
         raise ValueError(f"fps: expected a positive number of frames per second, got {fps}")
@@ -106,7 +107,7 @@ def record_video(
         if isinstance(name, str):
             require_pictures(name)
         source = own_environment(policy, render_mode="rgb_array") if env is None else env
-        with opened(source, render_mode="rgb_array") as environment:
+        with opened(source, policy, render_mode="rgb_array") as environment:
             result = replace(result, max_steps=step_limit(max_steps, environment, policy))
             rate = fps or float(environment.metadata.get("render_fps") or 30.0)
             encode(unfinished, frames(environment), rate)

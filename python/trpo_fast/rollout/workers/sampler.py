@@ -251,6 +251,8 @@ class WorkerSampler(SamplerBase):
                 answers[w] = answer
             if ROW in answers and on_step is not None:
                 on_step()
+                if self._closed:
+                    raise RuntimeError("collect: the sampler was closed in the middle of a rollout")
                 n_pauses += 1
                 for w, worker in enumerate(workers):
                     if answers[w] is ROW:
