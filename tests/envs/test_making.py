@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from trpo_fast import TRPO
 from trpo_fast.envs import (
     EnvironmentFailure,
     ObservationEncoder,
@@ -148,3 +149,20 @@ def test_copies_of_a_mujoco_environment_are_quiet_from_the_first() -> None:
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_class_is_called_by_its_name() -> None:
+    class Fails(gymnasium.Env[Any, Any]):
+        def __init__(self) -> None:
+            raise AssertionError
+
+    with pytest.raises(EnvironmentFailure, match="environment 'Fails' cannot be made"):
+        TRPO(Fails, n_workers=0)
+
+
+def test_an_environment_without_spaces_is_told_so() -> None:
+    class Bare(gymnasium.Env[Any, Any]):
+        pass
+
+    with pytest.raises(TypeError, match="got Bare without observation_space; set it"):
+        TRPO(Bare, n_workers=0)

@@ -99,6 +99,12 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
         raise TypeError(
             f"env: the factory must return a gymnasium.Env, got {type(made).__name__}{remedy}"
         )
+    for space in ("observation_space", "action_space"):
+        if getattr(made, space, None) is None:
+            raise TypeError(
+                f"env: expected an environment with an observation_space and an action_space, got "
+                f"{environment_name(made)} without {space}; set it in __init__"
+            )
     return made
 
 
@@ -321,7 +327,8 @@ def environment_name(source: EnvSource) -> str:
     env_id = getattr(getattr(source, "spec", None), "id", None)
     if env_id is not None:
         return str(env_id)
-    unwrapped = getattr(source, "unwrapped", source)
+    # What a class has as `unwrapped` is a property.
+    unwrapped = source if isinstance(source, type) else getattr(source, "unwrapped", source)
     return str(getattr(unwrapped, "__name__", type(unwrapped).__name__))
 
 
