@@ -266,7 +266,9 @@ class InProcessSampler(SteppingSampler):
                     i = first + e
                     try:
                         rewards[i] = reward
-                    except TypeError:  # no plain number; an array of one entry is one all the same
+                    except (TypeError, DeprecationWarning):
+                        # No plain number. An array of one entry is one all the same, although
+                        # older versions of NumPy warn of it, which may be made an error.
                         rewards[i] = one_number(reward)
                     if terminated or truncated:
                         # Keep the true successor before the reset replaces it.
