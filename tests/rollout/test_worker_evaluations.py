@@ -93,7 +93,15 @@ def test_mishaps_of_evaluations_are_survived(what: str, kind: type[Exception], w
     def make() -> BrokenEnv:  # the third of every worker is that of its evaluations
         return BrokenEnv(what if BrokenEnv.made == 2 else "")
 
-    agent = TRPO(make, n_envs=4, n_workers=2, batch_size=64, seed=1, hidden_sizes=(8,))
+    agent = TRPO(
+        make,
+        n_envs=4,
+        n_workers=2,
+        batch_size=64,
+        seed=1,
+        hidden_sizes=(8,),
+        save_environments=False,
+    )
     agent.learn(64, progress=False)
     now_impatient(agent.sampler)
     with pytest.raises(kind, match=words):
