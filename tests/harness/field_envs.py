@@ -54,9 +54,9 @@ def reach(**kwargs: Any) -> gymnasium.Env[Any, Any]:
 
 
 def spread() -> Any:
-    """PettingZoo's simple spread, every agent with the same policy, by way of SuperSuit."""
+    """PettingZoo's simple spread (of mpe2), every agent with the same policy, by way of SuperSuit."""
     import supersuit
-    from pettingzoo.mpe import simple_spread_v3
+    from mpe2 import simple_spread_v3
 
     env = supersuit.pettingzoo_env_to_vec_env_v1(simple_spread_v3.parallel_env())
     return supersuit.concat_vec_envs_v1(env, 2, num_cpus=0, base_class="gymnasium")

@@ -39,8 +39,8 @@ from trpo_fast import TRPO
 from trpo_fast.envs import make_environment
 from trpo_fast.evaluation import evaluate_policy, record_video
 
-BATCH, N_ENVS = 128, 2  # steps of an iteration, over all environments
-BARE_STEPS, CAP, FRAMES = 256, 100, 20
+N_ENVS = 2
+MOST_FRAMES = 20  # of a film
 SAVE_SECONDS = 0.25  # of the processor, at most, for a save that is not the first
 
 
@@ -74,8 +74,11 @@ def bits(agent: TRPO) -> str:
 class Field:
     """The steps, in the order of their methods; later ones use what earlier ones have made."""
 
-    def __init__(self, env_id: str, env_kwargs: dict[str, Any], folder: Path) -> None:
+    def __init__(self, env_id: str, env_kwargs: dict[str, Any], batch: int, folder: Path) -> None:
         self.id, self.env_kwargs, self.folder = env_id, env_kwargs, folder
+        self.batch = self.cap = (
+            batch  # steps of an iteration over all environments, and of an episode
+        )
         self.is_vector = env_id.endswith("()")
         self.whole = ""  # bits after two iterations in one go
         self.repeats = True  # whether a second training in this process gives the same
@@ -91,10 +94,10 @@ class Field:
     def agent(self, n_workers: int = 0) -> TRPO:
         """A new agent, always of the same seed."""
         if self.is_vector:
-            return TRPO(self.source(), batch_size=BATCH, seed=0)
+            return TRPO(self.source(), batch_size=self.batch, seed=0)
         return TRPO(
             self.id, env_kwargs=self.env_kwargs, n_envs=N_ENVS, n_workers=n_workers,
-            batch_size=BATCH, seed=0,
+            batch_size=self.batch, seed=0,
         )  # fmt: skip
 
     def loaded(self, n_workers: int | None) -> TRPO:
@@ -117,24 +120,24 @@ class Field:
         env.action_space.seed(0)
         env.reset(seed=0)
         started = time.perf_counter()
-        for _ in range(BARE_STEPS):
+        for _ in range(2 * self.batch):
             *_, terminated, truncated, _ = env.step(env.action_space.sample())
             if terminated or truncated:
                 env.reset()
-        self.bare_speed = BARE_STEPS / (time.perf_counter() - started)
+        self.bare_speed = 2 * self.batch / (time.perf_counter() - started)
         env.close()
         return f"{self.bare_speed:,.0f} steps/s"
 
     def train(self) -> str:
         """Two iterations in this process."""
         with closing(self.agent()) as agent:
-            agent.learn(BATCH)
+            agent.learn(self.batch)
             started, before = time.perf_counter(), agent.timesteps
-            agent.learn(BATCH)
+            agent.learn(self.batch)
             speed = (agent.timesteps - before) / (time.perf_counter() - started)
             self.whole = bits(agent)
         with closing(self.agent()) as again:
-            again.learn(2 * BATCH)
+            again.learn(2 * self.batch)
             self.repeats = bits(again) == self.whole
         ratio = f", {speed / self.bare_speed:.2f} of bare" if self.bare_speed else ""
         return f"{speed:,.0f} steps/s{ratio}"
@@ -144,18 +147,18 @@ class Field:
         if self.is_vector:
             return "none"
         with closing(self.agent(n_workers=2)) as agent:
-            agent.learn(2 * BATCH)
+            agent.learn(2 * self.batch)
             return self._same_bits(agent, "two workers give other bits")
 
     def saved(self) -> str:
         """The same with a save in the middle: the same bits, and the save takes no time."""
         with closing(self.agent()) as agent:
-            agent.learn(BATCH)
+            agent.learn(self.batch)
             agent.save(self.folder / "half.safetensors")  # the first one tries what can be stored
             started = time.process_time()
             agent.save(self.folder / "half.safetensors")
             seconds = time.process_time() - started
-            agent.learn(BATCH)
+            agent.learn(self.batch)
             said = self._same_bits(agent, "a save in the middle changes the training")
         if seconds > SAVE_SECONDS:
             raise Failed(f"a save takes {seconds:.2f} s of the processor")
@@ -170,7 +173,7 @@ class Field:
                 notices.append(str(record["run/notice"]))
 
         with closing(self.loaded(None)) as agent:
-            agent.learn(BATCH, callback=listen)
+            agent.learn(self.batch, callback=listen)
             if notices:
                 return f"anew: {notices[0]}"
             return self._same_bits(agent, "resumed to other bits, without a word")
@@ -180,10 +183,12 @@ class Field:
         if self.is_vector:
             return "none"
         with closing(self.loaded(2)) as agent:
-            shared = evaluate_policy(agent, None, 2, seed=1, max_steps=CAP)
-            alone = evaluate_policy(agent, agent.evaluation_environment(), 2, seed=1, max_steps=CAP)
-        if max(shared.lengths) > CAP:
-            raise Failed(f"an episode of {max(shared.lengths)} steps with a cap of {CAP}")
+            shared = evaluate_policy(agent, None, 2, seed=1, max_steps=self.cap)
+            alone = evaluate_policy(
+                agent, agent.evaluation_environment(), 2, seed=1, max_steps=self.cap
+            )
+        if max(shared.lengths) > self.cap:
+            raise Failed(f"an episode of {max(shared.lengths)} steps with a cap of {self.cap}")
         if not np.array_equal(shared.returns, alone.returns):
             raise Failed(f"in workers {shared.returns}, in this process {alone.returns}")
         return str(shared)
@@ -194,12 +199,12 @@ class Field:
             return "none"
         with closing(self.loaded(0)) as agent:
             spy = SpySeeds(agent.evaluation_environment()())
-            said = evaluate_policy(agent, spy, 1, seed=3, max_steps=CAP).returns[0]
+            said = evaluate_policy(agent, spy, 1, seed=3, max_steps=self.cap).returns[0]
             spy.close()
             env = agent.evaluation_environment()()
             observation, _ = env.reset(seed=spy.seeds[0])
             total = 0.0
-            for _ in range(CAP):
+            for _ in range(self.cap):
                 action, _ = agent.predict(observation, deterministic=True)
                 observation, reward, terminated, truncated, _ = env.step(action)
                 total += float(reward)
@@ -221,7 +226,7 @@ class Field:
             return "none"
         path = self.folder / "film.mp4"
         with closing(self.loaded(0)) as agent:
-            record_video(agent, path, episodes=1, seed=1, max_steps=FRAMES)
+            record_video(agent, path, episodes=1, seed=1, max_steps=min(MOST_FRAMES, self.cap))
         return f"{path.stat().st_size:,} bytes"
 
     def command_line(self) -> str:
@@ -229,14 +234,21 @@ class Field:
         if self.is_vector or self.env_kwargs:
             return "none"
         run = str(self.folder / "run")
-        settings = ["--n-envs", str(N_ENVS), "--batch-size", str(BATCH), "--evaluate-every", "0"]
+        settings = [
+            "--n-envs",
+            str(N_ENVS),
+            "--batch-size",
+            str(self.batch),
+            "--evaluate-every",
+            "0",
+        ]
         self._command(
-            "train", self.id, "--run-dir", run, "--total-timesteps", str(BATCH), *settings
+            "train", self.id, "--run-dir", run, "--total-timesteps", str(self.batch), *settings
         )
         # an id in a module is named again, as reading a run folder runs no code
         named, trusted = ([self.id], ["--env", self.id]) if ":" in self.id else ([], [])
-        self._command("train", *named, "--resume", run, "--total-timesteps", str(2 * BATCH))
-        self._command("evaluate", run, *trusted, "--episodes", "1", "--max-steps", str(CAP))
+        self._command("train", *named, "--resume", run, "--total-timesteps", str(2 * self.batch))
+        self._command("evaluate", run, *trusted, "--episodes", "1", "--max-steps", str(self.cap))
         return ""
 
     @staticmethod
@@ -279,12 +291,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("id")
     parser.add_argument("--kwargs", type=json.loads, default={}, help="of the environment, JSON")
+    parser.add_argument("--batch", type=int, default=128, help="steps of an iteration")
     parser.add_argument("--steps", default=",".join(STEPS))
     flags = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # for field_envs
     failed = False
     with tempfile.TemporaryDirectory(prefix="trpo_fast_field_") as folder:
-        field = Field(flags.id, flags.kwargs, Path(folder))
+        field = Field(flags.id, flags.kwargs, flags.batch, Path(folder))
         for name in flags.steps.split(","):
             status, detail = attempt(getattr(field, name))
             failed |= status == "failed"
