@@ -112,7 +112,7 @@ PACKAGES = (
     ),
     Package(
         "shimmy",
-        ("shimmy[dm-control]", "packaging"),  # which shimmy imports and does not ask for
+        ("shimmy[dm-control]", "packaging", "mujoco<4"),  # packaging is imported, not asked for
         ids("shimmy:dm_control/cartpole-swingup-v0", "shimmy:dm_control/walker-walk-v0"),
     ),
     Package("gym-pusht", ("gym-pusht", "pymunk<7"), (Id("gym_pusht:gym_pusht/PushT-v0", batch=32),)),
@@ -123,7 +123,7 @@ PACKAGES = (
          Id("mo_gymnasium:deep-sea-treasure-v0", refused="several rewards")),
     ),
     Package("pettingzoo", ("pettingzoo", "mpe2", "supersuit"), ids("field_envs:spread()")),
-    Package("metaworld", ("metaworld",), (Id("field_envs:Reach-v0", batch=32),)),
+    Package("metaworld", ("metaworld", "packaging"), (Id("field_envs:Reach-v0", batch=32),)),
     Package("pyflyt", ("PyFlyt",), (Id("PyFlyt.gym_envs:PyFlyt/QuadX-Hover-v4", batch=32),)),
     Package(
         "tetris-gymnasium",
