@@ -172,6 +172,15 @@ def read_mp4(path: Path, width: int, height: int) -> tuple[str, list[np.ndarray]
     return next(line for line in said.splitlines() if "Video: h264" in line), list(pixels)
 
 
+def test_a_channel_of_opacity_is_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    path = tmp_path / "film.mp4"
+    record_video(Agent(), path, Countdown(frame_shape=(34, 48, 4)), 1, seed=1)
+    stream, frames = read_mp4(path, 48, 34)
+    assert " 48x34" in stream
+    assert len(frames) > 1
+
+
 def test_mp4_holds_every_frame_with_sides_made_even(tmp_path: Path) -> None:
     pytest.importorskip("imageio_ffmpeg")
     env, path = Countdown(), tmp_path / "new" / "film.mp4"

@@ -132,13 +132,13 @@ def _frame(env: Env[Any, Any]) -> Frame:
             "env: expected a display or a renderer without one, got no OpenGL context; set "
             "MUJOCO_GL=egl or MUJOCO_GL=osmesa before the environment is made"
         ) from error
-    if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3):
+    if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] in (3, 4)):
         got = f"an array of shape {frame.shape}" if isinstance(frame, np.ndarray) else repr(frame)
         raise ValueError(
-            f"env: expected frames of shape (height, width, 3) from render(), got {got}; make the "
-            'environment with render_mode="rgb_array"'
+            "env: expected frames of shape (height, width, 3) or (height, width, 4) from render(), "
+            f'got {got}; make the environment with render_mode="rgb_array"'
         )
-    return np.ascontiguousarray(frame, dtype=np.uint8)
+    return np.ascontiguousarray(frame[..., :3], dtype=np.uint8)  # without a channel of opacity
 
 
 def require_encoder(path: str | os.PathLike[str]) -> None:
