@@ -96,7 +96,8 @@ def record(source: str, iterations: int, env_kwargs: dict[str, Any], *, seed: in
     agent = (
         TRPO(source, env_kwargs=env_kwargs, seed=seed, n_workers=0)
         if pool
-        else TRPO(recorded, seed=seed, n_workers=0)
+        # the copies on which a trial finds out whether states can be saved are no part of training
+        else TRPO(recorded, seed=seed, n_workers=0, save_environments=False)
     )
     recording = Recording(source, env_kwargs, seed, agent.sampler.n_envs)
     collect = agent.sampler.collect
