@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import ConfigError, did_you_mean
@@ -32,7 +32,7 @@ __all__ = [
     "title",
 ]
 
-_FOLDER = resources.files(__name__)
+_FOLDER = Path(__file__).parent
 
 
 def _names(suffix: str) -> list[str]:
