@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,12 +91,15 @@ def cpu_model() -> str:
                     return line.partition(":")[2].strip()
     except OSError:
         pass
+    import platform  # loads much that nothing else here needs
+
     return platform.processor() or platform.machine()
 
 
 def info() -> dict[str, Any]:
     """Return facts for a bug report: versions, level, threads, libraries."""
     import importlib.metadata
+    import platform
 
     import numpy
 

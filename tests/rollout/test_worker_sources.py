@@ -45,18 +45,18 @@ def test_sources_that_stay_here() -> None:
 
 def test_the_default_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
-    monkeypatch.setattr("trpo_fast.rollout.available_cores", lambda: 1)
+    monkeypatch.setattr("trpo_fast.rollout.making.available_cores", lambda: 1)
     assert isinstance(make_sampler(UnevenEnv, n_envs=4, n_workers=None), InProcessSampler)
-    monkeypatch.setattr("trpo_fast.rollout.available_cores", lambda: 2)
+    monkeypatch.setattr("trpo_fast.rollout.making.available_cores", lambda: 2)
     assert isinstance(make_sampler(UnevenEnv, n_envs=1, n_workers=None), InProcessSampler)
     with make_sampler(UnevenEnv, n_envs=3, n_workers=None) as sampler:
         assert isinstance(sampler, WorkerSampler)
         assert sampler.n_workers == 2
     # as few as have no more environments each than among all cores
-    monkeypatch.setattr("trpo_fast.rollout.available_cores", lambda: 3)
+    monkeypatch.setattr("trpo_fast.rollout.making.available_cores", lambda: 3)
     with make_sampler(UnevenEnv, n_envs=4, n_workers=None) as sampler:
         assert [(g.start, g.stop) for g in sampler.groups] == [(0, 2), (2, 4)]
-    monkeypatch.setattr("trpo_fast.rollout.available_cores", lambda: 2)
+    monkeypatch.setattr("trpo_fast.rollout.making.available_cores", lambda: 2)
     lock = threading.Lock()
     with pytest.warns(UserWarning, match="cannot be sent .*; stepping it in this process"):
         made = make_sampler(lambda: UnevenEnv() if lock else None, n_envs=2, n_workers=None)

@@ -14,25 +14,28 @@ None of the modules here knows a policy:
 Gymnasium is imported when the first environment or space is needed, not with this package.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
-from .actions import ActionAdapter
-from .errors import EnvironmentFailure, ObservationError
-from .making import (
-    OpenedEnvironments,
-    copy_environment,
-    environment_name,
-    make_environment,
-    maker_of,
-    open_environments,
-)
-from .named import NamedEnvironment, Reference
-from .observations import ObservationEncoder
-from .plain_spaces import described_space
-from .spaces import describe_spaces, spaces_mismatch
+from ..lazy_names import names_on_first_use
 
 if TYPE_CHECKING:
+    from .actions import ActionAdapter
+    from .errors import EnvironmentFailure, ObservationError
     from .making import EnvSource as EnvSource
+    from .making import (
+        OpenedEnvironments,
+        copy_environment,
+        environment_name,
+        make_environment,
+        maker_of,
+        open_environments,
+    )
+    from .named import NamedEnvironment, Reference
+    from .observations import ObservationEncoder
+    from .plain_spaces import described_space
+    from .spaces import describe_spaces, spaces_mismatch
 
 __all__ = [
     "ActionAdapter",
@@ -51,3 +54,20 @@ __all__ = [
     "open_environments",
     "spaces_mismatch",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = names_on_first_use(
+        __name__,
+        {
+            "actions": "ActionAdapter",
+            "errors": "EnvironmentFailure ObservationError",
+            "making": (
+                "OpenedEnvironments copy_environment environment_name make_environment maker_of "
+                "open_environments"
+            ),
+            "named": "NamedEnvironment Reference",
+            "observations": "ObservationEncoder",
+            "plain_spaces": "described_space",
+            "spaces": "describe_spaces spaces_mismatch",
+        },
+    )

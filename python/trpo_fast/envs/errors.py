@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -139,6 +138,8 @@ def _is_ours(file: str) -> bool:
 def _is_of_a_library(file: str) -> bool:
     if file.startswith("<frozen"):
         return True
+    import sysconfig
+
     paths = sysconfig.get_paths()
     folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return "site-packages" in file or any(file.startswith(f + os.sep) for f in folders)

@@ -7,31 +7,26 @@ one call of the policy; nothing else of ours that could be avoided stands betwee
 
 from __future__ import annotations
 
-import operator
-import warnings
-from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy.typing as npt
-
-from ..envs.envpool import is_envpool, is_envpool_source
-from .budget import Budget
-from .data import Rollout, Transitions
-from .envpool import EnvPoolSampler, PoolSampler
-from .exclusive import Exclusive
-from .filling import RolloutBuffers
-from .in_process import InProcessSampler
-from .interface import ActingPolicy, Actor, Sampler
-from .metrics import metrics_of, record_name, success_name
-from .sampler import SamplerBase
-from .stored import environment_seed
-from .supersuit import SuperSuitSampler, is_supersuit
-from .vector import VectorEnvSampler
-from .workers import DEFAULT_TIMEOUT, ForeignWorkers, NoWorkers, WorkerSampler, available_cores
+from ..lazy_names import names_on_first_use
 
 if TYPE_CHECKING:
-    from ..envs import EnvSource
+    from .budget import Budget
+    from .cores import DEFAULT_TIMEOUT as DEFAULT_TIMEOUT
+    from .cores import available_cores
+    from .data import Rollout, Transitions
+    from .envpool import EnvPoolSampler, PoolSampler
+    from .exclusive import Exclusive
+    from .filling import RolloutBuffers
+    from .in_process import InProcessSampler
+    from .interface import ActingPolicy, Actor, Sampler
+    from .making import make_sampler
+    from .metrics import metrics_of, record_name, success_name
+    from .sampler import SamplerBase
+    from .stored import environment_seed
+    from .vector import VectorEnvSampler
+    from .workers import ForeignWorkers, NoWorkers, WorkerSampler
 
 __all__ = [
     "ActingPolicy",
@@ -58,144 +53,23 @@ __all__ = [
     "success_name",
 ]
 
-
-def make_sampler(
-    env: EnvSource,
-    *,
-    n_envs: int = 1,
-    n_workers: int | None = 0,
-    dtype: npt.DTypeLike = "float32",
-    state_dependent_std: bool = False,
-    action_scaling: bool = False,
-    env_kwargs: Mapping[str, Any] | None = None,
-    worker_timeout: float | None = DEFAULT_TIMEOUT,
-    restart_crashed_environments: bool = False,
-) -> InProcessSampler | VectorEnvSampler | WorkerSampler:
-    """Open the environments of a run and return their sampler; then `bind` a policy to it.
-
-    Parameters
-    ----------
-    env
-        A Gymnasium id, "envpool:" and a task of EnvPool, an ``Env``, a factory, or a ``VectorEnv``.
-    n_envs
-        Number of environments made from an id or a factory, at least 1. An ``Env`` gives one, a
-        ``VectorEnv`` as many as it holds: read ``sampler.n_envs``.
-    n_workers
-        Processes that step the environments; 0 steps them in this process. None takes one for every
-        core that this process may use, but no more than it takes to give none of them more
-        environments, and 0 where that would be 1. An ``Env`` or a ``VectorEnv`` that exists already
-        stays in this process. The rollouts have the same bits for every number of workers. EnvPool
-        takes the number as that of its threads (0 and None: one for every core).
-    dtype
-        dtype of observations and continuous actions, that of the policy: float32 or float64.
-    state_dependent_std
-        Whether the Gaussian's deviation is a network output.
-    action_scaling
-        Whether [-1, 1] is mapped to the finite bounds of continuous actions.
-    env_kwargs
-        Passed to ``gymnasium.make``; with an id only.
-    worker_timeout
-        Seconds without a step after which a worker is taken to hang; None waits for ever.
-    restart_crashed_environments
-        Replace environments that crash, and drop the steps of their broken episodes, instead of
-        raising.
-
-    Returns
-    -------
-    Sampler
-        One that has no policy yet.
-
-    Raises
-    ------
-    ValueError, TypeError, ImportError
-        See ``trpo_fast.envs.make_environment``; also spaces that are not supported and environments
-        that are not alike.
-    """
-    import gymnasium
-    from gymnasium.vector import VectorEnv
-
-    from ..envs import copy_environment, maker_of, open_environments
-
-    if n_workers is not None and operator.index(n_workers) < 0:
-        raise ValueError(f"n_workers: expected at least 0, or None, got {n_workers}")
-    common: dict[str, Any] = {
-        "dtype": dtype,
-        "state_dependent_std": state_dependent_std,
-        "action_scaling": action_scaling,
-    }
-    if is_envpool_source(env):
-        if restart_crashed_environments:
-            raise ValueError(
-                "restart_crashed_environments: EnvPool has no way to replace one environment; "
-                "use Gymnasium's environments for that"
-            )
-        return EnvPoolSampler(
-            str(env),
-            n_envs=n_envs,
-            n_threads=n_workers or min(available_cores(), n_envs),
-            env_kwargs=env_kwargs,
-            **common,
-        )
-    exists = isinstance(env, gymnasium.Env | VectorEnv)
-    if restart_crashed_environments and exists:
-        raise ValueError(
-            "restart_crashed_environments: an environment that exists already cannot be made "
-            "again; pass an id or a function that makes it"
-        )
-
-    # In worker processes.
-    wanted = n_workers
-    if wanted is None:
-        wanted = _fewest_workers(n_envs, min(available_cores(), n_envs))
-        wanted = wanted if wanted > 1 else 0
-    if wanted > 0 and not exists:
-        try:
-            return WorkerSampler(
-                env,
-                n_envs=n_envs,
-                n_workers=wanted,
-                env_kwargs=env_kwargs,
-                timeout=worker_timeout,
-                restart_crashed_environments=restart_crashed_environments,
-                **common,
-            )
-        except NoWorkers as reason:
-            if not reason.is_vector_env:
-                if n_workers is not None:
-                    raise
-                warnings.warn(f"{reason}; stepping it in this process", stacklevel=2)
-
-    # In this process.
-    opened = open_environments(env, n_envs=n_envs, env_kwargs=env_kwargs)
-    if opened.vector_env is not None:
-        made = opened.vector_env
-        vector_sampler: type[VectorEnvSampler] = VectorEnvSampler
-        if is_envpool(made):
-            vector_sampler = PoolSampler
-        elif is_supersuit(made):
-            vector_sampler = SuperSuitSampler
-        return vector_sampler(made, name=opened.name, **common)
-    make_copy = (
-        maker_of(env) if exists else partial(copy_environment, env, **dict(env_kwargs or {}))
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = names_on_first_use(
+        __name__,
+        {
+            "budget": "Budget",
+            "cores": "DEFAULT_TIMEOUT available_cores",
+            "data": "Rollout Transitions",
+            "envpool": "EnvPoolSampler PoolSampler",
+            "exclusive": "Exclusive",
+            "filling": "RolloutBuffers",
+            "in_process": "InProcessSampler",
+            "interface": "ActingPolicy Actor Sampler",
+            "making": "make_sampler",
+            "metrics": "metrics_of record_name success_name",
+            "sampler": "SamplerBase",
+            "stored": "environment_seed",
+            "vector": "VectorEnvSampler",
+            "workers": "ForeignWorkers NoWorkers WorkerSampler",
+        },
     )
-    remake = (lambda _: make_copy()) if restart_crashed_environments and make_copy else None
-    try:
-        return InProcessSampler(
-            opened.environments, name=opened.name, remake=remake, make_copy=make_copy, **common
-        )
-    except BaseException:
-        for environment in opened.environments:
-            # An environment that the caller made is the caller's to close.
-            if environment is not env:
-                environment.close()
-        raise
-
-
-def _fewest_workers(n_envs: int, at_most: int) -> int:
-    """The least number of workers of which none has more environments than among ``at_most``.
-
-    A rollout takes as long as the worker with the most environments: 8 of them end no sooner among
-    6 workers than among 4.
-    """
-    most = -(-n_envs // at_most)
-    return -(-n_envs // most)

@@ -39,12 +39,17 @@ way. Every number that NumPy or a simulator would take for a place in memory is 
 
 from __future__ import annotations
 
-from .configuration import configuration_of
-from .keeper import StateKeeper
-from .nodes import SnapshotError
-from .replay import Snapshotter, check_replay
-from .snapshot import Snapshot, load_environments, restore, save_environments, take
-from .trial import Trial, try_out
+from typing import TYPE_CHECKING
+
+from ..lazy_names import names_on_first_use
+
+if TYPE_CHECKING:
+    from .configuration import configuration_of
+    from .keeper import StateKeeper
+    from .nodes import SnapshotError
+    from .replay import Snapshotter, check_replay
+    from .snapshot import Snapshot, load_environments, restore, save_environments, take
+    from .trial import Trial, try_out
 
 __all__ = [
     "Snapshot",
@@ -60,3 +65,16 @@ __all__ = [
     "take",
     "try_out",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = names_on_first_use(
+        __name__,
+        {
+            "configuration": "configuration_of",
+            "keeper": "StateKeeper",
+            "nodes": "SnapshotError",
+            "replay": "Snapshotter check_replay",
+            "snapshot": "Snapshot load_environments restore save_environments take",
+            "trial": "Trial try_out",
+        },
+    )

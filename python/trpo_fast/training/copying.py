@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, cast
 
-from .env_kwargs import kind_of_source
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -22,6 +20,8 @@ class CopyableAgent:
         What :meth:`load` promises holds for it: the two train alike, bit for bit, where the
         environments' states can be saved.
         """
+        from .env_kwargs import kind_of_source
+
         agent = cast("OnPolicyAgent[Any]", self)
         if kind_of_source(agent.env_source) == "object":
             raise TypeError(

@@ -6,9 +6,6 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..envs.wrappers import normaliser_notice, size_warning
-from .env_kwargs import notice_of
-
 if TYPE_CHECKING:
     from ..rollout import InProcessSampler, Sampler
 
@@ -31,6 +28,9 @@ def first_notices(sampler: Sampler, env_kwargs: Mapping[str, Any] | None = None)
     str
         Sentences, divided by semicolons; empty where there is nothing to say.
     """
+    from ..envs.wrappers import size_warning
+    from .env_kwargs import notice_of
+
     warning = size_warning(sampler.observation_encoder.dim, sampler.observation_encoder.space)
     if warning:
         warnings.warn(warning, stacklevel=4)
@@ -59,6 +59,8 @@ def with_failure(record: Mapping[str, Any], error: BaseException) -> dict[str, A
 
 
 def _wrapper_notice(sampler: Any) -> str:
+    from ..envs.wrappers import normaliser_notice
+
     vector_env = getattr(sampler, "vector_env", None)
     if vector_env is not None:
         return normaliser_notice(vector_env)
@@ -67,4 +69,6 @@ def _wrapper_notice(sampler: Any) -> str:
 
 
 def _notice_of_the_first(sampler: InProcessSampler) -> str:
+    from ..envs.wrappers import normaliser_notice
+
     return normaliser_notice(sampler.environments[0])

@@ -20,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from ..envs import ActionAdapter, ObservationEncoder
 from ..seeds import Purpose, derive
 from .critic import Critic
 from .policy_state import parts_from_state, policy_state
 
 if TYPE_CHECKING:
+    from ..envs import ActionAdapter, ObservationEncoder
     from ..export import Target
 
 __all__ = ["Policy"]
@@ -275,6 +274,8 @@ class Policy:
         CheckpointError
             A damaged or foreign file.
         """
+        from ..checkpoint import CheckpointError, load_checkpoint
+
         tensors, metadata = load_checkpoint(path)
         try:
             policy = cls(**parts_from_state(tensors, metadata)._asdict())
@@ -299,6 +300,8 @@ class Policy:
         path
             The file.
         """
+        from ..checkpoint import save_checkpoint
+
         return save_checkpoint(path, *policy_state(self))
 
     def copy(self, *, seed: int | None = None) -> Policy:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from ..envs import ActionAdapter, ObservationEncoder, describe_spaces, described_space
 from ..seeds import Purpose, derive
 from .critic import FrozenCritic
 
 if TYPE_CHECKING:
+    from ..envs import ActionAdapter, ObservationEncoder
     from .policy import Policy
 
 __all__ = ["PolicyParts", "parts_from_state", "policy_state"]
@@ -41,6 +41,8 @@ def policy_state(policy: Policy) -> tuple[dict[str, NDArray[Any]], dict[str, Any
     policy
         The policy by itself.
     """
+    from ..envs import describe_spaces
+
     network, critic = policy.network, policy.critic
     normalizer = network.normalizer
     tensors: dict[str, NDArray[Any]] = {"policy": network.parameters}
@@ -90,6 +92,8 @@ def parts_from_state(
         A state that no agent has written. Sizes are compared with the tensors before anything is
         built.
     """
+    from ..envs import ActionAdapter, ObservationEncoder, described_space
+
     config, spaces = metadata["config"], metadata["spaces"]
     dtype = np.dtype(config["dtype"])
     encoder = ObservationEncoder(described_space(spaces["observation"]), dtype)

@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from numpy.typing import NDArray
 
-from ..checkpoint import CheckpointError, load_checkpoint
-from .saved_state import agent_from_state, state_of
-from .saving import SavedState, save_agent
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -20,6 +16,7 @@ if TYPE_CHECKING:
     from ..envs import EnvSource
     from ..rollout import Exclusive
     from .agent import OnPolicyAgent
+    from .saving import SavedState
 
 
 class StoredAgent:
@@ -69,6 +66,8 @@ class StoredAgent:
         RuntimeError
             The agent is learning in another thread.
         """
+        from .saving import save_agent
+
         if self.learning.is_taken_by_another_thread:
             raise RuntimeError(
                 "save: the agent is learning in another thread; save it in a callback of learn, such "
@@ -117,6 +116,8 @@ class StoredAgent:
         ConfigError
             A setting that cannot change.
         """
+        from ..checkpoint import load_checkpoint
+
         tensors, metadata = load_checkpoint(path)
         for name, value in (("n_workers", n_workers), ("n_threads", n_threads)):
             if value is not None:
@@ -125,6 +126,8 @@ class StoredAgent:
 
     def state(self) -> SavedState:
         """Everything that the agent is, as arrays by name and as JSON can hold the rest."""
+        from .saved_state import state_of
+
         return state_of(cast("OnPolicyAgent[Any]", self))
 
     def state_tensors(self) -> dict[str, NDArray[Any]]:
@@ -158,6 +161,9 @@ class StoredAgent:
         **changes
             Settings that are to differ.
         """
+        from ..checkpoint import CheckpointError
+        from .saved_state import agent_from_state
+
         algorithm = metadata.get("algorithm")
         if algorithm is None:
             if "prediction_seed" in metadata:
@@ -183,6 +189,8 @@ class StoredAgent:
         algorithm
             Name of a class, as files hold it.
         """
+        from ..checkpoint import CheckpointError
+
         raise CheckpointError(
             f"checkpoint: expected one of {cls.__name__}, got one of {algorithm}; load it with "
             "TRPO.load or the class that wrote it."

@@ -1,7 +1,7 @@
 """Processes that step environments."""
 
 from .pool import ForeignWorkers
-from .sampler import DEFAULT_TIMEOUT, WorkerSampler, available_cores
+from .sampler import WorkerSampler
 from .sources import NoWorkers
 
-__all__ = ["DEFAULT_TIMEOUT", "ForeignWorkers", "NoWorkers", "WorkerSampler", "available_cores"]
+__all__ = ["ForeignWorkers", "NoWorkers", "WorkerSampler"]

@@ -13,8 +13,6 @@ a process that has threads, never import the user's main script again, and so ne
 from __future__ import annotations
 
 import contextlib
-import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +24,7 @@ import numpy.typing as npt
 from ... import runtime
 from ...envs import EnvironmentFailure
 from ..budget import Budget
+from ..cores import DEFAULT_TIMEOUT
 from ..crashes import MOST_CRASHES
 from ..data import Rollout
 from ..filling import first_rows
@@ -41,20 +40,6 @@ if TYPE_CHECKING:
     from ...envs import EnvSource
 
 Array: TypeAlias = npt.NDArray[Any]
-
-DEFAULT_TIMEOUT = 300.0  # seconds
-
-
-def available_cores() -> int:
-    """Processors that this process may use: its affinity and the limit of its control group."""
-    affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
-    return max(1, cores)
 
 
 class WorkerSampler(SamplerBase):
