@@ -7,10 +7,12 @@ more of them at the end (``final``), none of which anybody trains on or counts a
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
 import multiprocessing
+import runpy
 import statistics
 import sys
 import time
@@ -20,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.learning.learning_sides import SIDES, train_side
 from benchmarks.tools import report
 
 EVALUATION_SEED = 1_000_000
@@ -31,7 +34,7 @@ class Job:
     """One training."""
 
     method: str  # its name in tables
-    kind: str  # of AGENTS or SEARCHES
+    kind: str  # a class, one of SEARCHES or of SIDES, or "path.py@digest" of a variant
     env: str
     seed: int
     timesteps: int
@@ -40,6 +43,8 @@ class Job:
     episodes: int = 5  # of each evaluation on the way
     final_episodes: int = 20
     panel: str = ""  # of the picture; the environment if empty
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    keeps_best: bool = False  # evaluate the policy of the best evaluation again at the end
 
     @property
     def place(self) -> str:
@@ -48,7 +53,11 @@ class Job:
 
     def path(self, folder: Path) -> Path:
         """Where its result is kept: another job has another place."""
-        words = json.dumps(asdict(self), sort_keys=True).encode()
+        said = asdict(self)
+        for name in ("env_kwargs", "keeps_best"):  # as jobs were kept before they had these
+            if not said[name]:
+                del said[name]
+        words = json.dumps(said, sort_keys=True).encode()
         name = f"{self.place}-{self.method}-{self.seed}".replace("/", "_").replace(":", "_")
         return (
             folder
@@ -61,7 +70,9 @@ class Job:
 
 
 def agent_class(kind: str) -> Any:
-    """The class behind a kind of job."""
+    """The class behind a kind of job: by its name, or that of a variant's file."""
+    if kind.rpartition("@")[0].endswith(".py"):
+        return variant_class(Path(kind.rpartition("@")[0]))
     from trpo_fast import TRPO
     from trpo_fast.algorithms.kl_penalty import KLPenalty
     from trpo_fast.algorithms.npg import NPG, NPGConfig
@@ -87,12 +98,20 @@ def agent_class(kind: str) -> Any:
     return known[kind]
 
 
+def variant_class(path: Path) -> Any:
+    """The class ``Agent`` that a variant's file defines; TRPO where it has settings alone."""
+    from trpo_fast import TRPO
+
+    return runpy.run_path(str(path)).get("Agent", TRPO)
+
+
 class Curve:
     """Evaluates whenever another part of the training is over."""
 
     def __init__(self, job: Job) -> None:
         self.points: list[dict[str, float]] = []
         self.seconds = 0.0
+        self._start = time.perf_counter()
         self._every = max(1, job.timesteps // job.evaluations)
         self._next = self._every
 
@@ -103,7 +122,11 @@ class Curve:
         self._next = (timesteps // self._every + 1) * self._every
         begin = time.perf_counter()
         returns = [float(value) for value in evaluate(timesteps)]
-        point = {"timesteps": float(timesteps), "mean_return": statistics.fmean(returns)}
+        point = {
+            "timesteps": float(timesteps),
+            "mean_return": statistics.fmean(returns),
+            "seconds": begin - self._start - self.seconds,  # of training alone
+        }
         self.points.append(point)
         self.seconds += time.perf_counter() - begin
 
@@ -111,29 +134,58 @@ class Curve:
 def run(job: Job) -> dict[str, Any]:
     """Train and evaluate; everything that tables and pictures need."""
     report.quiet_simulator(job.env)
+    if job.kind in SIDES:
+        curve = Curve(job)
+        return _described(job, curve, train_side(job, curve))
     return _run_search(job) if job.kind in SEARCHES else _run_agent(job)
 
 
 def _run_agent(job: Job) -> dict[str, Any]:
+    from trpo_fast.evaluation import evaluate_policy
+
     # runs side by side share the cores; neither threads nor workers change a bit of the result
-    agent = agent_class(job.kind)(job.env, seed=job.seed, n_threads=1, n_workers=0, **job.settings)
+    settings = {"seed": job.seed, "n_threads": 1, "n_workers": 0, **job.settings}
+    agent = agent_class(job.kind)(job.env, env_kwargs=job.env_kwargs, **settings)
     curve = Curve(job)
     statuses: dict[str, int] = {}
+    kl_over_bound = 0.0
+    best: dict[str, Any] = {"return": float("-inf"), "policy": None, "timesteps": 0}
 
     def watch(agent: Any, record: dict[str, Any]) -> None:
+        nonlocal kl_over_bound
         status = str(record["policy/status"])
         statuses[status] = statuses.get(status, 0) + 1
+        if status == "accepted":
+            kl_over_bound = max(kl_over_bound, record["policy/kl"] / record["policy/max_kl"])
+        looks = len(curve.points)
         curve.look(agent.timesteps, lambda seed: agent.evaluate(job.episodes, seed=seed).returns)
+        if job.keeps_best and len(curve.points) > looks:
+            latest = curve.points[-1]["mean_return"]
+            if latest > best["return"]:
+                policy = copy.deepcopy(agent.acting)
+                best.update({"return": latest, "policy": policy, "timesteps": agent.timesteps})
 
     start = time.perf_counter()
     agent.learn(job.timesteps, callback=watch, progress=False)
     seconds = time.perf_counter() - start - curve.seconds
     final = agent.evaluate(job.final_episodes, seed=EVALUATION_SEED).returns
-    agent.close()
-    return _result(job, agent.timesteps, curve, final, seconds) | {
+    result = {
+        "timesteps": agent.timesteps,
+        "final_returns": [float(value) for value in final],
+        "seconds": seconds,
         "statuses": statuses,
+        "max_kl_over_bound": kl_over_bound,
         "config": agent.config.to_dict(),
     }
+    if best["policy"] is not None:
+        environment = agent.evaluation_environment()
+        again = evaluate_policy(
+            best["policy"], environment, job.final_episodes, seed=EVALUATION_SEED
+        )
+        result["best_returns"] = [float(value) for value in again.returns]
+        result["best_timesteps"] = best["timesteps"]
+    agent.close()
+    return _described(job, curve, result)
 
 
 def _run_search(job: Job) -> dict[str, Any]:
@@ -165,18 +217,20 @@ def _run_search(job: Job) -> dict[str, Any]:
     seconds = time.perf_counter() - start - curve.seconds
     final = evaluate(job.final_episodes)
     player.close()
-    return _result(job, player.timesteps, curve, final, seconds)
-
-
-def _result(
-    job: Job, timesteps: int, curve: Curve, final: Sequence[float], seconds: float
-) -> dict[str, Any]:
-    return {
-        "job": asdict(job),
-        "timesteps": timesteps,
-        "curve": curve.points,
+    result = {
+        "timesteps": player.timesteps,
         "final_returns": [float(value) for value in final],
         "seconds": seconds,
+    }
+    return _described(job, curve, result)
+
+
+def _described(job: Job, curve: Curve, result: dict[str, Any]) -> dict[str, Any]:
+    """A result beside what led to it."""
+    return {
+        "job": asdict(job),
+        **result,
+        "curve": curve.points,
         "evaluation_seconds": curve.seconds,
         "commit": report.commit(),
     }

@@ -1,0 +1,197 @@
+"""The learning table: its statistics against values worked out by hand, variants, and a run in short."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # for `import benchmarks`
+
+from benchmarks.learning import learning, learning_results, method_runs  # noqa: E402
+from benchmarks.learning.learning_statistics import (  # noqa: E402
+    bootstrap,
+    improvement,
+    interquartile_estimate,
+    interquartile_mean,
+    last_tenth,
+    second_half,
+    seconds_to_reach,
+    unlearnt,
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([7.0], 7.0),
+        ([1.0, 3.0], 2.0),
+        ([0.0, 6.0, 600.0], (0.0 + 4 * 6.0 + 600.0) / 6),  # weights 1/12, 1/3, 1/12
+        ([100.0, 2.0, 4.0, -100.0], 3.0),
+        ([9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0], 4.5),  # the middle four of eight
+    ],
+)
+def test_interquartile_mean_by_hand(values: list[float], expected: float) -> None:
+    assert interquartile_mean(values) == pytest.approx(expected)
+
+
+def test_interquartile_mean_is_that_of_the_distribution() -> None:
+    values = np.random.default_rng(0).exponential(size=200_001)
+    middle = np.sort(values)[50_000:150_000]
+    assert interquartile_mean(values) == pytest.approx(middle.mean(), rel=1e-4)
+
+
+def test_bootstrap_covers_the_mean() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(100):
+        estimate = bootstrap(
+            [rng.normal(5.0, 2.0, size=30)], lambda g: float(g[0].mean()), seed=trial, resamples=400
+        )
+        covered += estimate.low <= 5.0 <= estimate.high
+        assert 0.7 < estimate.high - estimate.low < 2.5  # 4 standard errors are 1.46
+    assert 85 <= covered <= 100
+    same = [interquartile_estimate([1.0, 2.0, 5.0, 9.0]) for _ in range(2)]
+    assert same[0] == same[1]
+
+
+def test_probability_of_improvement() -> None:
+    assert improvement([[2.0, 3.0]], [[0.0, 1.0]]).value == 1.0
+    assert improvement([[1.0]], [[1.0]]).value == 0.5
+    assert improvement([[1.0, 3.0]], [[2.0, 2.0]]).value == 0.5
+    # 1 on the first task, 0 on the second, whatever their numbers of runs
+    both = improvement([[5.0, 6.0, 7.0], [0.0]], [[1.0], [1.0, 2.0]])
+    assert (both.value, both.low, both.high) == (0.5, 0.5, 0.5)
+
+
+def test_unlearning_is_counted_in_the_second_half() -> None:
+    assert unlearnt([0.0, 1000.0, 10.0, 1000.0, 499.0, 501.0]) == 1
+    assert unlearnt([1000.0, 1000.0, 1000.0, 10.0, 10.0]) == 2
+    assert unlearnt([-1200.0, -200.0, -150.0, -299.0, -301.0]) == 1
+    assert unlearnt([]) == 0
+    for n in range(8):
+        looked = second_half([0.0] * n)
+        assert unlearnt([1.0] * (n - looked) + [0.0] * looked) == (looked if n > 1 else 0)
+
+
+def test_ends_and_first_hits() -> None:
+    assert last_tenth([0.0] * 18 + [1.0, 3.0]) == 2.0
+    assert last_tenth([0.0, 4.0]) == 4.0
+    assert seconds_to_reach([1.0, 2.0, 3.0], [5.0, 9.0, 7.0], 7.0) == 2.0
+    assert seconds_to_reach([1.0], [5.0], 7.0) is None
+
+
+def test_variants(tmp_path: Path) -> None:
+    assert learning.variant("preset:sb3").settings == {"preset": "sb3"}
+    calm = learning.variant(
+        "calm:max_kl=0.02,hidden_sizes=(32, 32),activation=relu,dtype='float64'"
+    )
+    assert calm.name == "calm"
+    assert calm.settings == {
+        "max_kl": 0.02,
+        "hidden_sizes": (32, 32),
+        "activation": "relu",
+        "dtype": "float64",
+    }
+    path = tmp_path / "mine.py"
+    path.write_text("SETTINGS = {'max_kl': 0.02}\n")
+    first = learning.variant(str(path))
+    path.write_text("SETTINGS = {'max_kl': 0.02}\n# changed\n")
+    assert (first.name, first.settings) == ("mine", {"max_kl": 0.02})
+    assert learning.variant(str(path)).kind != first.kind  # resumes nothing of another file
+    for text in ("defautl", "calm:", ":a=1", "calm:a", "missing.py"):
+        with pytest.raises(ValueError, match="--variants: expected"):
+            learning.variant(text)
+
+
+def test_seeds() -> None:
+    assert learning.seeds_of("3") == [0, 1, 2]
+    assert learning.seeds_of("10-12") == [10, 11, 12]
+    assert learning.seeds_of("1,4,7") == [1, 4, 7]
+    with pytest.raises(Exception, match="expected a number of seeds"):
+        learning.seeds_of("many")
+
+
+def fake_run(variant: str, env: str, seed: int, curve: list[float], final: float) -> dict[str, Any]:
+    points = [
+        {"timesteps": 10.0 * i, "mean_return": value, "seconds": 2.0 * i}
+        for i, value in enumerate(curve, 1)
+    ]
+    job = method_runs.Job(method=variant, kind="TRPO", env=env, seed=seed, timesteps=100)
+    return {
+        "job": vars(job),
+        "timesteps": 100,
+        "curve": points,
+        "final_returns": [final - 1.0, final + 1.0],
+        "seconds": 50.0,
+        "max_kl_over_bound": 0.9,
+    }
+
+
+def test_rows_compare_with_a_stored_baseline(tmp_path: Path) -> None:
+    task = learning.Task("A-v0", "none", 100, 2, aim=50.0)
+    runs = [
+        fake_run("default", "A-v0", seed, [10.0, 60.0, 20.0, 80.0], final)
+        for seed, final in enumerate([70.0, 90.0])
+    ]
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for seed, final in enumerate([40.0, 80.0]):
+        stored = fake_run("before", "A-v0", seed, [40.0], final)
+        (folder / f"{seed}.json").write_text(json.dumps(stored))
+    against = learning_results.baseline(str(tmp_path), ["default"])
+    (row,) = learning_results.summaries([task], ["default"], runs, against)
+    assert row["final"].value == 80.0
+    assert row["worst"] == 70.0
+    assert row["last_tenth"] == 80.0
+    assert row["unlearnt"] == 0.5  # 20 is below half of 60, in both runs
+    assert row["better"].value == 0.75
+    assert row["seconds_to_baseline"] == 4.0  # 60 is their mean
+    assert row["passed"]
+    runs[0]["max_kl_over_bound"] = 1.01
+    (row,) = learning_results.summaries([task], ["default"], runs, against)
+    assert not row["passed"]
+    with pytest.raises(ValueError, match="--baseline: expected one of default or a folder"):
+        learning_results.baseline(str(tmp_path / "nothing"), ["default"])
+
+
+def test_the_table_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = tmp_path / "trial.py"
+    trial.write_text(
+        "from trpo_fast import TRPO\n"
+        "class Agent(TRPO):\n"
+        "    def improve_policy(self, batch):\n"
+        "        assert self.config.max_kl == 0.05\n"
+        "        return super().improve_policy(batch)\n"
+        "SETTINGS = {'max_kl': 0.05}\n"
+    )
+    command = ["--tasks", "CartPole-v1", "--scale", "0.05", "--seeds", "4-5", "--jobs", "1"]
+    command += ["--evaluations", "2", "--evaluation-episodes", "1", "--baseline", "default"]
+    command += ["--variants", "default", str(trial), "--out", str(tmp_path / "out")]
+    learning.main(command)
+    out = capsys.readouterr().out
+    assert "[4/4" in out
+    assert "| CartPole-v1 |   trial |" in out
+    rows = json.loads((tmp_path / "out" / "learning.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["default", "trial"]
+    assert rows[0]["seeds"] == [4, 5]
+    assert 0.0 <= rows[1]["better"]["value"] <= 1.0
+    assert all(row["max_kl_over_bound"] <= 1.0 for row in rows)
+    if importlib.util.find_spec("matplotlib") is not None:
+        assert (tmp_path / "out" / "learning.png").stat().st_size > 10_000
+    learning.main([*command, "--resume"])
+    assert "4 of 4 runs are in" in capsys.readouterr().out
+
+
+def test_peers_are_asked_for_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("sb3_contrib") is not None:
+        pytest.skip("sb3-contrib is installed")
+    with pytest.raises(SystemExit):
+        learning.main(["--variants", "sb3-contrib"])
+    assert "a peer needs sb3_contrib" in capsys.readouterr().err
