@@ -47,6 +47,8 @@ def __getattr__(name: str) -> Any:
 
     if name in _LIGHT:
         value = getattr(importlib.import_module(f".{_LIGHT[name]}", __name__), name)
+    elif name == "schedules":
+        value = importlib.import_module(".schedules", __name__)
     elif name[:1].isupper():
         try:
             value = importlib.import_module(".algorithms", __name__).public_name(name)

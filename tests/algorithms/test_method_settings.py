@@ -26,6 +26,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "batch_size": (128, {}),
     "sampling": ("total_steps", {"batch_size": 255}),
     "action_scaling": (False, {}),
+    "schedule_timesteps": (999, {"cg_damping": "linear", "policy_learning_rate": "linear"}),
     "gamma": (0.9, {}),
     "gae_lambda": (0.5, {}),
     "hidden_sizes": ((4,), {}),

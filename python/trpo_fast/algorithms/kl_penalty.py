@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from .. import core
-from ..config import ValueConfig, integer, number
+from ..config import ValueConfig, integer, number, scheduled
+from ..schedules import Scheduled, number_of
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
 from ..training.saved_state import optimizer_tensors, restore_optimizer
@@ -27,13 +28,13 @@ class KLPenaltyConfig(ValueConfig):
     method: ClassVar[str] = "KLPenalty"
     lacks: ClassVar[str] = "kl_target and Adam, not a trust region, decide the length of its step"
 
-    kl_target: float = number(0.01, "(0, inf)", remedy="0.01 nats is usual")
+    kl_target: Scheduled = scheduled(0.01, "(0, inf)", remedy="0.01 nats is usual")
     """Mean KL(old‖new) in nats that each update should make."""
 
     kl_coefficient: float = number(1.0, "[0, inf)", remedy="1 is usual; it adapts", changes="never")
     """β at the start of training, standardised advantage per nat; it adapts from there."""
 
-    policy_learning_rate: float = number(3e-4, "(0, inf)", remedy="0.0003 is usual")
+    policy_learning_rate: Scheduled = scheduled(3e-4, "(0, inf)", remedy="0.0003 is usual")
     """Step size of Adam."""
 
     policy_epochs: int = integer(10, 1, remedy="10 is usual")
@@ -78,13 +79,13 @@ class KLPenalty(OnPolicyAgent[KLPenaltyConfig]):
 
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Climb the penalised surrogate with Adam, and adapt beta."""
-        config = self.config
+        config = self.current
         summary = self.policy.ascend(
             batch.observations,
             batch.actions,
             batch.advantages,
             normalized=True,
-            learning_rate=config.policy_learning_rate,
+            learning_rate=number_of(config.policy_learning_rate),
             epochs=config.policy_epochs,
             minibatch_size=config.policy_minibatch_size,
             kl_coefficient=self.kl_coefficient,
@@ -93,7 +94,7 @@ class KLPenalty(OnPolicyAgent[KLPenaltyConfig]):
         )
         if summary.accepted:
             self.kl_coefficient = adapted_coefficient(
-                self.kl_coefficient, summary.kl, config.kl_target
+                self.kl_coefficient, summary.kl, number_of(config.kl_target)
             )
         return summary
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .. import core
-from ..config import NaturalStepConfig, ValueConfig, number
+from ..config import NaturalStepConfig, ValueConfig, scheduled
+from ..schedules import Scheduled, number_of
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
 from ..training.trust_region import natural_step_options
@@ -22,7 +23,7 @@ class NPGConfig(ValueConfig, NaturalStepConfig):
     method: ClassVar[str] = "NPG"
     lacks: ClassVar[str] = "no line search follows its step"
 
-    step_size: float | None = number(
+    step_size: Scheduled | None = scheduled(
         0.3, "(0, inf)", optional=True, remedy="0.3 is usual; None follows max_kl"
     )
     """Length of the step along x = (F + lambda I)^-1 g; None goes to the boundary max_kl."""
@@ -57,14 +58,14 @@ class NPG(OnPolicyAgent[NPGConfig]):
 
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Solve F x = g, and step along x."""
-        step_size = self.config.step_size
+        step_size = self.current.step_size
         return self.policy.update(
             batch.observations,
             batch.actions,
             batch.advantages,
             normalized=True,
-            **natural_step_options(self.config, self.policy),
+            **natural_step_options(self.current, self.policy),
             step="boundary" if step_size is None else "fixed",
-            step_size=step_size,
+            step_size=None if step_size is None else number_of(step_size),
             seed=self.update_seed,
         )

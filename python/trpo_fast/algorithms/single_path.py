@@ -80,7 +80,7 @@ class SinglePathTRPO(OnPolicyAgent[SinglePathConfig]):
             batch.actions,
             batch.advantages,
             normalized=True,
-            **natural_step_options(self.config, self.policy),
+            **natural_step_options(self.current, self.policy),
             seed=self.update_seed,
         )
 

@@ -38,7 +38,7 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
             batch.actions,
             batch.advantages,
             normalized=True,
-            **natural_step_options(self.config, self.policy),
+            **natural_step_options(self.current, self.policy),
             seed=self.update_seed,
         )
 

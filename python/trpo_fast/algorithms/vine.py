@@ -129,7 +129,7 @@ class VineTRPO(OnPolicyAgent[VineConfig]):
             branches.actions,
             batch.q_values,
             estimator=branches.estimator,
-            **natural_step_options(self.config, self.policy),
+            **natural_step_options(self.current, self.policy),
             seed=self.update_seed,
         )
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from .. import core
-from ..config import ValueConfig, choice, number
+from ..config import ValueConfig, choice, scheduled
+from ..schedules import Scheduled, number_of
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
 from ..training.saved_state import optimizer_tensors, restore_optimizer
@@ -29,7 +30,7 @@ class VPGConfig(ValueConfig):
     ascent: Ascent = choice("adam", Ascent)
     """One step a batch: of Adam, policy_learning_rate times g, or g scaled to that length."""
 
-    policy_learning_rate: float = number(3e-3, "(0, inf)", remedy="0.003 suits Adam")
+    policy_learning_rate: Scheduled = scheduled(3e-3, "(0, inf)", remedy="0.003 suits Adam")
     """Step size of Adam, factor of g, or length of the normalised step."""
 
 
@@ -53,9 +54,9 @@ class VPG(OnPolicyAgent[VPGConfig]):
 
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Step along g."""
-        config = self.config
+        config = self.current
         rows = (batch.observations, batch.actions, batch.advantages)
-        rate, standardize = config.policy_learning_rate, config.standardize_advantages
+        rate, standardize = number_of(config.policy_learning_rate), config.standardize_advantages
         if config.ascent == "adam":
             return self.policy.ascend(
                 *rows,

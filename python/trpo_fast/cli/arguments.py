@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Annotated, Any, Literal, Union, cast
+from typing import Annotated, Any, Literal, Union, cast, get_args
 
 import tyro
 
@@ -20,6 +20,7 @@ from ..algorithms import ALGORITHMS, PAGES, algorithm_class
 from ..config import AgentConfig, TRPOConfig, field_names
 from ..presets import PRESETS, find_preset
 from ..run_folder import RunFolder, RunFolderError
+from ..schedules import Schedule
 from .config_file import expand
 from .environment import ChosenEnvironment, EnvironmentFlags, of_resumed
 from .output import UsageError
@@ -322,7 +323,7 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
         Annotated[Selfcheck, subcommand("selfcheck")],
     ]
     # tyro.cli has an argument registry=, which does not reach integers before tyro 1.0.12
-    with _integers_registry():
+    with _rules():
         command = tyro.cli(
             cast(Any, commands),
             prog="trpo-fast",
@@ -333,8 +334,8 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
     return cast(Command, command)
 
 
-def _integers_registry() -> tyro.constructors.ConstructorRegistry:
-    """Return tyro's rules of parsing, and one more: an integer may be written 1e6."""
+def _rules() -> tyro.constructors.ConstructorRegistry:
+    """Return tyro's rules of parsing, and two more: integers such as 1e6, and schedules."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -351,7 +352,28 @@ def _integers_registry() -> tyro.constructors.ConstructorRegistry:
             str_from_instance=lambda value: [str(value)],
         )
 
+    @registry.primitive_rule
+    def scheduled(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        if Schedule not in get_args(info.type):
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT|SCHEDULE",
+            instance_from_str=lambda texts: _number_or_text(texts[0]),
+            is_instance=lambda value: True,  # the configuration checks it
+            str_from_instance=lambda value: [str(value)],
+        )
+
     return registry
+
+
+def _number_or_text(text: str) -> float | str | None:
+    try:
+        return None if text == "None" else float(text)
+    except ValueError:
+        return text
 
 
 def _integer(text: str) -> int:

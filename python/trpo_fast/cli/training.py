@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from ..envs import EnvSource
     from ..training.agent import OnPolicyAgent
 
-# settings that may change with --resume: results do not depend on them
-_OF_THE_MACHINE = ("n_threads", "n_workers")
+# settings that may change with --resume: results do not depend on the first two, and a longer run
+# may need a longer way for its schedules
+_MAY_CHANGE = ("n_threads", "n_workers", "schedule_timesteps")
 _CHOSEN = ("env", "env_factory", "env_kwargs", "wrapper")
 
 
@@ -135,7 +136,7 @@ def _resumed(
     settings = _by_flag(config)
     for name, value in _by_flag(type(config).from_saved(stored["config"])).items():
         given = settings[name]
-        if given != value and name not in _OF_THE_MACHINE:
+        if given != value and name not in _MAY_CHANGE:
             raise UsageError(
                 f"--{name.replace('_', '-')}: expected the run's {value}, got {given}; "
                 f"leave it out with --resume, or start a new run"
@@ -146,7 +147,10 @@ def _resumed(
 
     env, env_kwargs = ChosenEnvironment.typed(command).source()
     file = run.checkpoint("latest")
-    loaded = TRPO.load(file, env=env, env_kwargs=env_kwargs, n_workers=config.n_workers)
+    way = config.schedule_timesteps
+    loaded = TRPO.load(
+        file, env=env, env_kwargs=env_kwargs, n_workers=config.n_workers, schedule_timesteps=way
+    )
     agent = held.enter_context(closing(loaded))
     if agent.timesteps >= command.total_timesteps:
         raise UsageError(
@@ -155,6 +159,7 @@ def _resumed(
         )
     if config.n_threads is not None:
         set_num_threads(config.n_threads)
+    stored["config"] = {**stored["config"], "schedule_timesteps": way}
     run.write_record({**stored, "total_timesteps": command.total_timesteps})
     # stopped before its first checkpoint: every evaluation will be made again
     if agent.timesteps == 0:

@@ -1,6 +1,16 @@
 """The settings of a run: frozen dataclasses with units, each field checked in one place."""
 
-from .fields import ConfigError, choice, did_you_mean, flag, integer, layer_sizes, number, setting
+from .fields import (
+    ConfigError,
+    choice,
+    did_you_mean,
+    flag,
+    integer,
+    layer_sizes,
+    number,
+    scheduled,
+    setting,
+)
 from .settings import (
     Activation,
     AgentConfig,
@@ -42,5 +52,6 @@ __all__ = [
     "integer",
     "layer_sizes",
     "number",
+    "scheduled",
     "setting",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from .fields import ConfigError, did_you_mean, show
+from ..schedules import FunctionSchedule, Schedule
+from .fields import ConfigError, did_you_mean, show, value_at
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -99,9 +101,44 @@ class CheckedConfig:
         return new
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them; tuples become lists."""
+        """Return the fields as JSON can hold them: tuples become lists, schedules become texts."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {name: _plain(value) for name, value in values.items()}
+
+    @property
+    def schedules(self) -> dict[str, Schedule | FunctionSchedule]:
+        """The settings that change over a run, by name."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, (Schedule, FunctionSchedule))}
+
+    @property
+    def functions(self) -> dict[str, FunctionSchedule]:
+        """The settings that are functions of the remaining share, which no file can hold."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, FunctionSchedule)}
+
+    def at(self, remaining: float) -> Self:
+        """The settings as they are when a share of the run remains: every schedule is a number.
+
+        Parameters
+        ----------
+        remaining
+            Share of the run that remains, in [0, 1]: 1 as training begins.
+
+        Raises
+        ------
+        ConfigError
+            A schedule gives a number that its setting does not take, or is a function of which a
+            file knew the name alone.
+        """
+        schedules = self.schedules
+        if not schedules:
+            return self
+        copied = copy.copy(self)
+        for one in dataclasses.fields(self):
+            if one.name in schedules:
+                interval = one.metadata["interval"]
+                number = value_at(one.name, schedules[one.name], remaining, interval)
+                object.__setattr__(copied, one.name, number)
+        return copied
 
     def values_for(self, other: type[CheckedConfig]) -> dict[str, Any]:
         """The values that a configuration of another method takes over, or has to refuse.
@@ -116,7 +153,7 @@ class CheckedConfig:
         known, defaults = field_names(other), defaults_of(type(self))
         return {
             name: value
-            for name, value in self.to_dict().items()
+            for name, value in {**self.to_dict(), **self.functions}.items()
             if name in known or getattr(self, name) != defaults[name]
         }
 
@@ -194,6 +231,12 @@ class CheckedConfig:
                 )
             remedy = did_you_mean(name, known) or f"the fields are listed under {cls.__name__}"
             raise ConfigError(f"configuration: expected known field names, got {name!r}; {remedy}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Schedule, FunctionSchedule)):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def field_names(config: type[CheckedConfig]) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ import numbers
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
+from .. import schedules
+
 When = Literal["always", "load", "never"]
 """When a trained agent's setting may change: at any time, while it is loaded, or never."""
 
@@ -103,6 +105,102 @@ def number(
         return _checked_number(name, value, interval, remedy)
 
     return setting(default, check, changes)
+
+
+def scheduled(
+    default: float | None,
+    interval: str,
+    *,
+    remedy: str,
+    optional: bool = False,
+    changes: When = "always",
+) -> Any:
+    """A field for a number in an interval as in :func:`number`, or for a schedule of such numbers.
+
+    A schedule may end at 0, which no iteration reaches, whatever the interval says.
+
+    Parameters
+    ----------
+    default
+        Its value where none is given; where a schedule without numbers starts.
+    interval
+        Such as "(0, 1]": a round bracket leaves its end out.
+    remedy
+        What to do about another value: the end of the error's sentence.
+    optional
+        Whether None is a value too.
+    changes
+        When the setting of a trained agent may change.
+    """
+
+    def check(
+        name: str, value: Any
+    ) -> float | schedules.Schedule | schedules.FunctionSchedule | None:
+        if value is None and optional:
+            return None
+        if isinstance(value, str):
+            try:
+                value = schedules.parsed(value, default)
+            except ValueError:
+                raise ConfigError(
+                    f"{name}: expected a number in {interval} or a schedule such as "
+                    f"'linear:START:END' or 'cosine:START:END', got {show(value)}; {remedy}"
+                ) from None
+        if isinstance(value, schedules.Schedule):
+            for end in (value.start, value.end):
+                if not (_within(end, interval) or end == value.end == 0.0):
+                    raise ConfigError(
+                        f"{name}: expected a schedule between numbers in {interval}, got {value}; "
+                        f"{remedy}"
+                    )
+            return value
+        if isinstance(value, schedules.FunctionSchedule):
+            return value
+        if callable(value):
+            return schedules.FunctionSchedule.of(value)
+        return _checked_number(name, value, interval, remedy)
+
+    metadata = {"check": check, "changes": changes, "interval": interval}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def value_at(name: str, value: Any, remaining: float, interval: str) -> Any:
+    """What a setting is at a remaining share: a schedule's value, or what it is anyway.
+
+    Parameters
+    ----------
+    name
+        Of the field, for the error.
+    value
+        What the field holds.
+    remaining
+        Share of the run that remains, in [0, 1].
+    interval
+        Of the field.
+
+    Raises
+    ------
+    ConfigError
+        A schedule's value outside the interval, or a function of which only the name is known.
+    """
+    if not isinstance(value, (schedules.Schedule, schedules.FunctionSchedule)):
+        return value
+    try:
+        number = value(remaining)
+    except LookupError:
+        if not isinstance(value, schedules.FunctionSchedule) or value.function is not None:
+            raise
+        raise ConfigError(
+            f"{name}: expected its schedule, the function {value.name:.80}, which no file holds; "
+            f"pass {name}= to load, or set it"
+        ) from None
+    remedy = (
+        f"training goes on beyond the end of {value}: end it at such a number, or let "
+        "schedule_timesteps reach as far"
+        if remaining == 0.0 and isinstance(value, schedules.Schedule)
+        else f"at the remaining share {remaining:.3g} {value} gives another one"
+    )
+    return _checked_number(name, number, interval, remedy)
 
 
 def flag(default: bool, *, changes: When = "always") -> Any:

@@ -27,8 +27,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from ..schedules import FunctionSchedule, Schedule, Scheduled, linear
 from .checked import CheckedConfig
-from .fields import LARGEST_SEED, ConfigError, choice, flag, integer, layer_sizes, names, number
+from .fields import (
+    LARGEST_SEED,
+    ConfigError,
+    choice,
+    flag,
+    integer,
+    layer_sizes,
+    names,
+    number,
+    scheduled,
+)
 
 DType = Literal["float32", "float64"]
 Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
@@ -119,6 +130,12 @@ class AgentConfig(CheckedConfig):
     restart_crashed_environments: bool = flag(False, changes="load")
     """Replace an environment that crashes and drop its episode, instead of ending the run."""
 
+    schedule_timesteps: int | None = integer(
+        None, 1, high=2**62, optional=True, remedy="None takes the first learn with schedules"
+    )
+    """Environment steps of the whole run over which schedules go; None: to the end of learn."""
+    # None: from the beginning to the end of the first learn after schedules were set
+
     save_environments: bool = flag(True)
     """Save the states of the environments, so that a resume goes on in the middle of episodes."""
 
@@ -204,7 +221,7 @@ class AgentConfig(CheckedConfig):
 class NaturalStepConfig(AgentConfig):
     """Settings of a natural gradient: the Fisher matrix, conjugate gradient, the KL to make."""
 
-    max_kl: float = number(0.01, "(0, inf)", remedy="0.01 nats is usual")
+    max_kl: Scheduled = scheduled(0.01, "(0, inf)", remedy="0.01 nats is usual")
     """Trust region δ: bound on KL(old‖new) in nats, mean over the states of the batch."""
 
     kl_constraint: KLConstraint = choice("mean", KLConstraint)
@@ -220,7 +237,7 @@ class NaturalStepConfig(AgentConfig):
     cg_tolerance: float = number(1e-6, "[0, 1)", remedy="it is relative to the gradient's norm")
     """Relative residual ‖b − Ax‖ / ‖b‖ at which conjugate gradient stops."""
 
-    cg_damping: float = number(0.03, "[0, inf)", remedy="0.01 to 0.1 is usual")
+    cg_damping: Scheduled = scheduled(0.03, "[0, inf)", remedy="0.01 to 0.1 is usual")
     """λ added to the diagonal of the Fisher matrix, in the matrix's own units."""
 
     cg_preconditioner: Preconditioner = choice("kronecker", Preconditioner)
@@ -256,7 +273,7 @@ class TrustRegionConfig(NaturalStepConfig):
 class ValueConfig(AgentConfig):
     """Settings of the value function, and of the advantages that it helps to estimate."""
 
-    gae_lambda: float = number(0.95, "[0, 1]", remedy="0.95 suits most tasks")
+    gae_lambda: Scheduled = scheduled(0.95, "[0, 1]", remedy="0.95 suits most tasks")
     """λ of generalised advantage estimation, in [0, 1]: 0 is one-step TD, 1 is Monte Carlo."""
 
     value_hidden_sizes: tuple[int, ...] = layer_sizes((64, 64))
@@ -271,11 +288,11 @@ class ValueConfig(AgentConfig):
     value_optimizer: ValueOptimizer = choice("adam", ValueOptimizer)
     """How the value function is fitted: Adam on minibatches, or L-BFGS on the whole batch."""
 
-    value_learning_rate: float = number(1e-3, "(0, inf)", remedy="0.001 is usual")
+    value_learning_rate: Scheduled = scheduled(1e-3, "(0, inf)", remedy="0.001 is usual")
     """Step size of Adam."""
 
     value_learning_rate_schedule: LearningRateSchedule = choice("constant", LearningRateSchedule)
-    """Adam's step size over a run: constant, or linear to 0 over the total steps of learn()."""
+    """Adam's step size over a run: as value_learning_rate says, or linear from there to 0."""
 
     value_epochs: int = integer(10, 1, remedy="10 is usual")
     """Passes of Adam over the batch per update."""
@@ -303,7 +320,19 @@ class ValueConfig(AgentConfig):
         if values["value_optimizer"] == "lbfgs":
             for name in ("learning_rate", "learning_rate_schedule", "epochs", "minibatch_size"):
                 idle[f"value_{name}"] = "value_optimizer='lbfgs'"
+        elif isinstance(values["value_learning_rate"], (Schedule, FunctionSchedule)):
+            reason = f"value_learning_rate={values['value_learning_rate']!r}"
+            idle["value_learning_rate_schedule"] = reason
         return idle
+
+    @property
+    def schedules(self) -> dict[str, Schedule | FunctionSchedule]:
+        """The settings that change over a run; value_learning_rate_schedule makes one too."""
+        found = super().schedules
+        rate = self.value_learning_rate
+        if self.value_learning_rate_schedule == "linear" and isinstance(rate, float):
+            found["value_learning_rate"] = linear(rate)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

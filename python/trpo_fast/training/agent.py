@@ -21,6 +21,7 @@ from ..rollout import (
     make_sampler,
     success_name,
 )
+from ..schedules import number_of
 from ..seeds import Purpose, derive
 from .acting import ActingAgent
 from .advantages import generalized_advantages, no_values
@@ -127,7 +128,6 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         """Seconds of all iterations."""
         self.notice = first_notices(self.sampler, self.env_kwargs)
         self.learning = Exclusive("a call of learn")
-        self._goal = 0  # timesteps at which the present call of learn ends
         self._background: Executor  # runs the value fit; exists while learn runs
         self._callbacks: CallbackList | None = None  # those of learn, while it runs
         self._callback_state = CallbackList().state_dict()
@@ -193,7 +193,8 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         progress: bool | None,
         loggers: Iterable[Logger] | None,
     ) -> Self:
-        self._goal = goal = self.timesteps + total_timesteps
+        goal = self.timesteps + total_timesteps
+        self.begin_schedules(goal)
         self._callbacks = callbacks = CallbackList(callback)
         callbacks.load_state_dict(self._callback_state)
         on_step = partial(callbacks.on_step, self) if callbacks.wants_steps else None
@@ -208,6 +209,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
             try:
                 while self.timesteps < goal:
                     started = time.perf_counter()
+                    scheduled = self.scheduled_values()
                     rollout = self.collect(on_step)
                     self.is_between_iterations = False
                     # the result of the previous iteration's fit, which ran during this rollout
@@ -220,6 +222,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
                     self.elapsed_seconds += time.perf_counter() - started
 
                     record = self.record(rollout, batch, update, fit, started)
+                    record.update(scheduled)
                     try:
                         goes_on = callbacks.on_iteration(self, record)
                     except BaseException as error:
@@ -269,13 +272,13 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         rollout
             What :meth:`collect` has returned.
         """
-        fitting = self.value_fitting
+        fitting, now = self.value_fitting, self.current
         return generalized_advantages(
             rollout,
             normalize=self.policy.normalize,
             values=no_values if fitting is None else fitting.predict,
             gamma=self.config.gamma,
-            gae_lambda=1.0 if fitting is None else fitting.config.gae_lambda,
+            gae_lambda=number_of(now.gae_lambda) if isinstance(now, ValueConfig) else 1.0,
         )
 
     @abstractmethod
@@ -332,11 +335,12 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         batch
             What :meth:`advantages` has returned; borrowed until the fit has ended.
         """
-        if self.value_fitting is not None and self.fits_values:
+        now = self.current
+        if self.value_fitting is not None and self.fits_values and isinstance(now, ValueConfig):
             self.value_fitting.start(
                 batch,
                 iteration=self.iteration,
-                progress=self.timesteps / max(1, self._goal),
+                learning_rate=number_of(now.value_learning_rate),
                 background=self._background,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from .. import runtime
@@ -12,14 +13,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .. import core
-    from ..rollout import Budget, Sampler
+    from ..rollout import Budget, Exclusive, Sampler
     from .value_fitting import ValueFitting
 
 Config = TypeVar("Config", bound=AgentConfig)
 
 
 class ConfiguredAgent(Generic[Config]):
-    """The part of an agent that holds its settings: ``config`` and ``set``."""
+    """The part of an agent that holds its settings: ``config``, ``set``, and schedules."""
 
     config_type: ClassVar[type[AgentConfig]] = AgentConfig
     sampler: Sampler
@@ -30,8 +31,15 @@ class ConfiguredAgent(Generic[Config]):
     """Moments of the observations of all batches."""
     value_fitting: ValueFitting | None
     """The value function and its fit; None for a method without one."""
+    timesteps: int
+    """Environment steps taken."""
+    schedule_span: tuple[int, int] | None = None
+    """Timesteps between which schedules go; None before a ``learn`` has decided it."""
+    learning: Exclusive
+    say_once: Callable[[str], None]
     _config: Config
     _budget: Budget
+    _goal = 0  # timesteps at which the present or latest call of learn ends
 
     @classmethod
     def make_config(
@@ -98,8 +106,75 @@ class ConfiguredAgent(Generic[Config]):
         config = self._config.changed(changes)
         budget = self.sampler.budget(config.sampling, config.batch_size)
         self.apply(config)
+        self.renew_schedules(self._config, config)
         self._config, self._budget = config, budget
         return self
+
+    # ---- schedules
+
+    @property
+    def current(self) -> Config:
+        """The settings of this iteration: ``config``, with a number for every schedule."""
+        return self._config.at(self.remaining_share)
+
+    @property
+    def remaining_share(self) -> float:
+        """The share of the schedules' way that remains, in [0, 1].
+
+        The way is ``schedule_timesteps`` steps from the start of the run, or goes from the beginning
+        to the end of the first ``learn`` after schedules were set; where they are set within
+        ``learn``, from there to its end.
+        """
+        begin, end = self.schedule_span or (0, 0)
+        if self._config.schedule_timesteps is not None:
+            begin, end = 0, self._config.schedule_timesteps
+        if end <= begin:
+            return 1.0
+        return min(1.0, max(0.0, 1.0 - (self.timesteps - begin) / (end - begin)))
+
+    def begin_schedules(self, goal: int) -> None:
+        """Decide the schedules' way, unless it has been, as a call of ``learn`` begins.
+
+        Parameters
+        ----------
+        goal
+            Timesteps at which the call ends.
+
+        Raises
+        ------
+        ConfigError
+            A schedule has no value for an iteration of this call.
+        """
+        schedules = self._config.schedules
+        self._goal = goal
+        begin, end = self.schedule_span or (self.timesteps, 0)
+        if end <= begin or not schedules:
+            self.schedule_span = (begin if schedules else self.timesteps), goal
+        self.current  # noqa: B018  (raises where a function is missing)
+        end = self._config.schedule_timesteps or (self.schedule_span or (0, goal))[1]
+        if schedules and goal > end:
+            self._config.at(0.0)
+            self.say_once(
+                f"schedules: {', '.join(schedules)} end at {end} steps and stay there; "
+                "schedule_timesteps names a longer way"
+            )
+
+    def scheduled_values(self) -> dict[str, float]:
+        """What the schedules give in this iteration, by the names of records."""
+        current = self.current
+        return {f"schedule/{name}": getattr(current, name) for name in self._config.schedules}
+
+    def renew_schedules(self, before: Config, after: Config) -> None:
+        """Let other schedules begin anew: to the end of this ``learn``, or of the next one.
+
+        Parameters
+        ----------
+        before, after
+            The settings that were, and those that will be.
+        """
+        texts = [{k: str(v) for k, v in config.schedules.items()} for config in (before, after)]
+        if texts[0] != texts[1]:
+            self.schedule_span = (self.timesteps, self._goal) if self.learning.is_taken else None
 
     def apply(self, config: Config) -> None:
         """Hand changed settings to whoever has a copy of them.

@@ -31,7 +31,10 @@ class CopyableAgent:
             )
         tensors, metadata = agent.state()
         copied = type(agent).from_state(
-            copy.deepcopy(tensors), copy.deepcopy(metadata), env=agent.env_source
+            copy.deepcopy(tensors),
+            copy.deepcopy(metadata),
+            env=agent.env_source,
+            **agent.config.functions,
         )
         memo[id(self)] = copied
         return cast("Self", copied)

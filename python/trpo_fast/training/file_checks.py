@@ -54,6 +54,8 @@ def check_entries(
     """
     for name in ("timesteps", "iteration", "predictions"):
         _integer(name, metadata[name], 0)
+    for steps in metadata.get("schedule_span") or ():
+        _integer("schedule_span", steps, 0)
     _number("elapsed_seconds", metadata["elapsed_seconds"], "a number of at least 0")
     _number("value_scale", metadata["value_scale"], "a positive number")
     _number("value_mean", metadata.get("value_mean", 0.0), "a finite number")

@@ -92,6 +92,7 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
         "value_mean": 0.0 if fitting is None else fitting.units.mean,
         "value_fit": None if fit is None else asdict(fit),
         "elapsed_seconds": agent.elapsed_seconds,
+        "schedule_span": None if agent.schedule_span is None else list(agent.schedule_span),
         "predictions": agent.acting.drawn,
         "callbacks": agent.callback_state,
         "unsaved_environments": unsaved,
@@ -160,6 +161,7 @@ def agent_from_state(
         if mismatch is not None:
             raise CheckpointError(f"checkpoint: {mismatch}")
         _restore(agent, tensors, metadata)
+        agent.renew_schedules(saved, config)
     except BaseException as error:
         agent.close()
         if isinstance(error, CheckpointError) or not isinstance(error, Exception):
@@ -187,6 +189,9 @@ def _restore(
     agent.timesteps = int(metadata["timesteps"])
     agent.iteration = int(metadata["iteration"])
     agent.elapsed_seconds = float(metadata["elapsed_seconds"])
+    # files of before knew one schedule, which went from the start of the run to the end of learn
+    span = metadata.get("schedule_span", (0, 0))
+    agent.schedule_span = None if span is None else (int(span[0]), int(span[1]))
     agent.acting.drawn = int(metadata["predictions"])
     agent.callback_state = dict(metadata["callbacks"])
     CallbackList().load_state_dict(agent.callback_state)  # raises where it is no such state

@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import core
 from ..config import NaturalStepConfig, TrustRegionConfig
+from ..schedules import number_of
 
 
 def natural_step_options(config: NaturalStepConfig, policy: core.Policy) -> dict[str, Any]:
@@ -17,7 +18,8 @@ def natural_step_options(config: NaturalStepConfig, policy: core.Policy) -> dict
     Parameters
     ----------
     config
-        Settings of a natural step; those of the line search too where it has them.
+        Settings of a natural step in this iteration (:attr:`~OnPolicyAgent.current`); those of the
+        line search too where it has them.
     policy
         What is to be updated.
     """
@@ -25,11 +27,11 @@ def natural_step_options(config: NaturalStepConfig, policy: core.Policy) -> dict
     discrete = policy.distribution.is_discrete
     factor = policy.distribution.action_dim if per_component and not discrete else 1
     options: dict[str, Any] = {
-        "max_kl": config.max_kl * factor,
+        "max_kl": number_of(config.max_kl) * factor,
         "constraint": config.kl_constraint,
         "cg_iterations": config.cg_iterations,
         "cg_tolerance": config.cg_tolerance,
-        "cg_damping": config.cg_damping * factor,
+        "cg_damping": number_of(config.cg_damping) * factor,
         "cg_preconditioner": config.cg_preconditioner,
         "fisher": config.fisher,
         "fisher_fraction": config.fisher_fraction,

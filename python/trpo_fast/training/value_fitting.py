@@ -64,7 +64,9 @@ class ValueFitting:
         """
         return self.units.to_rewards(self.network.predict(observations))
 
-    def start(self, batch: Batch, *, iteration: int, progress: float, background: Executor) -> None:
+    def start(
+        self, batch: Batch, *, iteration: int, learning_rate: float, background: Executor
+    ) -> None:
         """Regress V on the returns of a batch.
 
         Parameters
@@ -73,17 +75,14 @@ class ValueFitting:
             Its observations and returns; both are borrowed until the fit has ended.
         iteration
             Updates made before, which decides the order of the minibatches.
-        progress
-            Share of the run that is done, in [0, 1], for the schedule of the step size.
+        learning_rate
+            Step size of Adam, positive.
         background
             Runs the fit with ``overlap_value_fit``; otherwise :meth:`finish` does.
         """
         config = self.config
         if config.scale_returns:
             self.units.absorb(batch.returns, self._network)
-        rate = config.value_learning_rate
-        if config.value_learning_rate_schedule == "linear":
-            rate *= max(0.0, 1.0 - progress)
         fit = partial(
             self._network.fit,
             batch.observations,
@@ -91,7 +90,7 @@ class ValueFitting:
             method=config.value_optimizer,
             epochs=config.value_epochs,
             minibatch_size=config.value_minibatch_size,
-            learning_rate=rate,
+            learning_rate=learning_rate,
             iterations=config.value_lbfgs_iterations,
             seed=derive(config.seed, Purpose.VALUE_FIT, step=iteration),
         )
