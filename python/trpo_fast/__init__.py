@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .algorithms.vpg import VPG, VPGConfig
     from .config import TRPOConfig
     from .presets import preset
+    from .studies.running import study
     from .training.policy import Policy
 
 __all__ = [
@@ -34,10 +35,16 @@ __all__ = [
     "VineTRPO",
     "__version__",
     "preset",
+    "study",
 ]
 
 # what needs no method's module
-_LIGHT = {"Policy": "training.policy", "TRPOConfig": "config", "preset": "presets"}
+_LIGHT = {
+    "Policy": "training.policy",
+    "TRPOConfig": "config",
+    "preset": "presets",
+    "study": "studies.running",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,8 @@ from command_line import TINY, trpo_fast
 from trpo_fast import cli
 from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.cli.output import UsageError
-from trpo_fast.cli.seeds import parse_seeds, share_cores
-from trpo_fast.config import TRPOConfig
+from trpo_fast.cli.seeds import parse_seeds
+from trpo_fast.studies.processes import share_cores
 
 SHORT = ["--total-timesteps", "512", "--evaluate-every", "0", *TINY]
 
@@ -55,12 +55,12 @@ def test_other_texts_are_refused(text: str) -> None:
 def test_cores_are_shared(
     settings: dict[str, int], n_runs: int, cores: int, at_once: int, flags: str
 ) -> None:
-    config = TRPOConfig(**{"n_envs": 8, **settings})
-    assert share_cores(config, n_runs, cores, "X") == (at_once, flags.split())
+    found = share_cores(n_runs, cores, **{"n_envs": 8, **settings}, env="X")
+    assert found == (at_once, flags.split())
 
 
 def test_envpool_takes_one_thread_where_there_is_one_core() -> None:
-    assert share_cores(TRPOConfig(), 4, 1, "envpool:Ant-v4")[1][-1] == "1"
+    assert share_cores(4, 1, env="envpool:Ant-v4")[1][-1] == "1"
 
 
 def test_every_seed_is_the_run_that_would_be_typed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``trpo-fast train | evaluate | record | export | plot | explain | info | selfcheck``.
+"""The command line: ``trpo-fast train | study | evaluate | record | export | plot | ...``.
 
 Environments, the compiled core and plotting are imported by the command that needs them, so that
 ``--help`` is quick.
@@ -25,6 +25,7 @@ from .arguments import (
     Plot,
     Record,
     Selfcheck,
+    Study,
     Train,
     parse,
 )
@@ -86,6 +87,10 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
             return train_seeds(command, arguments)
         case Train():
             return train(command)
+        case Study():
+            from .study import study
+
+            return study(command, arguments)
         case Evaluate():
             return commands.evaluate(command)
         case Record():

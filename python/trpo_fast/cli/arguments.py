@@ -39,20 +39,8 @@ STORED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(EnvironmentFlags):
-    """Train a policy and keep everything in a run folder."""
-
-    env: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="ENV")] = None
-    """Gymnasium id such as HalfCheetah-v5, or module:Id; left out with --resume and --env-factory."""
-
-    config_file: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE")] = None
-    """YAML or JSON file with flags by name; flags given explicitly win."""
-
-    save_config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write all settings to a YAML file that --config reads, instead of training."""
-
-    seeds: Annotated[str | None, tyro.conf.arg(metavar="0-9")] = None
-    """Run each of these seeds in a folder of its own, as many at once as the cores allow."""
+class TrainingFlags(EnvironmentFlags):
+    """What every run is told, alone or in a study."""
 
     total_timesteps: int = 1_000_000
     """Environment steps of the whole run, over all environments; 1e6 is understood."""
@@ -62,12 +50,6 @@ class Train(EnvironmentFlags):
 
     preset: Annotated[str | None, tyro.conf.arg(metavar="|".join(PRESETS))] = None
     """Take the settings of another implementation; flags given explicitly win."""
-
-    run_dir: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """New folder of the run; without it, runs/ENV-seedSEED, or runs/ENV-ALGORITHM-seedSEED."""
-
-    resume: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
-    """Continue the run of this folder from its latest checkpoint."""
 
     tensorboard: bool = False
     """Write TensorBoard events too."""
@@ -88,6 +70,51 @@ class Train(EnvironmentFlags):
     """Environment steps between saves of the latest checkpoint; it is saved at the end anyway."""
 
     config: AgentConfig = field(default_factory=TRPOConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(TrainingFlags):
+    """Train a policy and keep everything in a run folder."""
+
+    env: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="ENV")] = None
+    """Gymnasium id such as HalfCheetah-v5, or module:Id; left out with --resume and --env-factory."""
+
+    config_file: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE")] = None
+    """YAML or JSON file with flags by name; flags given explicitly win."""
+
+    save_config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write all settings to a YAML file that --config reads, instead of training."""
+
+    seeds: Annotated[str | None, tyro.conf.arg(metavar="0-9")] = None
+    """Run each of these seeds in a folder of its own, as many at once as the cores allow."""
+
+    run_dir: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """New folder of the run; without it, runs/ENV-seedSEED, or runs/ENV-ALGORITHM-seedSEED."""
+
+    resume: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """Continue the run of this folder from its latest checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(TrainingFlags):
+    """Train environments x settings x seeds, resumable as a whole, and compare them."""
+
+    envs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ENV ...")] = ()
+    """Gymnasium ids, or module:Id; left out with --env-factory."""
+
+    seeds: Annotated[str, tyro.conf.arg(metavar="0-9")]
+    """Seeds of every environment and setting, such as 0-9 or 0,3,7."""
+
+    run_dir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of the study; that of one that was ended goes on."""
+
+    grid: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE,VALUE")
+    ] = ()
+    """Values of a setting, as max_kl=0.01,0.02; may be repeated: all combinations are trained."""
+
+    jobs: int | None = None
+    """Runs at once; None takes as many as there are processors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +218,7 @@ class Selfcheck:
     """Check on this machine that the installed package computes what it should; some 10 seconds."""
 
 
-Command = Train | Evaluate | Record | Export | Plot | Explain | Info | Selfcheck
+Command = Train | Study | Evaluate | Record | Export | Plot | Explain | Info | Selfcheck
 
 
 def parse(arguments: list[str]) -> Command:
@@ -314,6 +341,7 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
     subcommand = tyro.conf.subcommand
     commands = Union[  # noqa: UP007  (annotated members need a typing.Union at run time)
         Annotated[Train, subcommand("train", default=train_defaults)],
+        Annotated[Study, subcommand("study")],
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Record, subcommand("record")],
         Annotated[Export, subcommand("export")],

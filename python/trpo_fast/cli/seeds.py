@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import IO, TextIO
+from typing import TextIO
 
 from ..algorithms import algorithm_class
-from ..config import AgentConfig
 from ..run_folder import RunFolder
+from ..studies.processes import TrainingProcesses, share_cores
 from .arguments import Train
 from .output import DONE, FAILED, INTERRUPTED, UsageError, fail, say
 from .streams import write_line
@@ -53,7 +49,7 @@ def train_seeds(command: Train, arguments: Sequence[str]) -> int:
     """
     seeds = parse_seeds(str(command.seeds))
     config = algorithm_class(command.algorithm).config_type.from_dict(command.config.to_dict())
-    common = _without(arguments, ("--seeds", "--run-dir"))
+    common = without_flags(arguments, ("--seeds", "--run-dir"))
     if any(argument.partition("=")[0] == "--seed" for argument in common):
         raise UsageError("--seed: expected none with --seeds, got both; leave one out")
     folders = {seed: _folder(command, seed) for seed in seeds}
@@ -62,14 +58,22 @@ def train_seeds(command: Train, arguments: Sequence[str]) -> int:
 
     from ..rollout import available_cores
 
-    at_once, sharing = share_cores(config, len(seeds), available_cores(), command.env)
-    runs = _Runs()
-    with ExitStack() as held, ThreadPoolExecutor(at_once, "seed") as pool:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            held.callback(signal.signal, number, signal.signal(number, runs.forward))
+    at_once, sharing = share_cores(
+        len(seeds),
+        available_cores(),
+        n_threads=config.n_threads,
+        n_workers=config.n_workers,
+        n_envs=config.n_envs,
+        env=command.env,
+    )
+    runs = TrainingProcesses()
+    with runs.taking_signals(), ThreadPoolExecutor(at_once, "seed") as pool:
         ends = {
             seed: pool.submit(
-                runs.run, seed, [*common, *sharing, "--seed", str(seed), "--run-dir", folder]
+                runs.run,
+                [*common, *sharing, "--seed", str(seed), "--run-dir", folder],
+                partial(_pass_on, seed, sys.stdout),
+                partial(_pass_on, seed, sys.stderr),
             )
             for seed, folder in folders.items()
         }
@@ -112,92 +116,8 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def share_cores(
-    config: AgentConfig, n_runs: int, cores: int, env: str | None
-) -> tuple[int, list[str]]:
-    """Decide how many runs train at once, and how many processors each of them uses.
-
-    The results of a run do not depend on it.
-
-    Parameters
-    ----------
-    config
-        The settings of every run; workers and threads that they name are kept.
-    n_runs
-        Runs in all, at least 1.
-    cores
-        Processors that may be used, at least 1.
-    env
-        The id of the environment.
-
-    Returns
-    -------
-    tuple
-        Runs at once, at least 1, and the flags that each run is given.
-    """
-    named = [number for number in (config.n_workers, config.n_threads) if number is not None]
-    at_once = min(n_runs, max(1, cores // max([1, *named])))
-    each = max(1, cores // at_once)
-    flags: list[str] = []
-    if config.n_threads is None:
-        flags += ["--n-threads", str(each)]
-    if config.n_workers is None:
-        # one processor steps its environments itself; EnvPool would take 0 for all processors
-        alone = 1 if str(env).startswith("envpool:") else 0
-        flags += ["--n-workers", str(min(each, config.n_envs) if each > 1 else alone)]
-    return at_once, flags
-
-
-class _Runs:
-    """The processes that train, and the signals that they are passed on."""
-
-    def __init__(self) -> None:
-        self.signalled = 0
-        self._processes: set[subprocess.Popen[str]] = set()
-        # a signal may come while the lock is held by this very thread
-        self._lock = threading.RLock()
-
-    def run(self, seed: int, arguments: list[str]) -> int:
-        """Run one seed and return its exit status."""
-        with self._lock:
-            if self.signalled:
-                return INTERRUPTED
-            safe = ["-P"] if getattr(sys.flags, "safe_path", False) else []
-            # in a session of its own: Ctrl-C reaches it once, through `forward`
-            process = subprocess.Popen(
-                [sys.executable, *safe, "-m", "trpo_fast", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,
-            )
-            self._processes.add(process)
-        if self.signalled:  # it came while the process was being made
-            process.terminate()
-        errors = threading.Thread(target=_pass_on, args=(process.stderr, sys.stderr, seed))
-        errors.start()
-        _pass_on(process.stdout, sys.stdout, seed)
-        errors.join()
-        status = process.wait()
-        with self._lock:
-            self._processes.discard(process)
-        # before a run takes over the signals, they end it as any process
-        ended_early = self.signalled and -status in (signal.SIGINT, signal.SIGTERM)
-        return INTERRUPTED if ended_early else status
-
-    def forward(self, number: int, frame: FrameType | None) -> None:
-        """Pass a signal on to every run; a handler of signals."""
-        self.signalled += 1
-        for process in list(self._processes):
-            with suppress(OSError):
-                process.send_signal(number)
-
-
-def _pass_on(stream: IO[str] | None, to: TextIO, seed: int) -> None:
-    for line in stream or ():
-        write_line(f"seed {seed}: {line.rstrip()}", to)
+def _pass_on(seed: int, to: TextIO, line: str) -> None:
+    write_line(f"seed {seed}: {line}", to)
 
 
 def _folder(command: Train, seed: int) -> str:
@@ -205,8 +125,16 @@ def _folder(command: Train, seed: int) -> str:
     return folder if command.run_dir is None else str(Path(folder, f"seed{seed}"))
 
 
-def _without(arguments: Sequence[str], flags: tuple[str, ...]) -> list[str]:
-    """Return the arguments without these flags and their values."""
+def without_flags(arguments: Sequence[str], flags: tuple[str, ...]) -> list[str]:
+    """Return arguments without some flags and their values.
+
+    Parameters
+    ----------
+    arguments
+        Flags and values, as ``--flag value`` or ``--flag=value``.
+    flags
+        What to leave out; each takes one value.
+    """
     kept: list[str] = []
     skip = False
     for argument in arguments:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..studies.processes import STOP_WITH_INPUT
 from ..training.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -80,3 +82,19 @@ class StopOnSignal:
                 2, b"trpo-fast: stopping after this iteration; a second signal stops at once\n"
             )
         self.interruption.request()
+
+
+def stop_when_input_ends() -> None:
+    """Send this process SIGTERM at the end of standard input, where its parent asks for that.
+
+    A study that is killed cannot end its runs; the pipe that it holds open ends with it.
+    """
+    if os.environ.pop(STOP_WITH_INPUT, None) is not None:
+        threading.Thread(target=_wait_for_the_end_of_input, daemon=True).start()
+
+
+def _wait_for_the_end_of_input() -> None:
+    with suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)

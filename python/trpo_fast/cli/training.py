@@ -18,7 +18,7 @@ from .arguments import STORED, Train, at_least
 from .config_file import save_config
 from .environment import ChosenEnvironment
 from .output import DONE, INTERRUPTED, UsageError, fail, library_versions, say, version
-from .signals import StopOnSignal
+from .signals import StopOnSignal, stop_when_input_ends
 from .streams import write_line
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def train(command: Train) -> int:
         else:
             run, agent = _resumed(command, config, held)
         stop = held.enter_context(StopOnSignal())
+        stop_when_input_ends()
         try:
             _learn(agent, run, command, stop)
         except KeyboardInterrupt:
