@@ -58,7 +58,7 @@ inline double checked_number(const std::string& name, py::handle value, const Nu
 
 template <class Integer>
 std::string integer_text(Integer low, Integer high) {
-  return high == static_cast<Integer>(std::numeric_limits<std::int64_t>::max())
+  return std::cmp_equal(high, std::numeric_limits<std::int64_t>::max())
              ? "an integer of at least " + std::to_string(low)
              : "an integer between " + std::to_string(low) + " and " + std::to_string(high);
 }

@@ -49,8 +49,8 @@ class FixedStepTRPO(OnPolicyAgent[FixedStepConfig]):
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Solve F x = g, and step along x."""
         return self.policy.update(
-            batch.observations, batch.actions, batch.advantages, normalized=True,
-            **natural_step_options(self.config, self.policy),
+            batch.observations, batch.actions, batch.advantages,
+            natural_step_options(self.current, self.policy), normalized=True,
             step="fixed", step_size=self.config.step_length, seed=self.update_seed,
         )
 '''

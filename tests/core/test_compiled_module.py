@@ -19,6 +19,12 @@ from trpo_fast.core import options
 OPTIONS = {
     "TrustRegionOptions": (core.TrustRegionOptions, options.TrustRegionSettings),
     "AscentOptions": (core.AscentOptions, options.AscentSettings),
+    "ValueFitOptions": (core.ValueFitOptions, options.ValueFitSettings),
+}
+METHODS = {
+    "TrustRegionOptions": core.Policy.update,
+    "AscentOptions": core.Policy.ascend,
+    "ValueFitOptions": core.ValueFunction.fit,
 }
 each_options = pytest.mark.parametrize("name", OPTIONS)
 
@@ -73,7 +79,7 @@ def test_options_and_their_settings_have_the_same_fields(name: str) -> None:
     fields = kind.fields()
     assert set(get_type_hints(settings)) == set(fields)
     assert kind().to_dict() == {field: default for field, (default, _, _) in fields.items()}
-    documentation = inspect.getdoc(core.Policy.update if "Trust" in name else core.Policy.ascend)
+    documentation = inspect.getdoc(METHODS[name])
     for field, (_, expected, text) in fields.items():
         assert expected
         assert text
@@ -95,10 +101,10 @@ def test_choices_are_those_of_the_core() -> None:
 @each_options
 def test_options_compare_copy_and_travel(name: str) -> None:
     kind: Any = OPTIONS[name][0]
-    changed = kind(seed=7, activation_budget=0)
+    changed = kind(seed=7)
     assert changed != kind()
     assert changed != 7
-    assert kind().replace(seed=7, activation_budget=0) == changed
+    assert kind().replace(seed=7) == changed
     for other in (
         kind.from_dict(changed.to_dict()),
         copy.deepcopy(changed),
@@ -108,7 +114,7 @@ def test_options_compare_copy_and_travel(name: str) -> None:
         assert other == changed
     changed.seed = 8
     assert changed.seed == 8
-    assert changed != kind(seed=7, activation_budget=0)
+    assert changed != kind(seed=7)
 
 
 @each_options
@@ -163,6 +169,65 @@ def test_settings_go_before_options() -> None:
 
 
 # ---- what the compiled module does not trust
+
+
+GAE: dict[str, Any] = {
+    **{name: np.zeros((2, 1)) for name in ("rewards", "values", "next_values")},
+    **{name: np.zeros((2, 1), np.uint8) for name in ("terminated", "truncated")},
+    "gamma": 0.9,
+    "gae_lambda": 0.9,
+}
+STREAM: dict[str, Any] = {"seed": 1, "environment": 2, "step": 3, "n": 4}
+WEIGHTS: dict[str, Any] = {
+    "inputs": 3, "hidden": [4], "outputs": 2, "hidden_gain": 1.0, "output_gain": 0.1, "seed": 0,
+}  # fmt: skip
+CG: dict[str, Any] = {
+    "operator": lambda v: v, "b": np.ones(2), "max_iterations": 3, "tolerance": 0.1,
+    "preconditioner": None,
+}  # fmt: skip
+FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "gae": (_core.gae, GAE),
+    "normals": (_core.normals, STREAM),
+    "uniforms": (_core.uniforms, STREAM),
+    "initialize_orthogonal": (_core.initialize_orthogonal, WEIGHTS),
+    "conjugate_gradient": (_core.conjugate_gradient, CG),
+    "RunningStats": (_core.RunningStats, {"dim": 2}),
+    "restore": (
+        lambda **of: _core.RunningStats(2).restore(**of),
+        {"count": 3.0, "mean": np.zeros(2), "m2": np.ones(2)},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "value", "expected"),
+    [
+        ("gae", "gamma", 1.5, r"a number in \[0, 1\], got 1.5"),
+        ("gae", "gae_lambda", np.nan, r"a number in \[0, 1\], got nan"),
+        ("gae", "gamma", "1", "a number, got str"),
+        ("normals", "seed", -1, "an integer between 0 and 18446744073709551615, got -1"),
+        ("uniforms", "seed", 2**64, "an integer between 0 and .* got 18446744073709551616"),
+        ("uniforms", "environment", 2**32, "an integer between 0 and 4294967295, got"),
+        ("normals", "step", 1.0, "an integer, got float"),
+        ("normals", "n", -1, "an integer between 0 and 2147483647, got -1"),
+        ("initialize_orthogonal", "inputs", 0, "an integer between 1 and .* got 0"),
+        ("initialize_orthogonal", "outputs", True, "an integer, got bool"),
+        ("initialize_orthogonal", "hidden_gain", np.inf, "a finite number of at least 0, got inf"),
+        ("initialize_orthogonal", "output_gain", -1.0, "a finite number of at least 0, got -1.0"),
+        ("initialize_orthogonal", "seed", None, "an integer, got NoneType"),
+        ("conjugate_gradient", "max_iterations", -1, "an integer between 0 and .* got -1"),
+        ("conjugate_gradient", "tolerance", np.nan, "a finite number of at least 0, got nan"),
+        ("RunningStats", "dim", 0, "an integer between 1 and .* got 0"),
+        ("restore", "count", np.inf, "a finite number of at least 0, got inf"),
+    ],
+)
+def test_numbers_are_checked_by_name(
+    function: str, argument: str, value: Any, expected: str
+) -> None:
+    call, arguments = FUNCTIONS[function]
+    call(**arguments)
+    with pytest.raises((ValueError, TypeError), match=rf"^{argument}: expected {expected}.*\.$"):
+        call(**{**arguments, argument: value})
 
 
 def test_policies_of_another_shape_are_refused() -> None:

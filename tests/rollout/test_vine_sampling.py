@@ -144,7 +144,7 @@ def test_ends_of_branches(truncates: bool, bootstrap: bool, steps: int | None) -
 
 
 def test_how_branches_start_by_default() -> None:
-    """Every action of up to 16, else 4 that the policy draws."""
+    """All actions of up to 8, else 4 that the policy draws."""
     D = core.Distribution
     assert VineOptions().estimator(D("categorical", (8,))) == ("exact_sum", 8)
     assert VineOptions().estimator(D("categorical", (18,))) == ("self_normalized", 4)

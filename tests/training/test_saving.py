@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+import trpo_fast
 from stand_ins import (
     SIMULATORS,
     Closing,
@@ -315,6 +316,39 @@ def test_tensors_are_finite(name: str) -> None:
     assert name in tensors
     with pytest.raises(CheckpointError, match=name):
         TRPO.from_state({**tensors, name: np.full_like(tensors[name], np.nan)}, metadata)
+
+
+@pytest.mark.parametrize(
+    ("method", "group", "settings"),
+    [
+        ("VPG", "policy_optimizer", {"ascent": "gradient"}),
+        ("VPG", "policy_optimizer", {"ascent": "adam"}),
+        ("TRPO", "value_optimizer", {"value_optimizer": "lbfgs", "value_epochs": 10}),
+        ("TRPO", "value_optimizer", {}),
+    ],
+)
+def test_moments_are_stored_where_adam_made_a_step(
+    method: str, group: str, settings: dict[str, Any]
+) -> None:
+    agent = getattr(trpo_fast, method)("CartPole-v1", **SMALL, **settings)
+    names = {f"{group}.{part}" for part in ("first_moment", "second_moment", "steps")}
+    assert not names & set(agent.state()[0])
+    tensors, metadata = agent.learn(64, progress=False).state()
+    uses_adam = settings in ({}, {"ascent": "adam"})
+    assert names & set(tensors) == (names if uses_adam else set())
+    if uses_adam:
+        del tensors[f"{group}.second_moment"]  # all of them, or none
+        with pytest.raises(CheckpointError, match="second_moment"):
+            type(agent).from_state(tensors, metadata)
+        return
+    # files of earlier versions hold zeros
+    network = agent.policy if method == "VPG" else agent.value_function
+    older = {f"{group}.{name}": array for name, array in network.optimizer_state().items()}
+    assert set(older) == names
+    loaded = [type(agent).from_state({**tensors, **more}, metadata) for more in ({}, older)]
+    for one in (agent, *loaded):
+        one.learn(64, progress=False)
+        assert parameters(one) == parameters(agent)
 
 
 def test_no_warning_is_said_of_an_ordinary_save(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ..config import ValueConfig, integer, number, scheduled
 from ..schedules import Scheduled, number_of
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
-from ..training.saved_state import optimizer_tensors, restore_optimizer
+from ..training.moments import moments_of, restore_moments
 
 if TYPE_CHECKING:
     from ..envs import EnvSource
@@ -106,13 +106,13 @@ class KLPenalty(OnPolicyAgent[KLPenaltyConfig]):
 
     def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The moments of Adam, and beta."""
-        return optimizer_tensors(self.policy), {"kl_coefficient": self.kl_coefficient}
+        return moments_of(self.policy, "policy_optimizer"), {"kl_coefficient": self.kl_coefficient}
 
     def restore_own_state(
         self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
     ) -> None:
         """Take over the moments of Adam, and beta."""
-        restore_optimizer(self.policy, tensors)
+        restore_moments(self.policy, "policy_optimizer", tensors)
         self.kl_coefficient = float(metadata["kl_coefficient"])
 
 

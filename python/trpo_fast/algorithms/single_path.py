@@ -79,8 +79,8 @@ class SinglePathTRPO(OnPolicyAgent[SinglePathConfig]):
             batch.observations,
             batch.actions,
             batch.advantages,
+            natural_step_options(self.current, self.policy),
             normalized=True,
-            **natural_step_options(self.current, self.policy),
             seed=self.update_seed,
         )
 

@@ -37,8 +37,8 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
             batch.observations,
             batch.actions,
             batch.advantages,
+            natural_step_options(self.current, self.policy),
             normalized=True,
-            **natural_step_options(self.current, self.policy),
             seed=self.update_seed,
         )
 

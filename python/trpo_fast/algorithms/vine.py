@@ -128,8 +128,8 @@ class VineTRPO(OnPolicyAgent[VineConfig]):
             branches.observations,
             branches.actions,
             batch.q_values,
+            natural_step_options(self.current, self.policy),
             estimator=branches.estimator,
-            **natural_step_options(self.current, self.policy),
             seed=self.update_seed,
         )
 

@@ -13,7 +13,7 @@ from ..config import ValueConfig, choice, scheduled
 from ..schedules import Scheduled, number_of
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
-from ..training.saved_state import optimizer_tensors, restore_optimizer
+from ..training.moments import moments_of, restore_moments
 
 __all__ = ["VPG", "VPGConfig"]
 
@@ -84,11 +84,11 @@ class VPG(OnPolicyAgent[VPGConfig]):
         )
 
     def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The moments of Adam."""
-        return optimizer_tensors(self.policy), {}
+        """The moments of Adam, where it has made a step."""
+        return moments_of(self.policy, "policy_optimizer"), {}
 
     def restore_own_state(
         self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
     ) -> None:
         """Take over the moments of Adam."""
-        restore_optimizer(self.policy, tensors)
+        restore_moments(self.policy, "policy_optimizer", tensors)

@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import _core
+
+SingleOrDouble = NDArray[Any]  # float32 or float64
+
+
+class Clip(Protocol):
+    """``clip(actions)``: min(max(a, low), high) of C-contiguous actions (E, A), a new array."""
+
+    def __call__(self, actions: SingleOrDouble) -> SingleOrDouble: ...
+
+
+class NativeClip(Protocol):
+    """A compiled clip."""
+
+    @property
+    def clip(self) -> Clip:
+        """Brings actions within the bounds that it was made with."""
+
+
+class WriteRow(Protocol):
+    """``write(t, ...)``: fill row t, and row t + 1 of the observations.
+
+    Returns whether an episode ended there; None where what is given is not (E, O), (E,), (E,), (E,),
+    C-contiguous, of float32 or float64 and bool: whatever an environment returned may be tried.
+    """
+
+    def __call__(
+        self,
+        t: int,
+        observations: object,
+        rewards: object,
+        terminated: object,
+        truncated: object,
+    ) -> bool | None: ...
 
 
 class Actor:
@@ -20,9 +53,17 @@ class Actor:
         The compiled actor, see :meth:`Policy.actor`.
     """
 
-    def __init__(self, impl: Any) -> None:
+    def __init__(self, impl: _core.ActorF32 | _core.ActorF64) -> None:
         #: ``step(t)``: read observations[t] (raw), write actions[t] (unclipped), counters += 1.
         self.step: Callable[[int], None] = impl.step
+
+
+# by the dtypes of stored actions and of bounds; the classes check the arrays that they are given
+_CLIPS: dict[tuple[str, str], Callable[..., NativeClip]] = {
+    ("float32", "float32"): _core.ActionClipF32ToF32,
+    ("float32", "float64"): _core.ActionClipF32ToF64,
+    ("float64", "float64"): _core.ActionClipF64ToF64,
+}
 
 
 class ActionClip:
@@ -48,25 +89,21 @@ class ActionClip:
 
     def __init__(
         self,
-        low: NDArray[Any],
-        high: NDArray[Any],
+        low: SingleOrDouble,
+        high: SingleOrDouble,
         dtype: DTypeLike,
         *,
-        center: NDArray[Any] | None = None,
-        half: NDArray[Any] | None = None,
+        center: SingleOrDouble | None = None,
+        half: SingleOrDouble | None = None,
     ) -> None:
-        names = {np.dtype(np.float32): "F32", np.dtype(np.float64): "F64"}
-        stored, bound = names.get(np.dtype(dtype)), names.get(low.dtype)
-        kind = f"ActionClip{stored}To{bound}"
-        if stored is None or bound is None or high.dtype != low.dtype or not hasattr(_core, kind):
+        native = _CLIPS.get((np.dtype(dtype).name, low.dtype.name))
+        if native is None or high.dtype != low.dtype:
             raise TypeError(
                 f"low, high: expected float bounds at least as wide as actions of "
                 f"{np.dtype(dtype)}, got {low.dtype} and {high.dtype}."
             )
         arrays = (None if a is None else a.copy("C") for a in (low, high, center, half))
-        impl = getattr(_core, kind)(*arrays)
-        #: ``clip(actions)``: min(max(a, low), high) of C-contiguous (E, A), a new array.
-        self.clip: Callable[[NDArray[Any]], NDArray[Any]] = impl.clip
+        self.clip: Clip = native(*arrays).clip
 
 
 class RowWriter:
@@ -84,14 +121,11 @@ class RowWriter:
 
     def __init__(
         self,
-        observations: NDArray[Any],
+        observations: SingleOrDouble,
         rewards: NDArray[np.float64],
         terminated: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
     ) -> None:
-        suffix = "F32" if observations.dtype == np.float32 else "F64"
-        impl = getattr(_core, f"RowWriter{suffix}")(observations, rewards, terminated, truncated)
-        #: ``write(t, observations, rewards, terminated, truncated)``: fill row t, and row t + 1 of
-        #: the observations. Returns whether an episode ended there; None where what is given is not
-        #: (E, O), (E,), (E,), (E,), C-contiguous, of float32 or float64 and bool.
-        self.write: Callable[..., bool | None] = impl.write
+        single = observations.dtype == np.float32
+        native = _core.RowWriterF32 if single else _core.RowWriterF64
+        self.write: WriteRow = native(observations, rewards, terminated, truncated).write

@@ -6,7 +6,8 @@ Fields, defaults, ranges and documentation of the option objects are those of th
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 from .._core import AscentOptions, TrustRegionOptions, ValueFitOptions
 
@@ -27,9 +28,7 @@ __all__ = [
     "ValueFitMethod",
     "ValueFitOptions",
     "ValueFitSettings",
-    "ascent_options",
-    "trust_region_options",
-    "value_fit_options",
+    "with_settings",
 ]
 
 Constraint = Literal["mean", "max"]
@@ -89,50 +88,30 @@ class ValueFitSettings(TypedDict, total=False):
     seed: int
 
 
-def trust_region_options(
-    options: TrustRegionOptions | None, settings: TrustRegionSettings
-) -> TrustRegionOptions:
+Options = TypeVar("Options", TrustRegionOptions, AscentOptions, ValueFitOptions)
+
+
+def with_settings(
+    kind: type[Options], options: Options | None, settings: Mapping[str, Any]
+) -> Options:
     """Return a copy of the options, or the defaults for None, with the settings in place.
 
     Parameters
     ----------
+    kind
+        The class that the options must have.
     options
         Where to start from; None: the defaults.
     settings
         Options by name, which win.
+
+    Raises
+    ------
+    TypeError
+        Options of another class, or a name that is none of its fields.
+    ValueError
+        A value out of range.
     """
-    if options is not None and not isinstance(options, TrustRegionOptions):
-        raise TypeError(f"options: expected TrustRegionOptions, got {type(options).__name__}.")
-    return (options or TrustRegionOptions()).replace(**settings)
-
-
-def ascent_options(options: AscentOptions | None, settings: AscentSettings) -> AscentOptions:
-    """Return a copy of the options, or the defaults for None, with the settings in place.
-
-    Parameters
-    ----------
-    options
-        Where to start from; None: the defaults.
-    settings
-        Options by name, which win.
-    """
-    if options is not None and not isinstance(options, AscentOptions):
-        raise TypeError(f"options: expected AscentOptions, got {type(options).__name__}.")
-    return (options or AscentOptions()).replace(**settings)
-
-
-def value_fit_options(
-    options: ValueFitOptions | None, settings: ValueFitSettings
-) -> ValueFitOptions:
-    """Return a copy of the options, or the defaults for None, with the settings in place.
-
-    Parameters
-    ----------
-    options
-        Where to start from; None: the defaults.
-    settings
-        Options by name, which win.
-    """
-    if options is not None and not isinstance(options, ValueFitOptions):
-        raise TypeError(f"options: expected ValueFitOptions, got {type(options).__name__}.")
-    return (options or ValueFitOptions()).replace(**settings)
+    if options is not None and not isinstance(options, kind):
+        raise TypeError(f"options: expected {kind.__name__}, got {type(options).__name__}.")
+    return (kind() if options is None else options).replace(**settings)

@@ -16,8 +16,7 @@ from .options import (
     AscentSettings,
     TrustRegionOptions,
     TrustRegionSettings,
-    ascent_options,
-    trust_region_options,
+    with_settings,
 )
 from .update import UpdateSummary
 
@@ -173,7 +172,7 @@ class Policy(MeasuredPolicy):
             x,
             self.checked_actions(actions, x.shape[0]),
             shaped("advantages", advantages, self.dtype, (x.shape[0],)),
-            trust_region_options(options, settings),
+            with_settings(TrustRegionOptions, options, settings),
         )
         return UpdateSummary(**summary)
 
@@ -243,7 +242,7 @@ class Policy(MeasuredPolicy):
             x,
             self.checked_actions(actions, x.shape[0]),
             shaped("advantages", advantages, self.dtype, (x.shape[0],)),
-            ascent_options(options, settings),
+            with_settings(AscentOptions, options, settings),
         )
         return UpdateSummary(**summary)
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .. import _core
 from .checks import Float, Float64, finite, shaped
 from .network import Network, adam_state, load_adam_state
-from .options import ValueFitOptions, ValueFitSettings, value_fit_options
+from .options import ValueFitOptions, ValueFitSettings, with_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -177,7 +177,9 @@ class ValueFunction(Network):
         """
         x = self.checked_observations(observations)
         y = shaped("targets", targets, self.dtype, (x.shape[0],))
-        return FitSummary(**self._native.fit(x, y, value_fit_options(options, settings)))
+        return FitSummary(
+            **self._native.fit(x, y, with_settings(ValueFitOptions, options, settings))
+        )
 
     def rescale_outputs(self, scale: float, shift: float) -> None:
         """Replace V by ``scale V + shift``, in place, through the last layer alone.

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _core
 from .checks import Float64, choice, numeric_array
 from .distribution import Distribution
-from .options import TrustRegionOptions, TrustRegionSettings, trust_region_options
+from .options import TrustRegionOptions, TrustRegionSettings, with_settings
 from .policy import Policy
 from .update import UpdateSummary
 
@@ -152,7 +152,7 @@ def vine_update(
         A shape, number or name is not one of those; nothing was changed.
     """
     x, a, q = _checked(policy, observations, actions, q_values, estimator, normalized)
-    chosen = trust_region_options(options, settings)
+    chosen = with_settings(TrustRegionOptions, options, settings)
     updater = policy.native_updater()
     return UpdateSummary(**updater.vine_update(policy.native, x, a, q, estimator, chosen))
 

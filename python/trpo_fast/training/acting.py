@@ -43,21 +43,17 @@ class ActingAgent:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[Any, None]:
-        """Action for one observation, or actions for a batch: ``(action, None)``.
+        """The action of the policy that is trained: :meth:`.Policy.predict`.
 
         Parameters
         ----------
-        observation
-            As the environment gives it, or a batch of such.
-        state, episode_start
-            Not used; the signature is that of Stable-Baselines3.
-        deterministic
-            True: the mode of the policy. False: a sample.
+        observation, state, episode_start, deterministic
+            As in :meth:`.Policy.predict`.
 
         Returns
         -------
         tuple
-            What the environment's ``step`` takes (clipped, in the space's shape and dtype), and None.
+            The action, or actions, and None.
         """
         return self.acting.predict(observation, deterministic=deterministic)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import core, runtime
+from .. import runtime
 from .._version import __version__
 from ..checkpoint import CheckpointError, module_to_trust
 from ..config import ConfigError
@@ -19,8 +19,8 @@ from ..snapshots import SnapshotError
 from .callbacks import CallbackList
 from .env_kwargs import decoded, encoded, kind_of_source
 from .file_checks import check_entries
+from .moments import entries
 from .saving import NOT_WANTED, SavedState
-from .value_fitting import entries
 
 if TYPE_CHECKING:
     from ..envs import EnvSource
@@ -270,29 +270,3 @@ def trusted_id(env_id: Any) -> str:
             f"file runs no code; if you trust the module, pass env={env_id!r}."
         )
     return str(env_id)
-
-
-def optimizer_tensors(policy: core.Policy) -> dict[str, NDArray[Any]]:
-    """The moments of the policy's Adam, for the state of a method that takes its steps with it.
-
-    Parameters
-    ----------
-    policy
-        The agent's.
-    """
-    state = policy.optimizer_state()
-    return {f"policy_optimizer.{name}": array for name, array in state.items()}
-
-
-def restore_optimizer(policy: core.Policy, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Take over what :func:`optimizer_tensors` returned.
-
-    Parameters
-    ----------
-    policy
-        The agent's.
-    tensors
-        All arrays of the file.
-    """
-    state = entries(tensors, "policy_optimizer")
-    policy.load_optimizer_state({n: state[n] for n in ("first_moment", "second_moment", "steps")})

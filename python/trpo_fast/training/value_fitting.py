@@ -14,6 +14,7 @@ from .. import core
 from ..config import ValueConfig
 from ..seeds import Purpose, derive
 from .batch import Batch
+from .moments import entries, moments_of, restore_moments
 from .value_units import ValueUnits
 
 
@@ -108,15 +109,13 @@ class ValueFitting:
     # ---- state
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Parameters, moments of Adam, and statistics of the returns."""
-        groups = {
-            "return_statistics": self.units.statistics.state_dict(),
-            "value_optimizer": self.network.optimizer_state(),
+        """Parameters, moments of Adam where it has made a step, and statistics of the returns."""
+        statistics = self.units.statistics.state_dict()
+        return {
+            "value_function": self.network.parameters,
+            **{f"return_statistics.{name}": array for name, array in statistics.items()},
+            **moments_of(self.network, "value_optimizer"),
         }
-        named = {
-            f"{g}.{name}": array for g, arrays in groups.items() for name, array in arrays.items()
-        }
-        return {"value_function": self.network.parameters, **named}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
         """Take over what :meth:`tensors` returned, and unit and last fit as JSON holds them.
@@ -129,7 +128,7 @@ class ValueFitting:
             All entries of a file.
         """
         self.network.parameters = tensors["value_function"]
-        self.network.load_optimizer_state(entries(tensors, "value_optimizer"))
+        restore_moments(self.network, "value_optimizer", tensors)
         self.units.restore(
             entries(tensors, "return_statistics"),
             mean=float(metadata.get("value_mean", 0.0)),  # early files were not centred
@@ -143,20 +142,6 @@ class _Deferred:
 
     def __init__(self, fit: Callable[[], core.FitSummary]) -> None:
         self.result = fit
-
-
-def entries(tensors: Mapping[str, NDArray[Any]], group: str) -> dict[str, NDArray[Any]]:
-    """The arrays named "group.name", by name.
-
-    Parameters
-    ----------
-    tensors
-        Arrays by their full names.
-    group
-        Name of the group.
-    """
-    prefix = group + "."
-    return {key[len(prefix) :]: a for key, a in tensors.items() if key.startswith(prefix)}
 
 
 def _stored_fit(entry: Mapping[str, Any] | None) -> core.FitSummary | None:
