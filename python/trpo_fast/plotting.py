@@ -46,16 +46,20 @@ class Run:
     """The configuration without the seed and without what does not change the result."""
 
     training: Curve
-    """Mean return of the latest training episodes over environment steps."""
+    """Mean return, or another metric, of the latest training episodes over environment steps."""
 
     evaluation: Curve
-    """Mean return of each evaluation over environment steps; empty if there was none."""
+    """Its mean over each evaluation, over environment steps; empty if there was none."""
+
+    metrics: tuple[str, ...] = ()
+    """What the run's files tell that could be drawn."""
 
 
 def plot_runs(
     run_folders: Iterable[Path_],
     out_png: Path_,
     *,
+    metric: str = "return",
     title: str | None = None,
     dpi: int = 160,
 ) -> Path:
@@ -73,6 +77,9 @@ def plot_runs(
         Folders with ``config.json`` and ``progress.csv``; ``evaluations.csv`` may be missing.
     out_png
         The picture; the ending chooses the format (.png, .svg, .pdf). Its folder is made if needed.
+    metric
+        What is drawn: "return", "length", "success_rate" or another metric of episodes, of training and
+        evaluations; or any column of ``progress.csv``, such as "policy/kl".
     title
         A line above the panels.
     dpi
@@ -83,14 +90,20 @@ def plot_runs(
     MissingExtraError
         (an ``ImportError``) if matplotlib is not installed.
     ValueError
-        if there is no run, a folder is none of a run, or no episode has ended in any of them.
+        if there is no run, a folder is none of a run, no episode has ended in any of them, or none
+        tells the metric.
     """
     matplotlib = import_extra("matplotlib", what="Plotting", extra="plot")
     figure_class = import_extra("matplotlib.figure", what="Plotting", extra="plot").Figure
-    runs = [read_run(folder) for folder in run_folders]
+    runs = [read_run(folder, metric) for folder in run_folders]
     if not runs:
         raise ValueError("run_folders: expected at least one run folder, got none")
     drawn = [run for run in runs if run.training[0].size or run.evaluation[0].size]
+    if not drawn and metric != "return" and metric not in runs[0].metrics:
+        listed = ", ".join(runs[0].metrics)
+        raise ValueError(
+            f"metric: expected one of {listed:.2000}, got {metric!r:.80}; choose one that the runs tell"
+        )
     if not drawn:
         raise ValueError(
             f"{runs[0].folder}: expected finished episodes in at least one run, got none in "
@@ -108,7 +121,7 @@ def plot_runs(
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # inches
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, (environment, group) in zip(axes, sorted(panels.items()), strict=False):
-            _draw_panel(axis, environment, group)
+            _draw_panel(axis, environment, group, metric)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
         if title is not None:
@@ -116,13 +129,15 @@ def plot_runs(
         return _save(figure, Path(out_png), dpi)
 
 
-def read_run(folder: Path_) -> Run:
+def read_run(folder: Path_, metric: str = "return") -> Run:
     """Read what is drawn of one run.
 
     Parameters
     ----------
     folder
         The folder of a run.
+    metric
+        What is drawn, see :func:`plot_runs`.
 
     Raises
     ------
@@ -135,6 +150,7 @@ def read_run(folder: Path_) -> Run:
     preset = record.get("preset")
     progress = _read_csv(folder / "progress.csv", ("time/timesteps",), required=True)
     evaluations = _read_csv(folder / "evaluations.csv", ("timesteps", "return"), required=False)
+    in_progress, in_evaluations = _columns_of(metric)
     return Run(
         folder=folder,
         environment=str(record["env"]),
@@ -143,12 +159,32 @@ def read_run(folder: Path_) -> Run:
             "algorithm": str(record.get("algorithm", "trpo")),
             **{k: v for k, v in config.items() if k not in _NOT_A_SETTING},
         },
-        training=_curve(progress, "time/timesteps", "rollout/episode_return"),
-        evaluation=_mean_per_step(_curve(evaluations, "timesteps", "return")),
+        training=_curve(progress, "time/timesteps", in_progress),
+        evaluation=_mean_per_step(_curve(evaluations, "timesteps", in_evaluations)),
+        metrics=_metrics_in(progress),
     )
 
 
 # ---- reading
+
+
+def _columns_of(metric: str) -> tuple[str, str]:
+    """The columns of progress.csv and of evaluations.csv that hold a metric."""
+    if "/" in metric:
+        return metric, ""
+    if metric in ("return", "length"):
+        return f"rollout/episode_{metric}", metric
+    return f"rollout/{metric}", "success" if metric == "success_rate" else metric
+
+
+def _metrics_in(progress: Mapping[str, list[float]]) -> tuple[str, ...]:
+    """The names that the columns of progress.csv have as metrics, those with numbers in them."""
+    told = [key for key, values in progress.items() if any(map(math.isfinite, values))]
+    return tuple(
+        key.removeprefix("rollout/").removeprefix("episode_")
+        for key in told
+        if key not in ("time/timesteps", "rollout/steps", "rollout/episodes")
+    )
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -262,7 +298,7 @@ def _style() -> dict[str, Any]:
     }
 
 
-def _draw_panel(axis: Axes, environment: str, runs: list[Run]) -> None:
+def _draw_panel(axis: Axes, environment: str, runs: list[Run], metric: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     groups = _group_by_settings(runs)
@@ -270,7 +306,7 @@ def _draw_panel(axis: Axes, environment: str, runs: list[Run]) -> None:
         _draw_group(axis, COLOURS[number % len(COLOURS)], name, group)
     axis.set_title(environment, loc="left", fontweight="bold", color=_DARK, pad=10)
     axis.set_xlabel("environment steps")
-    axis.set_ylabel("return per episode")
+    axis.set_ylabel(_label(metric))
     axis.set_xlim(left=0.0)
     axis.margins(x=0.02)
     axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -278,6 +314,13 @@ def _draw_panel(axis: Axes, environment: str, runs: list[Run]) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.tick_params(length=3)
     axis.legend(frameon=False, fontsize=9, labelcolor=_DARK, handlelength=2.2)
+
+
+def _label(metric: str) -> str:
+    if "/" in metric:
+        return metric
+    words = metric.replace("_", " ")
+    return words if metric.endswith("_rate") else f"{words} per episode"
 
 
 def _draw_group(axis: Axes, colour: str, name: str, runs: list[Run]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from trpo_fast import plotting
+from trpo_fast.cli import main
 from trpo_fast.logging import CsvLogger
 from trpo_fast.plotting import plot_runs, read_run
 
@@ -143,6 +144,45 @@ def test_panels_hold_their_labels_and_curves(
         "max_kl 0.05: training",
         "max_kl 0.05: evaluation",
     ]
+
+
+def test_another_metric_is_drawn_of_training_and_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / "progress.csv").unlink()
+    progress = CsvLogger(folder / "progress.csv")
+    for step, rate, kl in ((100, 0.0, 0.01), (200, 0.5, 0.005)):
+        progress.write(
+            {"time/timesteps": step, "rollout/success_rate": rate, "policy/kl": kl, "policy/x": "-"}
+        )
+    progress.close()
+    rows = CsvLogger(folder / "evaluations.csv", step_key="timesteps")
+    for episode, success in enumerate((1.0, 0.0, 1.0, 1.0)):
+        rows.write({"timesteps": 200, "episode": episode, "return": 1.0, "success": success})
+    rows.close()
+    run = read_run(folder, "success_rate")
+    np.testing.assert_array_equal(run.training, [[100, 200], [0.0, 0.5]])
+    np.testing.assert_array_equal(run.evaluation, [[200], [0.75]])
+    np.testing.assert_array_equal(read_run(folder, "policy/kl").training[1], [0.01, 0.005])
+    assert run.metrics == ("success_rate", "policy/kl")
+
+    labels: list[str] = []
+    save = plotting._save
+
+    def keep(figure: Any, *rest: Any) -> Path:
+        labels.append(figure.axes[0].get_ylabel())
+        return save(figure, *rest)
+
+    monkeypatch.setattr(plotting, "_save", keep)
+    for metric in ("success_rate", "policy/kl"):
+        out = str(tmp_path / "out.png")
+        assert main(["plot", str(folder), "--metric", metric, "--out", out]) == 0
+    assert labels == ["success rate", "policy/kl"]
+    with pytest.raises(
+        ValueError, match="metric: expected one of success_rate, policy/kl, got 'kl'"
+    ):
+        plot_runs([folder], tmp_path / "out.png", metric="kl")
 
 
 def test_no_global_state_of_pyplot_is_touched(tmp_path: Path) -> None:

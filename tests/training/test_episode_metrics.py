@@ -83,6 +83,45 @@ def test_every_kind_of_environment_tells_of_the_last_step(
     agent.close()
 
 
+class Listed(gymnasium.vector.VectorEnv[Any, Any, Any]):
+    """As SuperSuit makes of two agents: spaces of one, infos as a list, no autoreset mode."""
+
+    __module__ = "supersuit.vector.markov_vector_wrapper"
+    observation_space, action_space = Reach.observation_space, Reach.action_space
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, Any] = {}
+        self.num_envs, self.t = 2, 0
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        self.t = 0
+        return np.zeros((2, 2), np.float32), [{"is_success": False}] * 2
+
+    def step(self, actions: Any) -> Any:
+        self.t += 1
+        ends = np.full(2, self.t == 4)
+        infos: list[dict[str, Any]] = [
+            {"is_success": bool(action == 1) if ends[0] else True, "score": 10.0 * action + self.t}
+            for action in actions
+        ]
+        observations = np.full((2, 2), self.t / 4, np.float32)
+        if ends[0]:
+            for info, row in zip(infos, observations, strict=True):
+                info["terminal_observation"] = row
+            observations, _ = self.reset()
+        return observations, np.zeros(2), np.zeros(2, bool), ends, infos
+
+
+def test_supersuits_lists_of_infos_tell_too() -> None:
+    agent = TRPO(Listed(), episode_metrics=("score",), **{**SMALL, "n_envs": 2})
+    rollout = agent.collect()
+    success, score = expected(rollout)
+    assert len(set(success)) == 2
+    assert rollout.episode_metrics["success"].tolist() == success
+    assert rollout.episode_metrics["score"].tolist() == score
+    agent.close()
+
+
 def test_the_record_has_the_mean_of_the_latest_hundred() -> None:
     agent = TRPO(Reach, n_workers=0, episode_metrics=("score",), **SMALL)
     seen: list[float] = []

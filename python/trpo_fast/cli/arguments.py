@@ -194,6 +194,9 @@ class Plot:
     ]
     """Run folders; runs of one environment share a panel."""
 
+    metric: Annotated[str, tyro.conf.arg(metavar="return|success_rate|KEY")] = "return"
+    """What to draw: a metric of episodes, or a column of progress.csv such as policy/kl."""
+
     out: Annotated[str, tyro.conf.arg(metavar="FILE")] = "curves.png"
     """Picture to write."""
 

@@ -83,7 +83,7 @@ def plot(command: Plot) -> int:
 
     from ..plotting import plot_runs
 
-    plot_runs(folders, Path(command.out))
+    plot_runs(folders, Path(command.out), metric=command.metric)
     say(f"saved {command.out}")
     return DONE
 
