@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
 
 from ..envs.interface import one_number
 from ..envs.wrappers import close_all, refuse_environment_in_use
+from .changes import to_one
 from .crashes import MOST_CRASHES, Kind, first_non_finite
 from .filling import Filling
 from .interface import Actor
@@ -114,6 +116,7 @@ class InProcessSampler(SteppingSampler):
         self.keeper = StateKeeper(self.environments, make_copy)
         self.observer: Callable[[], object] | None = None
         self._spare: Any = None
+        self._spare_version = 0
         self._remake = remake
         self._to_env = self.action_adapter.step_converter(
             self.n_envs, self.observation_encoder.dtype
@@ -154,7 +157,7 @@ class InProcessSampler(SteppingSampler):
         self.state.steps_beside += 1
 
     @contextlib.contextmanager
-    def spare_environment(self, make: Any) -> Iterator[Any]:
+    def spare_environment(self, make: Any, version: int = 0) -> Iterator[Any]:
         """One environment more, for evaluations: made once, kept, and closed with the others.
 
         After an exception it is closed at once, and the next one is made anew.
@@ -163,13 +166,19 @@ class InProcessSampler(SteppingSampler):
         ----------
         make
             What ``trpo_fast.envs.make_environment`` takes.
+        version
+            Of what it makes: another one than before is made anew.
         """
         from ..envs import make_environment
+
+        if self._spare is not None and version != self._spare_version:
+            spare, self._spare = self._spare, None
+            close_all([spare])
 
         if self._spare is None:
             made = make_environment(make)
             refuse_environment_in_use(made, self.environments)
-            self._spare = made
+            self._spare, self._spare_version = made, version
         try:
             yield self._spare
         except BaseException:
@@ -188,12 +197,18 @@ class InProcessSampler(SteppingSampler):
         index = self.first_index + e
         returned: Any = None
         try:
-            returned = self.environments[e].reset(seed=environment_seed(self._seed, index, counter))
+            seed = environment_seed(self._seed, index, counter)
+            returned = self.environments[e].reset(seed=seed, **self._options)
             observation, _ = returned
             self.observation_encoder.write(observation, self.state.observations[e])
         except Exception as error:
             where = f"reset before environment {index} ({self.name}), step {counter}"
             raise self._sentences.failure(error, where, returned, of_reset=True) from error
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Keyword arguments of every reset."""
+        return {} if self.reset_options is None else {"options": dict(self.reset_options)}
 
     def _replace(self, e: int) -> None:
         assert self._remake is not None
@@ -201,6 +216,9 @@ class InProcessSampler(SteppingSampler):
             self.environments[e].close()
         self.environments[e] = self._remake(self.first_index + e)
         self.keeper.renewed(e)
+        for change in self.changes.values():
+            if change.kind != "reset":
+                to_one(change, self.environments[e])
         self._reset(e)
 
     def _step(
@@ -243,6 +261,8 @@ class InProcessSampler(SteppingSampler):
         stored_actions, to_env = buffers.actions, self._to_env
         steps = [(e, self.environments[e].step) for e in quota.going]
         resets = [environment.reset for environment in self.environments]
+        if self.reset_options is not None:
+            resets = [partial(reset, **self._options) for reset in resets]
         act = actor.step
         enough, names = quota.least, self.metric_names
 

@@ -25,6 +25,7 @@ from ..envs import ActionAdapter, ObservationEncoder
 from ..seeds import Purpose, derive
 from .budget import Budget
 from .calls import on_environments
+from .changes import EnvironmentChange, on_group
 from .data import Rollout
 from .errors import with_transitions
 from .exclusive import Exclusive
@@ -71,6 +72,10 @@ class SamplerBase(StoredSampler):
         Keys of the info of an episode's last step that rollouts keep, besides those of success.
     observation_encoder, action_adapter
         Between the spaces of the environment and arrays.
+    changes
+        What environments that take the place of others are to get, see `change`.
+    reset_options
+        Options of every reset; None: none are passed.
     state
         What goes on from one rollout to the next.
 
@@ -99,6 +104,8 @@ class SamplerBase(StoredSampler):
         self.first_index = first_index
         self.recovers_crashes = recovers_crashes
         self.metric_names: tuple[str, ...] = ()
+        self.changes: dict[tuple[str, str], EnvironmentChange] = {}
+        self.reset_options: dict[str, Any] | None = None
         self.observation_space = observation_space
         self.action_space = action_space
         self.observation_encoder = ObservationEncoder.from_space(observation_space, dtype)
@@ -272,7 +279,36 @@ class SamplerBase(StoredSampler):
         )
         return [result for group in results for result in group]
 
-    # --- state ---
+    def change(self, change: EnvironmentChange) -> list[Any]:
+        """Do something with every environment, wherever that is, see `trpo_fast.rollout.changes`.
+
+        Parameters
+        ----------
+        change
+            A call, an attribute, or options of resets.
+
+        Returns
+        -------
+        list
+            One result an environment.
+
+        Raises
+        ------
+        AttributeError
+            None of them has the name.
+        RuntimeError
+            A rollout is under way, or the sampler is closed.
+        """
+        if self.is_busy or self._closed:
+            why = "the environments are closed" if self._closed else "a rollout is under way"
+            raise RuntimeError(
+                f"environments: expected to be between two rollouts, but {why}; do it between two "
+                "calls of learn, or in a callback after an iteration"
+            )
+        parts = self.map_groups(on_group, [change] * len(self.groups), name="environments")
+        if change.kind != "get":
+            self.changes[change.key] = change
+        return [result for part in parts for result in part]
 
     # --- for subclasses ---
 

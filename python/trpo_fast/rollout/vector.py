@@ -12,6 +12,7 @@ from ..core import RowWriter
 from ..envs import EnvironmentFailure, ObservationError
 from ..envs.errors import error_sentence
 from .budget import Budget
+from .changes import EnvironmentChange, to_vector
 from .crashes import first_non_finite
 from .data import Rollout
 from .errors import raised_by_us
@@ -124,6 +125,12 @@ class VectorEnvSampler(SteppingSampler):
         from gymnasium.vector import AsyncVectorEnv
 
         return isinstance(self.vector_env.unwrapped, AsyncVectorEnv)
+
+    def change(self, change: EnvironmentChange) -> list[Any]:
+        """Do something with every environment, by ``call``, ``set_attr`` and ``get_attr``."""
+        if self.is_busy or self._closed:
+            return super().change(change)  # raises
+        return to_vector(change, self.vector_env)
 
     # --- one rollout ---
 

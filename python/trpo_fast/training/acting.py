@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..envs import EnvSource
     from ..export import Target
     from ..rollout import Sampler
+    from .agent import OnPolicyAgent
+    from .environments import Environments
     from .episodes import EvaluationResult
     from .policy import Policy
 
@@ -35,6 +37,13 @@ class ActingAgent:
     """Keyword arguments of ``gymnasium.make``."""
     env_name: str
     """The id of the environment, or another name for it."""
+
+    @cached_property
+    def environments(self) -> Environments:
+        """Reaches every training environment: methods, attributes, options of resets."""
+        from .environments import Environments
+
+        return Environments(cast("OnPolicyAgent[Any]", self))
 
     def predict(
         self,
@@ -178,10 +187,19 @@ class ActingAgent:
         ValueError
             if the environment was given as an object that Gymnasium did not make.
         """
+        rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+        make = self._maker(rendering)
+        changes = self.environments.for_evaluation
+        if not changes:
+            return make
+        from ..rollout.changes import made_with
+
+        return partial(made_with, make, changes)
+
+    def _maker(self, rendering: dict[str, Any]) -> Callable[[], Any]:
         from ..envs import NamedEnvironment, copy_environment, maker_of
 
         source = self.env_source
-        rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(source, str):
             return partial(copy_environment, source, **{**self.env_kwargs, **rendering})
         make = source if isinstance(source, NamedEnvironment) else maker_of(source)

@@ -19,6 +19,7 @@ from .evaluation import (
     evaluate_policy,
     own_environment,
     refuse_training_environment,
+    version_of,
     workers_of,
 )
 from .interruption import EvaluationInterrupted, Interruption
@@ -111,6 +112,7 @@ class EvaluateEvery(Callback):
         self._next = timesteps
         self._rows: CsvLogger | None = None
         self._environment: Env[Any, Any] | None = None
+        self._version = 0  # of the environments that the agent makes
 
     def on_start(self, agent: Any, total_timesteps: int) -> None:
         """Open the file and find where a resumed run stood."""
@@ -198,6 +200,11 @@ class EvaluateEvery(Callback):
 
     def _evaluate(self, agent: Any) -> EvaluationResult:
         shared = self.env is None and workers_of(agent, self.deterministic) is not None
+        version = version_of(agent)
+        if self.env is None and self._environment is not None and version != self._version:
+            self._environment.close()  # agent.environments has changed what is made now
+            self._environment = None
+        self._version = version
         if self._environment is None and not shared:
             # made once; each episode begins with a seeded reset
             self._environment = make_environment(

@@ -113,6 +113,17 @@ def evaluate_policy(
     return result
 
 
+def version_of(agent: object) -> int:
+    """The version of the environments that an agent makes for evaluations; 0 where there is none.
+
+    Parameters
+    ----------
+    agent
+        The agent.
+    """
+    return int(getattr(getattr(agent, "environments", None), "version", 0))
+
+
 def _metric_names(policy: object) -> tuple[str, ...]:
     names: tuple[str, ...] = getattr(getattr(policy, "config", None), "episode_metrics", ())
     return names
@@ -146,6 +157,7 @@ class _Share:
     max_steps: int | None
     longest_episode: int  # of training
     metric_names: tuple[str, ...] = ()
+    version: int = 0  # of what `make` makes
 
 
 def workers_of(agent: Any, deterministic: bool) -> _Workers | None:
@@ -185,6 +197,7 @@ def _run_in_workers(
             max_steps=max_steps,
             longest_episode=int(getattr(agent, "longest_episode", 0)),
             metric_names=_metric_names(agent),
+            version=version_of(agent),
         )
         for w in range(n)
     ]
@@ -270,7 +283,7 @@ def _play_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
             action = policy.act(rows, deterministic=True)
         return to_env(action)[0]
 
-    with sampler.spare_environment(share.make) as environment:
+    with sampler.spare_environment(share.make, share.version) as environment:
         limit = max(share.longest_episode, step_limit(share.max_steps, environment))
         result = replace(result, max_steps=share.max_steps or limit)
         run_episodes(act, environment, share.seeds, result, share.metric_names)

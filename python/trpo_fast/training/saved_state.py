@@ -95,6 +95,8 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
         "schedule_span": None if agent.schedule_span is None else list(agent.schedule_span),
         "predictions": agent.acting.drawn,
         "callbacks": agent.callback_state,
+        "environment_changes": agent.environments.described(),
+        "reset_options": encoded(agent.environments.options_of_resets)[0],
         "unsaved_environments": unsaved,
         "versions": {"trpo_fast": __version__, "numpy": np.__version__},
         "simd_level": runtime.simd_level(),
@@ -198,6 +200,9 @@ def _restore(
     agent.freeze_normalizer()
     agent.restore_own_state(tensors, metadata)
 
+    options = decoded(metadata.get("reset_options", {}))
+    if options:
+        agent.environments.reset_options(options)
     sampler = entries(tensors, "sampler")
     restarted = str(metadata["unsaved_environments"])
     if not restarted and "observations" not in sampler and sampler["counters"].any():
@@ -217,6 +222,9 @@ def _restore(
     notices: list[str] = []
     if restarted:
         notices.append(f"episodes start anew, because {restarted}; training goes on otherwise")
+    changes = metadata.get("environment_changes", {})
+    if missing := agent.environments.take_over(changes, restarted=bool(restarted)):
+        notices.append(missing)
     level, level_before = runtime.simd_level(), metadata["simd_level"]
     if level != level_before:
         notices.append(

@@ -225,7 +225,12 @@ class WorkerPool:
         self.gather(which)
 
     def call(
-        self, function: Callable[..., Any], arguments: Sequence[Any] | None, name: str
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any] | None,
+        name: str,
+        *,
+        which: Sequence[int] | None = None,
     ) -> list[Any]:
         """Call a function on the `InProcessSampler` of every worker.
 
@@ -235,9 +240,11 @@ class WorkerPool:
             Called as ``function(sampler)``, or ``function(sampler, arguments[w])``. It, arguments
             and results are sent with cloudpickle.
         arguments
-            One for each worker, or None.
+            One for each of these workers, or None.
         name
             What errors call the function.
+        which
+            Indices of the workers; None: all.
 
         Returns
         -------
@@ -247,10 +254,11 @@ class WorkerPool:
         import cloudpickle
 
         sent = cloudpickle.dumps(function)
-        for w, worker in enumerate(self.workers):
-            given = () if arguments is None else (arguments[w],)
-            worker.send("call", name, sent, cloudpickle.dumps(given))
-        return [cloudpickle.loads(answer) for answer in self.gather()]
+        asked = range(len(self.workers)) if which is None else which
+        for i, w in enumerate(asked):
+            given = () if arguments is None else (arguments[i],)
+            self.workers[w].send("call", name, sent, cloudpickle.dumps(given))
+        return [cloudpickle.loads(answer) for answer in self.gather(asked)]
 
     def gather(
         self,

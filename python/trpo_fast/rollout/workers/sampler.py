@@ -24,6 +24,7 @@ import numpy.typing as npt
 from ... import runtime
 from ...envs import EnvironmentFailure
 from ..budget import Budget
+from ..changes import on_group
 from ..cores import DEFAULT_TIMEOUT
 from ..crashes import MOST_CRASHES
 from ..data import Rollout
@@ -224,6 +225,7 @@ class WorkerSampler(SamplerBase):
             counters = workers[w].block.lasting["counters"].copy()
             self.pool.replace(w)
             self._bind_workers([w])
+            self._change_again([w])
             # One further than the last action drawn, so that no seed is used twice.
             workers[w].block.lasting["counters"][:] = counters + np.uint64(1)
             self._send_collect(workers[w], budget, "fresh", on_step is not None)
@@ -258,6 +260,15 @@ class WorkerSampler(SamplerBase):
             self.pool.start()
             if self._policy is not None:
                 self._bind_workers()
+            self._change_again(range(len(self.pool.workers)))
+
+    def _change_again(self, which: Sequence[int]) -> None:
+        """Bring to the new environments of workers what was changed in those of before."""
+        for change in self.changes.values():
+            answers = self.pool.call(on_group, [change] * len(which), "environments", which=which)
+            for kind, content in answers:
+                if kind == "error":
+                    raise content
 
     def _bind_workers(self, which: Sequence[int] | None = None) -> None:
         adapter = self.action_adapter
