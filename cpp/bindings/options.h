@@ -5,9 +5,9 @@
 //       .flag("standardize", &Options::standardize, "divide by the standard deviation")
 //       .finish();
 //
-// Python sees keyword arguments, attributes, ==, repr, replace, to_dict and from_dict, fields, copies
-// and pickles. Defaults are those of the struct. Every value that comes in by any of these doors is
-// checked here, once, with one sentence: the name, what was expected, what was got.
+// In Python the class takes keyword arguments and has attributes, ==, repr, replace, to_dict, from_dict
+// and fields; it can be copied and pickled. Defaults are those of the struct. Every value, whichever of
+// these ways it comes, is checked here with one sentence: the name, what was expected, what was given.
 #pragma once
 
 #include <functional>
@@ -169,7 +169,7 @@ class OptionsClass {
                 [=](Options& o, py::handle v) { o.*member = checked_choice(name, v, choices); }});
   }
 
-  // Refuses, with std::invalid_argument, what no field can tell by itself.
+  // A check of several fields together; it throws where they do not fit.
   OptionsClass& rule(void (*check)(const Options&)) {
     table_->rule = check;
     return *this;

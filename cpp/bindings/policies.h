@@ -22,7 +22,7 @@ std::unique_ptr<Policy<Scalar>> copy_of(const Policy<Scalar>& policy) {
   return copy;
 }
 
-// Two policies may be compared output by output: the same layers, activation and distribution.
+// Throws unless both policies have the same layers, activation and distribution.
 template <class Scalar>
 void check_alike(const char* name, const Policy<Scalar>& policy, const Policy<Scalar>& other) {
   const NetworkShape &a = policy.shape(), &b = other.shape();

@@ -35,8 +35,8 @@ class BoundPreconditioner {
   KroneckerPreconditioner kronecker_;
 };
 
-// A PolicyBatch with copies of the policy and of the rows, so that whatever becomes of the caller's
-// later, every product is with the matrix of the moment it was made.
+// A PolicyBatch with copies of the policy and of the rows: every product is with the matrix of the
+// moment when it was made, whatever the caller does to policy and rows later.
 template <class Scalar>
 class BoundBatch {
  public:

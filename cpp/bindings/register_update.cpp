@@ -129,7 +129,7 @@ class BoundUpdater {
   py::dict step(Policy<Scalar>& policy, Objective<Scalar>& objective,
                 const TrustRegionOptions& options) {
     check_together(options);
-    const TrustRegionOptions fixed = options;  // whatever other threads set meanwhile
+    const TrustRegionOptions fixed = options;  // a copy, because other threads may set the fields
     PolicyUpdateSummary summary;
     {
       py::gil_scoped_release release;  // every array is held by the caller's frame
@@ -158,7 +158,7 @@ class BoundAscent {
     const SampleBatch<Scalar> samples = samples_of(policy, x, actions);
     check_shape("advantages", advantages, {samples.size});
     objective_.assign(samples, advantages.data());
-    const AscentOptions fixed = options;
+    const AscentOptions fixed = options;  // a copy, as above
     PolicyUpdateSummary summary;
     {
       py::gil_scoped_release release;  // every array is held by the caller's frame

@@ -85,7 +85,7 @@ void register_value_function_of(py::module_& m, const std::string& suffix) {
                   const ValueFitOptions& options) {
             check(v, x);
             check_shape("targets", targets, {x.shape(0)});
-            const ValueFitOptions fixed = options;  // whatever other threads set meanwhile
+            const ValueFitOptions fixed = options;  // a copy: other threads may set the fields
             ValueFitSummary s;
             {
               py::gil_scoped_release release;  // x and targets are held by this frame

@@ -14,9 +14,9 @@
 namespace trpo_fast {
 namespace {
 
-// Whether a layer is preconditioned by factors. A layer of many inputs and few units, or the other
-// way round, has factors far larger than its weights: they would cost more time than the products that
-// they save.
+// Whether a layer is preconditioned by factors. A layer of many inputs and few units, or the other way
+// round, has factors far larger than its weights: none where they would have more than kWorthwhile
+// times the entries of all weights (counted as kFew at least), or a side longer than kLargest.
 template <class Scalar>
 bool has_factors(const NetworkShape& shape, int layer) {
   constexpr Index kLargest = 2048, kWorthwhile = 8, kFew = 96;

@@ -1,20 +1,11 @@
 #include "trpo_fast/conjugate_gradient.h"
 
 #include <cmath>
-#include <cstdio>
 
+#include "reporting.h"
 #include "vectors.h"
 
 namespace trpo_fast {
-namespace {
-
-std::string format(const char* text, double a, double b) {
-  char line[160];
-  std::snprintf(line, sizeof(line), text, a, b);
-  return line;
-}
-
-}  // namespace
 
 const char* to_string(ConjugateGradientStatus status) {
   switch (status) {
@@ -82,7 +73,7 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
     if (!(r_dot_z > 0.0) || !std::isfinite(r_dot_z)) {
       summary.status = ConjugateGradientStatus::kNonPositiveCurvature;
       summary.message = format(
-          "the preconditioner gave r^T z = %.3e after %.0f products, so it is not positive "
+          "the preconditioner gave r^T z = %.3e after %d products, so it is not positive "
           "definite; x is the last iterate",
           r_dot_z, summary.iterations);
       break;
@@ -100,7 +91,7 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
     if (!(curvature > 0.0)) {
       summary.status = ConjugateGradientStatus::kNonPositiveCurvature;
       summary.message = format(
-          "the curvature along direction %.0f was %.3e, so the matrix is not positive definite; "
+          "the curvature along direction %d was %.3e, so the matrix is not positive definite; "
           "x is the last iterate",
           summary.iterations, curvature);
       break;
@@ -111,7 +102,7 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
     if (!std::isfinite(alpha * std::sqrt(dot(n, p, p)))) {
       summary.status = ConjugateGradientStatus::kNonFinite;
       summary.message = format(
-          "the curvature along direction %.0f was %.3e, so small that the step is not finite; "
+          "the curvature along direction %d was %.3e, so small that the step is not finite; "
           "x is the last iterate",
           summary.iterations, curvature);
       break;
@@ -135,8 +126,8 @@ ConjugateGradientSummary conjugate_gradient(const LinearOperator& product, Index
   summary.relative_residual = std::sqrt(r_norm_squared / b_norm_squared);
   summary.b_dot_x = dot(n, b, x);
   if (summary.message.empty())
-    summary.message = format("relative residual %.3e after %.0f products",
-                             summary.relative_residual, summary.iterations);
+    summary.message = format("relative residual %.3e after %d products", summary.relative_residual,
+                             summary.iterations);
   return summary;
 }
 

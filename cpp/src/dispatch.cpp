@@ -31,7 +31,7 @@ bool can_run_v3() {
 }
 
 bool can_run_v4() {
-  constexpr unsigned long long kZmm = 0xe6;  // and the mask and 512-bit registers
+  constexpr unsigned long long kZmm = 0xe6;  // those, and the mask and 512-bit registers
   return can_run_v3() && (saved_state() & kZmm) == kZmm && __builtin_cpu_supports("avx512f") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");

@@ -18,7 +18,7 @@ namespace trpo_fast {
 template <class Scalar>
 struct PolicyAscent<Scalar>::Workspace {
   AdamState<Scalar> adam, old_adam;
-  PolicyBatch<Scalar> full, part;                  // all samples at theta_k; samples at theta
+  PolicyBatch<Scalar> full, part;                  // all samples at theta_k; a minibatch at theta
   AlignedBuffer<Scalar> observations, continuous;  // of a minibatch
   AlignedBuffer<std::int32_t> discrete;
   std::vector<std::int64_t> order;
@@ -60,7 +60,7 @@ PolicyUpdateSummary PolicyAscent<Scalar>::ascend(Policy<Scalar>& policy,
     return summary;
   };
 
-  // g = grad L(theta_k); one product, for the model of the KL
+  // g = grad L(theta_k); the batch serves one product later, which predicts the KL
   BatchPlan plan;
   plan.products = 1;
   plan.activation_budget = options.activation_budget;
@@ -126,7 +126,7 @@ void PolicyAscent<Scalar>::Workspace::take_steps(Policy<Scalar>& policy,
   const Index O = policy.shape().inputs(), A = policy.spec().action_dim();
   const Index size = std::min(batch.size, options.minibatch_size.value_or(batch.size));
   const bool full_batch = size == batch.size;
-  minibatch_gradient = gradient;  // of the first step on the full batch: at theta_k the KL is flat
+  minibatch_gradient = gradient;  // for a first step on the full batch: at theta_k, grad KL = 0
   parameters = old_parameters;
   scalar_gradient.resize(parameters.size());
   order.resize(static_cast<std::size_t>(batch.size));

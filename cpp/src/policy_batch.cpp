@@ -17,11 +17,11 @@ namespace {
 // The random stream of the cotangents that a preconditioner is estimated with.
 constexpr std::uint32_t kSignStream = 0x4FAC7025u;
 
-// Whether d outputs / d z of the hidden layers is worth working out for so many products of N samples.
-// A product then skips H_{l+1} H_l multiply-adds on its way down and as many on its way up, for P H_l
-// each, which wait for memory as long as two; the preparation is P times H_{l+1} H_l. kLargest
-// bytes are the most it may take. A matter of sizes alone, so that the activation budget does not change
-// the bits.
+// Whether the Jacobians d outputs / d z of the hidden layers pay for themselves over `products` products.
+// For a sample and a pair of hidden layers each product saves 2 H_{l+1} H_l multiply-adds and spends
+// 2 P H_l memory-bound ones (counted double); building the Jacobians costs 1.25 P H_{l+1} H_l. They may
+// take kLargest bytes. The answer depends on sizes alone, not on the activation budget, so that the
+// budget does not change the bits.
 template <class Scalar>
 bool jacobian_pays(const NetworkShape& shape, Index tiles, int products) {
   constexpr Index kLargest = Index{256} << 20;
@@ -37,7 +37,7 @@ bool jacobian_pays(const NetworkShape& shape, Index tiles, int products) {
 
 }  // namespace
 
-// Sums over the samples of one chunk.
+// Sums over the samples of one chunk, and the largest KL among them (nats).
 struct ChunkSums {
   double gain = 0, kl = 0, kl_max = 0, entropy = 0;
 };
@@ -74,10 +74,10 @@ struct PolicyBatch<Scalar>::Workspace {
   Index thread_size = 0;
 
   struct ThreadScratch {
-    Scalar* tile;  // activations, Jacobian
-    Scalar* rows_a;
-    Scalar* rows_b;
-    Scalar* scratch;
+    Scalar* tile;     // activations, Jacobian
+    Scalar* rows_a;   // kTileRows x P', for outputs, tangents or cotangents
+    Scalar* rows_b;   // the same once more
+    Scalar* scratch;  // of the kernels
   };
   ThreadScratch scratch_of(int thread) {
     Scalar* base = per_thread.data() + thread * thread_size;
@@ -104,7 +104,7 @@ struct PolicyBatch<Scalar>::Workspace {
     return {tile_x(tile), tiling.tile_rows(tile), activations};
   }
 
-  // The same with its Jacobian, where that pays, and with the next one to read ahead.
+  // The same with its Jacobian, where that pays, and with the next tile in the cache to read ahead.
   Tile<Scalar> tile_for_product(Index tile, const ThreadScratch& s, ReadAhead& ahead) {
     Tile<Scalar> result = tile_at(tile, s);
     if (jacobian_size > 0) {
@@ -344,7 +344,7 @@ template <class Scalar>
 void PolicyBatch<Scalar>::Workspace::draw_score(Index n, std::uint64_t seed, Scalar* u) const {
   const Index K = batch.branches;
   const Scalar* score = scores.data() + n * K * stride;
-  if (!batch.score_weights && K == 1) {  // its sign does not matter
+  if (!batch.score_weights && K == 1) {  // u u^T does not depend on the sign of u
     std::copy_n(score, stride, u);
     return;
   }
@@ -405,14 +405,14 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
 template <class Scalar>
 void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
                                        KroneckerPreconditioner& preconditioner) {
-  constexpr Index kMaxPartials = 16;  // a partial holds square matrices of all widths
-  constexpr Index kEnoughRows = 1024, kRowsPerWidth = 4;  // more save no product
+  constexpr Index kMaxPartials = 16;  // few, because each holds the factors of all layers
+  constexpr Index kEnoughRows = 1024, kRowsPerWidth = 4;  // more rows would spare no product
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const Policy<Scalar>& policy = *w_->policy;
   const NetworkShape& shape = policy.shape();
   const Index P = shape.outputs(), stride = w_->stride;
 
-  // every so many-th tile, so that the rows are enough for the widest factor
+  // every tile whose number is a multiple of `every`, so that the rows are enough for the widest factor
   Index widest = P;
   for (int l = 0; l < shape.n_layers; ++l)
     if (k.has_factors(shape, l)) widest = std::max<Index>(widest, shape.sizes[l] + 1);
@@ -479,7 +479,7 @@ double PolicyBatch<Scalar>::largest_curvature(const double* v) {
         double sum = 0.0;
         for (Index p = i * w_->stride; p < i * w_->stride + P; ++p)
           sum += static_cast<double>(u[p]) * static_cast<double>(metric_u[p]);
-        largest = sum <= largest ? largest : sum;  // a NaN stays
+        largest = sum <= largest ? largest : sum;  // a NaN is kept
       }
     }
     w_->sums[static_cast<std::size_t>(chunk)].kl_max = largest;
@@ -515,7 +515,7 @@ Evaluation PolicyBatch<Scalar>::Workspace::evaluate(const Policy<Scalar>& at, co
       const double kl = distribution.kl(old_distribution, outputs.data() + n * stride, out);
       of_chunk.gain += gain(n, out, thread);
       of_chunk.kl += kl;
-      of_chunk.kl_max = kl <= of_chunk.kl_max ? of_chunk.kl_max : kl;  // a NaN stays
+      of_chunk.kl_max = kl <= of_chunk.kl_max ? of_chunk.kl_max : kl;  // a NaN is kept
       of_chunk.entropy += distribution.entropy(out);
     }
   });

@@ -15,7 +15,7 @@ void SurrogateObjective<Scalar>::assign(const SampleBatch<Scalar>& samples,
   weights_.resize(static_cast<std::size_t>(samples.size));
 }
 
-// w = (A - mean) / deviation. Advantages that differ by rounding alone count as alike, so that noise
+// w = (A - mean) / deviation. Advantages that differ by rounding alone count as equal, so that noise
 // is never scaled up to a full step.
 template <class Scalar>
 Readiness SurrogateObjective<Scalar>::prepare(const PolicyBatch<Scalar>&, bool standardize) {

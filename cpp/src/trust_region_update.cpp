@@ -39,7 +39,7 @@ void draw_rows(Index n, Index count, std::uint64_t seed, std::vector<std::int64_
   }
 }
 
-// A share of the samples, drawn once and copied side by side.
+// A share of the samples, drawn without replacement and copied side by side.
 template <class Scalar>
 class Subsample {
  public:
@@ -125,7 +125,7 @@ PolicyUpdateSummary TrustRegionUpdater<Scalar>::update(Policy<Scalar>& policy,
     return summary;
   };
 
-  // g = grad L(theta_k); where x = g, the model of the KL is that of Gauss and Newton
+  // g = grad L(theta_k); where x = g, the batch still predicts the KL, by a Gauss-Newton product
   const bool solves = options.fisher != FisherForm::kIdentity;
   BatchPlan plan;
   plan.fisher = solves ? options.fisher : FisherForm::kGaussNewton;
@@ -160,7 +160,7 @@ PolicyBatch<Scalar>& TrustRegionUpdater<Scalar>::Workspace::fisher_batch(
     const TrustRegionOptions& options) {
   if (options.fisher_fraction == 1.0) return full;
   SampleBatch<Scalar> source = samples;
-  if (options.fisher != FisherForm::kEmpirical) {  // F asks for states alone
+  if (options.fisher != FisherForm::kEmpirical) {  // F depends on states alone
     source.actions = {};
     source.score_weights = nullptr;
     source.branches = 1;
@@ -220,7 +220,7 @@ bool TrustRegionUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
   return true;
 }
 
-// x = g: no system to solve; one product for the model of the KL.
+// x = g: there is no system to solve; one product predicts the KL.
 template <class Scalar>
 bool TrustRegionUpdater<Scalar>::Workspace::follow_gradient(PolicyUpdateSummary& summary) {
   summary.conjugate_gradient.status = ConjugateGradientStatus::kConverged;

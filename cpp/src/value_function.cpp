@@ -2,9 +2,7 @@
 #include "trpo_fast/value_function.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <stdexcept>
 
 #include "adam.h"
@@ -12,6 +10,7 @@
 #include "dispatch.h"
 #include "gradient_sum.h"
 #include "lbfgs.h"
+#include "reporting.h"
 #include "row_gather.h"
 #include "tiling.h"
 #include "trpo_fast/rng.h"
@@ -208,13 +207,13 @@ void ValueFunction<Scalar>::fit_lbfgs(const Scalar* x, const Scalar* y, Index ro
 template <class Scalar>
 ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Scalar* targets,
                                            Index rows, const ValueFitOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch total;
   ValueFitSummary summary;
   const std::vector<Scalar> parameters = parameters_;
   const AdamState<Scalar> adam = adam_;
 
-  // The two losses use as many threads as the steps between them: one where minibatches are small. A
-  // thread woken for a loss alone would spin for a while, on a processor that a rollout may need.
+  // The two losses use as many threads as the steps between them, which is one where minibatches are
+  // small. A thread started for a loss alone would spin for a while, on a processor that a rollout needs.
   const auto mean_loss = [&] {
     const int threads = threads_for(rows_at_once(options, rows), n_parameters());
     return accumulate(observations, targets, rows, threads, /*with_gradient=*/false, nullptr) /
@@ -230,21 +229,20 @@ ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Sca
     summary.loss_after = summary.loss_before;
   }
 
-  char text[200];
   if (std::isfinite(summary.loss_after)) {
-    std::snprintf(text, sizeof(text), "mean squared error %.4g before, %.4g after %lld steps",
-                  summary.loss_before, summary.loss_after, static_cast<long long>(summary.steps));
+    summary.message =
+        format("mean squared error %.4g before, %.4g after %lld steps", summary.loss_before,
+               summary.loss_after, static_cast<long long>(summary.steps));
   } else {
     set_parameters(parameters.data());
     adam_ = adam;
     summary.finite = false;
-    std::snprintf(text, sizeof(text),
-                  "the loss was not finite (%g before, %g after); the parameters are those before; "
-                  "look at the observations and targets, or lower the learning rate",
-                  summary.loss_before, summary.loss_after);
+    summary.message = format(
+        "the loss was not finite (%g before, %g after); the parameters are those before; "
+        "look at the observations and targets, or lower the learning rate",
+        summary.loss_before, summary.loss_after);
   }
-  summary.message = text;
-  summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  summary.seconds = total.seconds();
   return summary;
 }
 

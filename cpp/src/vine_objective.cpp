@@ -66,7 +66,7 @@ Readiness VineObjective<Scalar>::prepare(const PolicyBatch<Scalar>& batch, bool 
             "Q or the policy's outputs hold a NaN or an infinity, so no update was made; look at "
             "rewards, values and observations"};
 
-  // what only rounding tells apart is alike
+  // advantages that differ by rounding alone count as equal
   const bool alike = !(spread > 64.0 * std::numeric_limits<double>::epsilon() * largest) ||
                      (standardize && deviation == 0.0);
   const double unit = standardize && !alike ? deviation : 1.0;

@@ -67,7 +67,7 @@ class Distribution {
 
   // log pi(a) of the action in row `row`
   double log_prob(const Scalar* outputs, const Actions<Scalar>& actions, Index row) const;
-  double entropy(const Scalar* outputs) const;  // nats
+  double entropy(const Scalar* outputs) const;  // in nats, as log_prob and kl are
 
   // KL(old || this) in nats; exactly 0 when both are the same bits.
   double kl(const Distribution& old, const Scalar* old_outputs, const Scalar* outputs) const;

@@ -6,15 +6,15 @@
 namespace trpo_fast {
 
 struct LineSearchOptions {
-  double max_kl = 0.01;          // delta, nats, > 0
-  double backtrack_ratio = 0.8;  // alpha, in (0, 1)
-  int max_backtracks = 10;       // candidates tried: j = 0 ... max_backtracks
+  double max_kl = 0.01;          // delta, nats;  > 0
+  double backtrack_ratio = 0.8;  // alpha;  (0, 1)
+  int max_backtracks = 10;       // candidates tried: j = 0 ... max_backtracks;  >= 0
 };
 
 struct Candidate {
-  double surrogate_gain = 0;  // L(theta) - L(theta_k)
-  double kl = 0;              // mean KL(old || new), nats
-  double kl_max = 0;          // largest over the samples
+  double surrogate_gain = 0;  // L(theta) - L(theta_k), in the unit of L
+  double kl = 0;              // mean KL(pi_k || pi_theta) over the samples, nats
+  double kl_max = 0;          // largest KL of any sample, nats
 };
 
 struct LineSearchSummary {

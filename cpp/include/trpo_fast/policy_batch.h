@@ -21,10 +21,10 @@ struct SampleBatch {
   const double* score_weights = nullptr;
 };
 
-// Seen at theta from a batch at theta_k.
+// What a policy at theta does on a batch whose old policy is at theta_k.
 struct Evaluation {
   Candidate candidate;
-  double entropy = 0;  // mean over the samples
+  double entropy = 0;  // mean over the samples, nats
 };
 
 // What stands for F in F x = g: which direction counts as steepest.
@@ -53,7 +53,7 @@ class PolicyBatch {
               FisherForm form = FisherForm::kGaussNewton, int products = 0);
   Index size() const;
 
-  // log pi_k(a_nk|s_n), N x K doubles: needs actions. Entropy averaged over the batch.
+  // log pi_k(a_nk|s_n), N x K doubles: needs actions. Below: entropy of pi_k, mean over the batch, nats.
   const double* log_probs() const;
   double mean_entropy() const;
 
@@ -80,10 +80,10 @@ class PolicyBatch {
   // max_n v^T J_n^T M_n J_n v: twice the quadratic model of the largest KL along v. One tangent pass.
   double largest_curvature(const double* v);
 
-  // Of `policy`, at other parameters: mean and largest KL(pi_k || pi), mean entropy, and as the gain
+  // Measures `policy`, at theta: mean and largest KL(pi_k || pi), mean entropy, and as the gain
   //   mean_n sum_k (rho_nk - 1) w_nk,  rho_nk = pi(a_nk|s_n) / pi_k(a_nk|s_n);  0 without weights
   Evaluation evaluate(const Policy<Scalar>& policy, const double* weights);
-  // The same with the gain
+  // Measures the same, but as the gain
   //   mean_n sum_k rho_nk A_nk / sum_k rho_nk
   Evaluation evaluate_self_normalized(const Policy<Scalar>& policy, const double* advantages);
 

@@ -78,7 +78,7 @@ class KLPenalty(OnPolicyAgent[KLPenaltyConfig]):
         """beta of the next update."""
 
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
-        """Climb the penalised surrogate with Adam, and adapt beta."""
+        """Ascend the penalised surrogate by Adam, and adapt beta."""
         config = self.current
         summary = self.policy.ascend(
             batch.observations,

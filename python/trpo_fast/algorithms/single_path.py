@@ -55,8 +55,8 @@ class SinglePathTRPO(OnPolicyAgent[SinglePathConfig]):
 
         A_t = Q_t - b_t,   b_t = mean of Q_t over the paths of the batch that are that long
 
-    Near a time limit Q falls for every action alike; that is not to look like a lesson. And A is
-    standardised (``standardize_advantages``).
+    Near a time limit Q falls, whatever the actions are; this baseline takes that out, so that actions
+    are not blamed for it. A is standardised besides (``standardize_advantages``).
 
     Arguments are those of :class:`trpo_fast.TRPO`, settings those of :class:`SinglePathConfig`.
     """
@@ -68,7 +68,7 @@ class SinglePathTRPO(OnPolicyAgent[SinglePathConfig]):
         batch = super().advantages(rollout)
         if self.config.baseline == "time":
             batch.advantages = batch.returns - mean_by(rollout.steps_from_start(), batch.returns)
-            # Differences that rounding alone has made are 0.
+            # Differences that come from rounding alone become 0.
             rounding = 64.0 * np.finfo(np.float64).eps * np.abs(batch.returns).max()
             batch.advantages[np.abs(batch.advantages) <= rounding] = 0.0
         return batch

@@ -1,6 +1,7 @@
-"""What arguments are checked for: each check returns the value as the compiled core needs it, or raises.
+"""Checks of arguments: each returns the value as the compiled core needs it, or raises.
 
-The sentence of an error names the argument, what was expected and what was got.
+An error is a ``ValueError`` or a ``TypeError`` of one sentence, which names the argument, what was
+expected and what was given.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Float64 = NDArray[np.float64]
 
 
 def rectangular(name: str, value: ArrayLike) -> NDArray[Any]:
-    """The value as an array; a sentence if it is ragged.
+    """The value as an array; an error if it is ragged.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def rectangular(name: str, value: ArrayLike) -> NDArray[Any]:
 
 
 def numeric_array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
-    """C-contiguous array of ``dtype``; a sentence if the value is not numeric.
+    """C-contiguous array of ``dtype``; an error if the value is not numeric.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def numeric_array(name: str, value: ArrayLike, dtype: DTypeLike) -> NDArray[Any]
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}.")
     if array.dtype == dtype:
         return np.asarray(array, order="C")
-    with np.errstate(over="ignore"):  # too large for float32 is infinite, which has its own answer
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite
         return np.asarray(array, dtype=dtype, order="C")
 
 
@@ -105,7 +106,7 @@ def coordinates(name: str, value: ArrayLike, dtype: DTypeLike, n: int) -> NDArra
         How many.
     """
     if type(value) is np.ndarray and value.dtype == dtype and value.shape == (n,):
-        return np.ascontiguousarray(value)  # what the core's own callers give, once a step
+        return np.ascontiguousarray(value)  # nothing to convert: the usual case
     array = rectangular(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integers, got dtype {array.dtype}.")
@@ -120,16 +121,16 @@ def coordinates(name: str, value: ArrayLike, dtype: DTypeLike, n: int) -> NDArra
 
 
 def entry(owner: str, state: Any, key: str) -> Any:
-    """One entry of a state that was given; a sentence if there is none.
+    """One entry of a state that was given; an error if there is none.
 
     Parameters
     ----------
     owner
         What the sentence calls the state.
     state
-        A dictionary, if all is well.
+        What was given for a dictionary.
     key
-        Of the entry.
+        Name of the entry.
     """
     try:
         return state[key]
@@ -231,7 +232,7 @@ def integers(name: str, values: Any) -> tuple[int, ...]:
     """
     try:
         items = None if isinstance(values, (str, bytes)) else tuple(values)
-    except TypeError:  # an array of no dimension says only here that it is no sequence
+    except TypeError:  # a number, or an array without dimensions
         items = None
     if items is None:
         raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__}.")

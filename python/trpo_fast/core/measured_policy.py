@@ -16,7 +16,7 @@ from .update import FisherOperator
 
 
 class MeasuredPolicy(StochasticPolicy):
-    """The part of :class:`Policy` that measures batches; see there for the parameters."""
+    """The part of :class:`Policy` that measures batches; parameters are those of :class:`Policy`."""
 
     def outputs(self, observations: ArrayLike, *, normalized: bool = False) -> Float:
         """Return the network's outputs, (N, P) dtype S.
@@ -152,7 +152,7 @@ class MeasuredPolicy(StochasticPolicy):
 
             L(theta) - kl_coefficient mean_n KL(pi_old(.|s_n) || pi_theta(.|s_n))
 
-        At ``old_parameters`` the KL is flat and this is the policy gradient.
+        At ``old_parameters`` the gradient of the KL is zero, and this is the policy gradient.
 
         Parameters
         ----------

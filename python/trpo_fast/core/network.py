@@ -25,8 +25,8 @@ from .checks import (
     shaped,
 )
 
-A = TypeVar("A")
-B = TypeVar("B")
+Single = TypeVar("Single")
+Double = TypeVar("Double")
 
 ACTIVATIONS = ("tanh", "relu", "elu", "silu", "gelu", "identity")
 
@@ -129,7 +129,7 @@ class Network:
         self.make_native()
         self.parameters = parameters
 
-    def by_dtype(self, single: A, double: B) -> A | B:
+    def by_dtype(self, single: Single, double: Double) -> Single | Double:
         """Return which of the two, for float32 and for float64, fits this network's dtype S.
 
         Parameters
@@ -175,7 +175,7 @@ class Network:
         hidden_gain
             Every hidden weight matrix has orthonormal rows or columns times this, at least 0.
         output_gain
-            The same of the last one.
+            The same for the last weight matrix, at least 0.
         seed
             Of the random streams, from 0 to 2^64 - 1.
         """
@@ -194,7 +194,7 @@ class Network:
         Parameters
         ----------
         observations
-            What was given.
+            (N, O), numbers of any dtype.
         """
         x = numeric_array("observations", observations, self.dtype)
         if x.ndim != 2 or x.shape[1] != self.obs_dim:
@@ -228,7 +228,7 @@ def adam_state(optimizer: NativeOptimizer) -> dict[str, NDArray[Any]]:
     Parameters
     ----------
     optimizer
-        Who holds the moments.
+        The compiled object that holds the moments.
     """
     first, second, steps = optimizer.get_adam()
     return {
@@ -246,13 +246,13 @@ def load_adam_state(
     Parameters
     ----------
     optimizer
-        Who is to hold the moments.
+        The compiled object that is to hold the moments.
     state
         What :func:`adam_state` returned.
     dtype
-        S.
+        S, float32 or float64.
     n
-        D.
+        D, the number of parameters.
     """
     first, second, steps = (
         shaped(name, entry("optimizer", state, name), kind, shape)

@@ -28,8 +28,8 @@ class Policy(MeasuredPolicy):
     """A stochastic policy: network, action distribution, optional frozen observation normaliser.
 
     Every method takes raw observations and normalises them first, as :meth:`set_normalizer` says.
-    Whoever has normalised rows at hand, from :meth:`normalize`, says so with ``normalized=True``, where
-    a method has that argument. Without a normaliser both are the same.
+    Where a method has the argument ``normalized``, ``normalized=True`` says that the rows come from
+    :meth:`normalize` already. Without a normaliser both are the same.
 
     Copies and pickles hold parameters, normaliser and Adam's moments, and compute the same bits.
 
@@ -114,7 +114,7 @@ class Policy(MeasuredPolicy):
         normalized
             Whether observations are what :meth:`normalize` returned; raw otherwise.
         **settings
-            Those that differ from ``options``, by name, as follows.
+            Settings that differ from ``options``, by name: those listed from here on.
         max_kl
             delta, the most KL(old || new) that a step may have: nats, summed over the components of
             an action, over samples as ``constraint`` says; positive, by default 0.01.
@@ -141,16 +141,18 @@ class Policy(MeasuredPolicy):
             ``"line_search"`` (default); ``"boundary"`` takes j = 0 unchecked (normalised natural
             gradient); ``"fixed"`` takes theta_k + ``step_size`` x (natural gradient, Kakade 2001).
         step_size
-            Of ``step="fixed"``, which alone has one: positive.
+            Factor of x for ``step="fixed"``, positive; None (default) for the other steps.
         backtrack_ratio
-            From one candidate of the line search to the next, in (0, 1); by default 0.8.
+            Factor of the step from one candidate of the line search to the next, in (0, 1); by
+            default 0.8.
         max_backtracks
             Candidates after the first, at least 0; by default 10.
         standardize_advantages
             Subtract their mean and divide by their standard deviation; by default True. Gains are
             in that unit, and in the advantages' own otherwise.
         seed
-            Of the share of the samples and of the preconditioner, from 0 to 2^64 - 1; by default 0.
+            Of what is drawn at random, the share of the samples and the preconditioner's
+            cotangents: from 0 to 2^64 - 1; by default 0.
         activation_budget
             Bytes of activations to keep, at least 0; beyond it they are recomputed, to the same
             bits; by default 512 MiB.
@@ -209,7 +211,7 @@ class Policy(MeasuredPolicy):
         normalized
             Whether observations are what :meth:`normalize` returned; raw otherwise.
         **settings
-            Those that differ from ``options``, by name, as follows.
+            Settings that differ from ``options``, by name: those listed from here on.
         learning_rate
             Step size of Adam, at least 0; by default 3e-4.
         epochs

@@ -61,7 +61,7 @@ class RunningStatistics:
         Parameters
         ----------
         batch
-            Rows (N, dim) of finite numbers; float32 stays what it is, all else becomes
+            Rows (N, dim) of finite numbers; float32 is taken as it is, every other dtype becomes
             float64.
         """
         kind = rectangular("batch", batch).dtype

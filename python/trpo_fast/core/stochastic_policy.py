@@ -52,14 +52,14 @@ class Normalizer:
 
 
 class StochasticPolicy(Network):
-    """The part of :class:`Policy` that acts; see there for the parameters.
+    """The part of :class:`Policy` that acts.
 
     Parameters
     ----------
     obs_dim, distribution, hidden_sizes, activation, dtype
-        As there.
+        As in :class:`Policy`.
     initial_log_std, hidden_gain, output_gain, seed
-        As there.
+        As in :class:`Policy`.
     """
 
     def __init__(
@@ -316,7 +316,7 @@ class StochasticPolicy(Network):
         observations
             (N, O), N at least 1: raw, or what :meth:`normalize` returned.
         normalized
-            Whether they are the second.
+            True: what :meth:`normalize` returned. False: raw.
         """
         x = self.checked_observations(observations)
         if self._normalizer is None or boolean("normalized", normalized):

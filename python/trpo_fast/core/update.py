@@ -15,7 +15,7 @@ from .checks import Float64, seed_number, shaped
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSummary:
-    """Everything one policy update has to say. ``s`` is the accepted (or last tried) step.
+    """What one policy update did. ``s`` is the accepted (or last tried) step.
 
     Unless ``status`` is ``"accepted"`` the parameters are, bit for bit, those before the update.
     """
@@ -68,7 +68,7 @@ class UpdateSummary:
     """||g - (F + cg_damping I) x|| / ||g||."""
 
     backtracks: int
-    """j."""
+    """j, candidates of the line search that were refused before the last one."""
 
     entropy: float
     """Mean over the samples after the update, nats."""
@@ -77,16 +77,16 @@ class UpdateSummary:
     """Mean over the samples before it, nats."""
 
     seconds_gradient: float
-    """Wall-clock time of the pass over the batch and the gradient."""
+    """Wall-clock seconds of the pass over the batch and the gradient."""
 
     seconds_cg: float
-    """Wall-clock time of conjugate gradient."""
+    """Wall-clock seconds of conjugate gradient."""
 
     seconds_line_search: float
-    """Wall-clock time of the candidates."""
+    """Wall-clock seconds of the candidates of the line search."""
 
     seconds_total: float
-    """Wall-clock time of all."""
+    """Wall-clock seconds of the whole update."""
 
     @property
     def accepted(self) -> bool:
@@ -105,8 +105,8 @@ class FisherOperator:
     The first is exact at the parameters where it was made and integrates over the actions
     analytically; the second has the same expectation but depends on the sampled actions (Schulman
     et al. 2015, section 7 and appendix C). Activations are computed once, and for few outputs their
-    Jacobian too; each call is one tangent and one adjoint pass (Pearlmutter 1994). What it was made
-    from is copied: whatever becomes of the policy and the rows later, F stays.
+    Jacobian too; each call is one tangent and one adjoint pass (Pearlmutter 1994). Policy
+    and rows are copied: whatever becomes of them later, F stays.
 
     Made by :meth:`Policy.fisher_operator`.
 

@@ -24,11 +24,22 @@ class FitSummary:
     """What one value fit did. With status ``"non_finite"`` the parameters are those before."""
 
     status: Literal["ok", "non_finite"]
+    """How it ended."""
+
     message: str
-    loss_before: float  # mean squared error on the whole batch
+    """One sentence with the numbers."""
+
+    loss_before: float
+    """Mean squared error on the whole batch before the fit, in the squared unit of the targets."""
+
     loss_after: float
-    steps: int  # optimiser steps
+    """The same after the fit."""
+
+    steps: int
+    """Steps of Adam, or line searches of L-BFGS."""
+
     seconds: float
+    """Wall-clock time of the fit."""
 
 
 class ValueFunction(Network):
@@ -41,17 +52,17 @@ class ValueFunction(Network):
     Parameters
     ----------
     obs_dim
-        O, at least 1.
+        O, width of an observation, at least 1.
     hidden_sizes
         Units of each hidden layer; empty for a linear function.
     activation
         One of ``ACTIVATIONS``.
     dtype
-        S: float32 or float64.
+        float32 or float64: the dtype S of parameters, observations and values.
     hidden_gain
         Every hidden weight matrix has orthonormal rows or columns times this, at least 0.
     output_gain
-        The same of the last one.
+        The same for the last weight matrix, at least 0.
     seed
         Of the initial weights, in [0, 2**64).
     """
@@ -148,7 +159,7 @@ class ValueFunction(Network):
         options
             All settings in one object, for many fits; None: the defaults below.
         **settings
-            Those that differ from ``options``, by name, as follows.
+            Settings that differ from ``options``, by name: those listed from here on.
         method
             ``"adam"`` (default; Kingma & Ba 2015 in PyTorch's form), passes over shuffled
             minibatches; ``"lbfgs"`` (Nocedal & Wright 2006, algorithm 7.5), on the full batch.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Estimator = Literal["exact_sum", "self_normalized"]
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
-MOST_ACTIONS = 64  # of which branches may try all
+MOST_ACTIONS = 64  # the largest discrete space of which branches may try every action
 
 
 def action_space_name(distribution: Distribution, space: Any) -> str:
@@ -135,11 +135,11 @@ def vine_update(
     normalized
         Whether observations are what :meth:`Policy.normalize` returned; raw otherwise.
     **settings
-        Those that differ from ``options``, by name: see :meth:`Policy.update`. Of two the meaning
-        is the vine's. ``fisher="empirical"`` is the covariance of the scores under the old policy as
-        the branches estimate it, mean_n sum_k w_nk s_nk s_nk^T; over all actions that is exact.
-        ``standardize_advantages`` divides A by its standard deviation under the old policy, the
-        unit of the gains then; they are in reward units otherwise.
+        Settings that differ from ``options``, by name: see :meth:`Policy.update`. Two of them mean
+        something else here. ``fisher="empirical"`` is the covariance of the scores under the old
+        policy as the branches estimate it, mean_n sum_k w_nk s_nk s_nk^T; over all actions that is
+        exact. ``standardize_advantages`` divides A by its standard deviation under the old policy,
+        which is the unit of the gains then; otherwise they are in reward units.
 
     Returns
     -------

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Float64 = NDArray[np.float64]
 
 FEW_ACTIONS = 8
-"""Actions of which branches try all by default."""
+"""The largest number of actions of which branches try every one by default."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from .in_process import InProcessSampler
 
 Array = NDArray[Any]
 
-_LONGEST_BRANCH = 2**20 - 1  # steps: the room for a branch in the counter of a random stream
+_LONGEST_BRANCH = 2**20 - 1  # steps; each state has 2^20 positions in a random stream
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _tried_on_a_copy(sampler: InProcessSampler) -> Snapshotter:
     try:
         return Snapshotter.for_environment(separate)
     finally:
-        with contextlib.suppress(Exception):  # the copy has served
+        with contextlib.suppress(Exception):  # the copy is not needed any more
             separate.close()
 
 

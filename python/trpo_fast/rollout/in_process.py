@@ -287,8 +287,8 @@ class InProcessSampler(SteppingSampler):
                     try:
                         rewards[i] = reward
                     except (TypeError, DeprecationWarning):
-                        # No plain number. An array of one entry is one all the same, although
-                        # older versions of NumPy warn of it, which may be made an error.
+                        # Not a plain number. An array of one entry will do, although NumPy warns of
+                        # it, and a user may have made that warning an error.
                         rewards[i] = one_number(reward)
                     if terminated or truncated:
                         # Keep the true successor before the reset replaces it.

@@ -156,10 +156,10 @@ class Sampler(Protocol):
         """Find out whether states can be saved, before the first rollout."""
 
     def environment_state(self) -> dict[str, Array]:
-        """What an exact resume needs besides; SnapshotError where it cannot be saved."""
+        """What an exact resume needs beside `state_dict`; SnapshotError where it cannot be saved."""
 
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
-        """Go on exactly where both were taken, or as `load_state_dict` where entries are missing.
+        """Go on exactly where a state was taken, or as `load_state_dict` where entries are missing.
 
         Parameters
         ----------

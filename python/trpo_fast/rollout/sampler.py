@@ -9,6 +9,7 @@ run (after `SamplerBase.load_state_dict`, or after an interrupted rollout) take
 replay the beginning of the run. Action noise is the counter-based stream (key, e, counter) of the
 policy's actor, with a key derived from the seed. Nothing depends on how many steps are collected at
 a time, or on who steps which environment.
+
 Letters of shapes: see `trpo_fast.rollout.data`.
 """
 

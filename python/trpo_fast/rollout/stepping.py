@@ -100,7 +100,7 @@ class SteppingSampler(SamplerBase):
         # An exception below leaves the environments anywhere: reset them before the next rollout.
         started, self._started = self._started, False
 
-        # Start, or start again: fresh episodes, of which nothing is known.
+        # Where the environments are not where the counters say, begin with fresh episodes.
         if not started:
             self.state.forget_episodes()
             self._restart()
@@ -127,7 +127,7 @@ class SteppingSampler(SamplerBase):
                 raise self._endless(n_steps, events, quota)
             filling.grow(allocate(min(2 * n_steps, most_rows(budget))))
         buffers = filling.buffers.rows(n_steps)
-        # An actor draws for everybody; what it drew for those that had stopped was not taken.
+        # The actor draws for all environments: what it drew for those that had stopped does not count.
         self.state.counters[:] = first_steps + quota.rows
 
         # Look at what came back, once for the whole rollout.

@@ -225,7 +225,7 @@ class VineSampler:
         Parameters
         ----------
         *args, **kwargs
-            As there.
+            As in `WorkerSampler.map_groups`.
         """
         return self.trunk.map_groups(*args, **kwargs)
 
@@ -252,11 +252,11 @@ class VineSampler:
         self.trunk.prepare_states()
 
     def environment_state(self) -> dict[str, Array]:
-        """What an exact resume needs besides; SnapshotError where it cannot be saved."""
+        """What an exact resume needs beside `state_dict`; SnapshotError where it cannot be saved."""
         return self.trunk.environment_state()
 
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
-        """Go on exactly where both were taken; as `load_state_dict` where entries are missing.
+        """Go on exactly where a state was taken, or as `load_state_dict` where entries are missing.
 
         Parameters
         ----------
@@ -283,6 +283,7 @@ class VineSampler:
         if self._estimator == "exact_sum":
             every = all_actions(self.action_adapter.distribution)
             return np.broadcast_to(every, (N, *every.shape)).copy()
+        # Each state has 2^20 positions in the random stream of its environment: one for each branch.
         steps = np.repeat(counters << 20, K) + np.tile(np.arange(K), N)
         actions: Array = self._policy.act(
             np.repeat(observations, K, axis=0),

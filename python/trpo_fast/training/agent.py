@@ -297,7 +297,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         return derive(self.config.seed, Purpose.POLICY_UPDATE, step=self.iteration)
 
     def _improve(self, batch: Batch) -> core.UpdateSummary:
-        """The policy update, and the start of the value fit, which needs nothing of it.
+        """The policy update, and the start of the value fit, which does not depend on it.
 
         The fit's result is first needed for the next advantages, so it runs beside the policy
         update and the next rollout, or beside the rollout alone.
@@ -372,7 +372,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         self._name_what_is_not_told(len(rollout.episode_returns))
 
     def _name_what_is_not_told(self, ended: int) -> None:
-        """Say once which metrics are asked for and stand in no info of an episode's end."""
+        """Say once which metrics were asked for and found in no info of an episode's last step."""
         asked = (success_name(name) for name in self.config.episode_metrics if ended)
         missing = [name for name in asked if name not in self.episodes.metrics]
         if missing:

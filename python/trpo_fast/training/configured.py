@@ -1,4 +1,4 @@
-"""The settings of an agent: made at its birth, and changed while it lives."""
+"""The settings of an agent: how they are made, and changed later."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CopyableAgent:
-    """The part of an agent that ``copy`` and ``pickle`` ask."""
+    """The part of an agent that ``copy`` and ``pickle`` call."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Another agent in the same state, with environments of its own.

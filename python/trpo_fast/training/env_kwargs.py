@@ -14,7 +14,7 @@ from ..checkpoint import CheckpointError
 if TYPE_CHECKING:
     from ..envs import EnvSource
 
-_TAG = "__value__"  # of an object of JSON that stands for something that JSON has not
+_TAG = "__value__"  # marks a JSON object that stands for a value of a kind that JSON lacks
 _RAW_KINDS = "fiubcSUMm"  # kinds of dtypes whose bytes are all there is to them
 _SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
@@ -44,7 +44,7 @@ def encoded(env_kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, st
 
 
 def decoded(stored: object) -> dict[str, Any]:
-    """The inverse of :func:`encoded`; files of earlier versions hold plain values.
+    """The inverse of :func:`encoded`; earlier files hold plain values.
 
     Parameters
     ----------

@@ -194,9 +194,9 @@ class EvaluateEvery(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
         best = state["best_return"]
-        # files of earlier versions have no score: the return was it
+        # earlier files have no score: the return decided
         self._best = None if best is None else (state.get("best_score", best), best)
-        self._is_due = bool(state.get("is_due", False))  # files of earlier versions have none
+        self._is_due = bool(state.get("is_due", False))  # earlier files have none
 
     def _evaluate(self, agent: Any) -> EvaluationResult:
         shared = self.env is None and workers_of(agent, self.deterministic) is not None

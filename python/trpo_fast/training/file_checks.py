@@ -1,4 +1,4 @@
-"""What stands in a checkpoint, checked before anything is built of it."""
+"""Checks of what a checkpoint holds, before anything is built from it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def check_entries(
 
 def _check_tensor(name: str, tensor: NDArray[Any]) -> None:
     group, _, part = name.rpartition(".")
-    if name.startswith("episode_metrics."):  # behind the dot stands anything
+    if name.startswith("episode_metrics."):  # the name of a metric may have dots of its own
         group, part = "episode_metrics", ""
     may_be_negative = _FINITE.get(name)
     if may_be_negative is None:
@@ -110,7 +110,7 @@ def _number(name: str, value: Any, expected: str) -> None:
         good = value > 0
     elif good and expected == "a number of at least 0":
         good = value >= 0
-    if not good:  # nor is NaN below any bound
+    if not good:  # a NaN is not: it is below no bound
         raise _wrong(name, expected, value)
 
 

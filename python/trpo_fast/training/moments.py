@@ -32,7 +32,7 @@ def moments_of(network: Optimized, group: str) -> dict[str, NDArray[Any]]:
     Parameters
     ----------
     network
-        Whose moments.
+        The network that Adam moves.
     group
         What stands before the dot of each name.
     """
@@ -48,11 +48,11 @@ def restore_moments(network: Optimized, group: str, tensors: Mapping[str, NDArra
     Parameters
     ----------
     network
-        Of which Adam has not made a step.
+        A network that Adam has not moved yet.
     group
-        As it was stored.
+        What stands before the dot of each name.
     tensors
-        All arrays of the file; files of earlier versions hold zeros of a network without steps too.
+        All arrays of the file; earlier files hold zeros for a network without steps.
 
     Raises
     ------

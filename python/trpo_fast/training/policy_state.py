@@ -100,7 +100,7 @@ def parts_from_state(
     adapter = ActionAdapter(
         described_space(spaces["action"]),
         state_dependent_std=bool(config["state_dependent_std"]),
-        scaling=bool(config.get("action_scaling", False)),  # early files have none
+        scaling=bool(config.get("action_scaling", False)),  # earlier files have none
     )
     seed = metadata.get("prediction_seed")
     if seed is None:  # the checkpoint of an agent
@@ -160,12 +160,12 @@ def _critic(
         dtype=encoder.dtype,
     )
     network.parameters = tensors["value_function"]
-    mean = float(metadata.get("value_mean", 0.0))  # early files have none
+    mean = float(metadata.get("value_mean", 0.0))  # earlier files have none
     return FrozenCritic(network, mean=mean, scale=float(metadata["value_scale"]))
 
 
 def _check_size(name: str, array: NDArray[Any], sizes: list[int], n_free: int) -> None:
-    """Before a network is built: whether a file holds as many parameters as it will have."""
+    """Raise, before a network is built, unless a file holds as many parameters as it will have."""
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise ValueError(f"{name}: expected sizes of layers, got {sizes!r:.80}")
     n = n_free + sum((a + 1) * b for a, b in pairwise(sizes))

@@ -28,7 +28,7 @@ class EpisodeWindow:
         self.returns: deque[float] = deque(maxlen=EPISODE_WINDOW)
         self.lengths: deque[float] = deque(maxlen=EPISODE_WINDOW)
         self.metrics: dict[str, deque[float]] = {}
-        """What the latest 100 episodes told that told something, by name."""
+        """By name the values of the latest 100 episodes whose infos held one."""
 
     def extend(self, returns: Iterable[float], lengths: Iterable[float]) -> None:
         """Append episodes that have ended, in their order.
@@ -80,7 +80,7 @@ def iteration_record(
     update
         What the policy update did.
     fit
-        The value fit that ended in this iteration: that of the batch before.
+        The value fit that ended in this iteration: that of the previous iteration's batch.
     policy
         After the update.
     episodes
@@ -90,9 +90,9 @@ def iteration_record(
     timesteps
         Environment steps taken in the whole run.
     seconds
-        Since the iteration began.
+        Wall-clock seconds since the iteration began.
     elapsed_seconds
-        Of all iterations of the run.
+        Wall-clock seconds of all iterations of the run.
     """
     record: dict[str, Any] = {
         "time/iteration": iteration,

@@ -51,7 +51,7 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
     except SnapshotError as error:
         # The reason why the last resume began anew is not lost before the next iteration.
         unsaved = agent.restarted_because or str(error)
-    except ForeignWorkers:  # nothing of an environment's, but a forked child that may not save
+    except ForeignWorkers:  # no fault of an environment: a forked child may not save
         raise
     except Exception as error:  # whatever environments or their workers raise
         unsaved = f"saving their state raised {type(error).__name__}: {_one_line(error)}"
@@ -191,7 +191,7 @@ def _restore(
     agent.timesteps = int(metadata["timesteps"])
     agent.iteration = int(metadata["iteration"])
     agent.elapsed_seconds = float(metadata["elapsed_seconds"])
-    # files of before knew one schedule, which went from the start of the run to the end of learn
+    # Earlier files knew one schedule, which went from the start of the run to the end of learn.
     span = metadata.get("schedule_span", (0, 0))
     agent.schedule_span = None if span is None else (int(span[0]), int(span[1]))
     agent.acting.drawn = int(metadata["predictions"])

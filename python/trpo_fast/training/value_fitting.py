@@ -131,10 +131,10 @@ class ValueFitting:
         restore_moments(self.network, "value_optimizer", tensors)
         self.units.restore(
             entries(tensors, "return_statistics"),
-            mean=float(metadata.get("value_mean", 0.0)),  # early files were not centred
+            mean=float(metadata.get("value_mean", 0.0)),  # earlier files were not centred
             scale=float(metadata["value_scale"]),
         )
-        self.last_fit = _stored_fit(metadata.get("value_fit"))  # early files have none
+        self.last_fit = _stored_fit(metadata.get("value_fit"))  # earlier files have none
 
 
 class _Deferred:
