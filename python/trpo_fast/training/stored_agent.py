@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -123,6 +123,117 @@ class StoredAgent:
             if value is not None:
                 changes[name] = value
         return cls.from_state(tensors, metadata, env, env_kwargs=env_kwargs, **changes)
+
+    @classmethod
+    def from_sb3(
+        cls,
+        path: str | os.PathLike[str],
+        env: EnvSource,
+        *,
+        vec_normalize: str | os.PathLike[str] | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Take over a policy of sb3-contrib's TRPO, or of PPO or A2C, and go on from it.
+
+        >>> agent = TRPO.from_sb3("model.zip", "HalfCheetah-v5", vec_normalize="vecnormalize.pkl")
+
+        It acts as there: the same weights, normalisation and clipping. Neither PyTorch nor
+        Stable-Baselines3 is needed, and nothing that is pickled in the files is run. Gamma, KL bound
+        and other plain numbers of the training are taken over too; Adam's moments are not.
+
+        Parameters
+        ----------
+        path
+            The zip that ``model.save`` has written.
+        env
+            What is stepped; its spaces must be those of the policy.
+        vec_normalize
+            What ``VecNormalize.save`` has written, where the policy was trained in one.
+        env_kwargs
+            Keyword arguments of ``gymnasium.make``, where ``env`` is an id.
+        **settings
+            Settings that are to differ from those of the training there.
+
+        Raises
+        ------
+        ForeignFileError
+            (a ``ValueError``) A damaged file, or a policy that is no multilayer perceptron or of other
+            spaces.
+        ConfigError
+            A setting that would make other networks.
+        """
+        from ..foreign import read_sb3
+        from .foreign_agent import agent_from_foreign
+
+        networks = read_sb3(path, vec_normalize)
+        agent_class = cast("type[OnPolicyAgent[Any]]", cls)
+        return cast("Self", agent_from_foreign(agent_class, networks, env, settings, env_kwargs))
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state: str | os.PathLike[str] | Mapping[str, Any],
+        env: EnvSource,
+        *,
+        policy: str = "policy.",
+        value: str | None = None,
+        log_std: ArrayLike | None = None,
+        activation: str = "tanh",
+        observation_mean: ArrayLike | None = None,
+        observation_variance: ArrayLike | None = None,
+        observation_epsilon: float = 1e-8,
+        env_kwargs: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Take over multilayer perceptrons of PyTorch, such as Tianshou's, and go on from them.
+
+        >>> agent = TRPO.from_state_dict("algorithm.pth", env, policy="policy.actor.", value="critic.")
+
+        The policy's network gives means, before any squashing, or logits. Names say what belongs to
+        it: all linear layers below ``policy``, in their order.
+
+        Parameters
+        ----------
+        state
+            What ``torch.save(module.state_dict(), path)`` has written, read without PyTorch; or a
+            mapping of names to tensors or arrays.
+        env
+            What is stepped; its spaces must be those of the policy.
+        policy, value
+            What the names of the policy's and of the value function's weights begin with; without
+            ``value`` the value function is new.
+        log_std
+            Logarithms of the deviations (A,), or one for all; None looks for a parameter below
+            ``policy`` whose name holds log_std or sigma.
+        activation
+            Of all hidden layers, which no state dict tells.
+        observation_mean, observation_variance
+            (O,) each, where observations were normalised.
+        observation_epsilon
+            Added to the variance, at least 0.
+        env_kwargs
+            Keyword arguments of ``gymnasium.make``, where ``env`` is an id.
+        **settings
+            Settings of the agent. Actions go to the environment as they are, clipped, unless
+            ``action_scaling=True`` maps [-1, 1] to its bounds.
+
+        Raises
+        ------
+        ForeignFileError
+            (a ``ValueError``) A damaged file, layers that do not fit each other or the spaces.
+        ConfigError
+            A setting that would make other networks.
+        """
+        from ..foreign import networks_of, read_torch_file, state_dict_of
+        from .foreign_agent import agent_from_foreign
+
+        arrays = state_dict_of(state) if isinstance(state, Mapping) else read_torch_file(state)
+        networks = networks_of(
+            arrays, policy=policy, value=value, log_std=log_std, activation=activation
+        ).with_normalizer(observation_mean, observation_variance, observation_epsilon, settings)
+        agent_class = cast("type[OnPolicyAgent[Any]]", cls)
+        return cast("Self", agent_from_foreign(agent_class, networks, env, settings, env_kwargs))
 
     def state(self) -> SavedState:
         """Everything that the agent is, as arrays by name and as JSON can hold the rest."""
