@@ -4,11 +4,12 @@ The agent walks along a line to a goal that is farther away on each level. A cal
 success rate of the latest episodes and raises the level in all training environments; evaluations
 are held on the hardest level from the start.
 
-    python examples/curriculum.py
+    python examples/curriculum.py [total_timesteps]
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gymnasium
@@ -91,5 +92,5 @@ def main(total_timesteps: int = 60_000) -> tuple[int, float]:
 
 
 if __name__ == "__main__":
-    level, success_rate = main()
+    level, success_rate = main(*map(int, sys.argv[1:]))
     print(f"level {level} of {Walk.HARDEST}; success rate on the hardest: {success_rate:.2f}")

@@ -38,7 +38,7 @@ _LARGEST_HEADER = 100_000_000  # bytes; the bound of the safetensors format
 _KINDS = "fiub"  # floating point, signed and unsigned integers, booleans
 
 # prefixes of environment ids that a file may name without being asked
-KNOWN_ENVIRONMENT_MODULES = ("ale_py", "envpool", "gymnasium")
+KNOWN_ENVIRONMENT_MODULES = ("ale_py", "envpool", "gymnasium", "pettingzoo")
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -121,7 +121,9 @@ def module_to_trust(env_id: object) -> str | None:
     str or None
         Its name; None where no module is imported, or only one that trpo_fast knows.
     """
-    module, colon, _ = str(env_id).rpartition(":")
+    module, colon, name = str(env_id).rpartition(":")
+    if module == "pettingzoo" and "." in name:  # a module of another package
+        return name
     return module if colon and module not in KNOWN_ENVIRONMENT_MODULES else None
 
 

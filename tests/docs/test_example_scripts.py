@@ -17,6 +17,7 @@ NAME = Path(__file__).name
 RUNS = {
     "callback": (["4096"], r"return .*, max_kl 0\.01"),
     "cartpole": (["4096"], r"return \d+ ± \d+"),
+    "curriculum": (["16384"], r"level [1-4] of 4; success rate on the hardest: \d\.\d\d"),
     "dict_observations": (["4096"], r"delivered \d+% in \d+\.\d steps"),
     "export_c": (["2048"], r"largest difference of 1,000 torques: \d\.\de-0[678] N m of 2"),
     "numerics": (["1024"], r"accepted after \d backtracks[^\n]*\n.*parameter: \de-0[6-9]"),

@@ -81,7 +81,7 @@ def foreign(module: str, name: str) -> Any:
     ("module", "words"),
     [
         ("gym.wrappers.time_limit", "of the old gym, not of gymnasium; convert it with"),
-        ("pettingzoo.utils.env", "environment of PettingZoo; supersuit"),
+        ("pettingzoo.utils.env", "it is of PettingZoo, but has no agents"),
         ("dm_env._environment", "environment of dm_env; shimmy"),
     ],
 )

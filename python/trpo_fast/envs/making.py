@@ -35,6 +35,9 @@ class OpenedEnvironments:
     vector_env: VectorEnv[Any, Any, Any] | None = None
     """Environments that are stepped together, by one call."""
 
+    parallel: tuple[Any, ...] = ()
+    """Environments of several agents that act at once, PettingZoo's."""
+
 
 def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """Make one environment.
@@ -43,8 +46,9 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
     ----------
     source
         A Gymnasium id (`"CartPole-v1"`, `"ALE/Breakout-v5"`, `"module:Id-v0"`, where the module is
-        imported first; `"envpool:Id-v0"` is an EnvPool of one), an `Env` (returned as it is), or a
-        callable without arguments that returns an `Env`.
+        imported first; `"envpool:Id-v0"` is an EnvPool of one, `"pettingzoo:name_v0"` an environment
+        of several agents), an `Env` (returned as it is), a `ParallelEnv` of PettingZoo, or a callable
+        without arguments that returns one of these.
     **kwargs
         Passed to `gymnasium.make`; allowed with an id only. Gymnasium's passive checker is left out
         unless `disable_env_checker=False` is given: one call less per step.
@@ -73,6 +77,10 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
         from .single_envpool import SingleEnvPool
 
         return SingleEnvPool(source, **kwargs)
+    if isinstance(source, str) and source.startswith("pettingzoo:"):
+        from .pettingzoo import SharedPolicyEnv, make_parallel
+
+        return SharedPolicyEnv(make_parallel(source, **kwargs))
     if isinstance(source, str):
         return _make_from_id(source, kwargs)
     if kwargs:
@@ -88,12 +96,16 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
         )
     if isinstance(source, gymnasium.Env):
         return source
+    if (shared := _of_several_agents(source, owned=False)) is not None:
+        return shared
     if not callable(source):
         raise TypeError(
             f"env: expected a Gymnasium id, an Env, a VectorEnv or a callable that returns an Env, "
             f"got {type(source).__name__}{_foreign_remedy(source)}"
         )
     made = _called(source)
+    if (shared := _of_several_agents(made, owned=True)) is not None:
+        return shared
     if not isinstance(made, gymnasium.Env):
         remedy = _foreign_remedy(made) or "; does the function end with `return env`?"
         raise TypeError(
@@ -106,6 +118,15 @@ def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any
                 f"{environment_name(made)} without {space}; set it in __init__"
             )
     return made
+
+
+def _of_several_agents(made: Any, *, owned: bool) -> gymnasium.Env[Any, Any] | None:
+    """The environment for one policy of all its agents, where it is one of PettingZoo."""
+    if not hasattr(made, "possible_agents"):
+        return None
+    from .pettingzoo import SharedPolicyEnv, as_parallel, is_of_several_agents
+
+    return SharedPolicyEnv(as_parallel(made), owned=owned) if is_of_several_agents(made) else None
 
 
 def _called(factory: Callable[[], Any]) -> Any:
@@ -146,8 +167,8 @@ def _foreign_remedy(made: object) -> str:
     homes = {base.__module__.partition(".")[0] for base in type(made).__mro__}
     if "pettingzoo" in homes:
         return (
-            ": it is an environment of PettingZoo; supersuit.pettingzoo_env_to_vec_env_v1 and "
-            "supersuit.concat_vec_envs_v1 make a vector environment of a parallel one"
+            ": it is of PettingZoo, but has no agents; pass a ParallelEnv, a function that makes one, "
+            'or an id such as "pettingzoo:pursuit_v5"'
         )
     if "dm_env" in homes or "dm_control" in homes:
         return ": it is an environment of dm_env; shimmy makes a gymnasium.Env of it"
@@ -287,11 +308,27 @@ def open_environments(
         return OpenedEnvironments(name, vector_env=source)
     if isinstance(source, gymnasium.Env):
         return OpenedEnvironments(name, (make_environment(source, **kwargs),))
+    if isinstance(source, str) and source.startswith("pettingzoo:"):
+        from .pettingzoo import make_parallel
+
+        return OpenedEnvironments(
+            name, parallel=tuple(make_parallel(source, **kwargs) for _ in range(n_envs))
+        )
+    if hasattr(source, "possible_agents") and not isinstance(source, type) and not kwargs:
+        from .pettingzoo import as_parallel
+
+        return OpenedEnvironments(name, parallel=(as_parallel(source),))
     if callable(source) and not kwargs:
         # a factory may make a whole vector environment
         first = _called(source)
         if isinstance(first, VectorEnv):
             return OpenedEnvironments(environment_name(first), vector_env=first)
+        if hasattr(first, "possible_agents"):
+            from .pettingzoo import as_parallel
+
+            parallel = [as_parallel(first)]
+            parallel += [as_parallel(_called(source)) for _ in range(n_envs - 1)]
+            return OpenedEnvironments(environment_name(first), parallel=tuple(parallel))
         made = [make_environment(lambda: first)]
     else:
         make_first = copy_environment if are_copies else make_environment
@@ -327,6 +364,10 @@ def environment_name(source: EnvSource) -> str:
     env_id = getattr(getattr(source, "spec", None), "id", None)
     if env_id is not None:
         return str(env_id)
+    if hasattr(source, "possible_agents") and not isinstance(source, type):
+        name = (getattr(source, "metadata", None) or {}).get("name")
+        if name:
+            return str(name)
     # What a class has as `unwrapped` is a property.
     unwrapped = source if isinstance(source, type) else getattr(source, "unwrapped", source)
     return str(getattr(unwrapped, "__name__", type(unwrapped).__name__))

@@ -38,10 +38,12 @@ def make_sampler(
     Parameters
     ----------
     env
-        A Gymnasium id, "envpool:" and a task of EnvPool, an ``Env``, a factory, or a ``VectorEnv``.
+        A Gymnasium id, "envpool:" and a task of EnvPool, "pettingzoo:" and an environment of
+        PettingZoo, an ``Env``, a ``VectorEnv``, a ``ParallelEnv`` of PettingZoo, or a factory.
     n_envs
         Number of environments made from an id or a factory, at least 1. An ``Env`` gives one, a
-        ``VectorEnv`` as many as it holds: read ``sampler.n_envs``.
+        ``VectorEnv`` as many as it holds, an environment of PettingZoo one for each agent: read
+        ``sampler.n_envs``.
     n_workers
         Processes that step the environments; 0 steps them in this process. None takes one for every
         core that this process may use, but no more than it takes to give none of them more
@@ -102,11 +104,13 @@ def make_sampler(
 
     from ..envs import copy_environment, maker_of, open_environments
 
-    exists = isinstance(env, gymnasium.Env | VectorEnv)
+    of_several_agents = isinstance(env, str) and env.startswith("pettingzoo:")
+    of_several_agents |= hasattr(env, "possible_agents") and not isinstance(env, type)
+    exists = of_several_agents or isinstance(env, gymnasium.Env | VectorEnv)
     if restart_crashed_environments and exists:
         raise ValueError(
-            "restart_crashed_environments: an environment that exists already cannot be made "
-            "again; pass an id or a function that makes it"
+            "restart_crashed_environments: an environment that exists already, or one of several "
+            "agents, is not made again; pass an id or a function that makes one of one agent"
         )
 
     # In worker processes.
@@ -139,6 +143,10 @@ def make_sampler(
         return _kind_of_vector_sampler(opened.vector_env)(
             opened.vector_env, name=opened.name, **common
         )
+    if opened.parallel:
+        from .pettingzoo import PettingZooSampler
+
+        return PettingZooSampler(opened.parallel, name=opened.name, **common)
     from .in_process import InProcessSampler
 
     make_copy = (

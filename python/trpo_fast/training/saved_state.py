@@ -144,7 +144,9 @@ def agent_from_state(
         config = saved.changed(changes, loading=True)
         source = _source_of(metadata) if env is None else env
         if isinstance(source, str):
-            if "n_envs" not in changes and config.n_envs != metadata["n_envs"]:
+            # of several agents each is an environment of its own
+            several = source.startswith("pettingzoo:") and config.n_envs <= metadata["n_envs"]
+            if "n_envs" not in changes and config.n_envs != metadata["n_envs"] and not several:
                 raise CheckpointError(
                     f"checkpoint: expected n_envs {metadata['n_envs']}, as many as counters, got "
                     f"{config.n_envs}; was it written by trpo_fast?"

@@ -162,8 +162,9 @@ class _Worker:
             env_kwargs=kwargs,
             are_copies=settings["first_index"] > 0,
         )
-        if opened.vector_env is not None:
-            opened.vector_env.close()
+        if opened.vector_env is not None or opened.parallel:
+            for whole in filter(None, (opened.vector_env, *opened.parallel)):
+                whole.close()
             return None
         recovers = settings["restart_crashed_environments"]
         self._sampler = InProcessSampler(

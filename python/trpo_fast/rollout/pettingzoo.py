@@ -1,0 +1,213 @@
+"""PettingZoo's parallel environments: every agent is an environment here, all share the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy.typing as npt
+
+from ..envs import EnvironmentFailure
+from ..envs.wrappers import close_all
+from .changes import EnvironmentChange, to_one
+from .crashes import first_non_finite
+from .filling import Filling
+from .interface import Actor
+from .metrics import metrics_of
+from .vector import VectorEnvSampler
+
+
+class PettingZooSampler(VectorEnvSampler):
+    """Steps K parallel environments of A agents each as E = K A environments.
+
+    Agent i of environment k is environment e = k A + i, with action noise of its own. An agent whose
+    episode ends before that of the others takes no part until the environment is reset: its rows are
+    not valid, and nothing is learned from them. The environment is reset in the step that ends the
+    last agent's episode. An agent that comes later begins its episode when it comes.
+
+    Parameters
+    ----------
+    environments
+        The parallel environments, all of the same agents.
+    name
+        How errors and logs call them.
+    dtype
+        dtype of observations and continuous actions: float32 or float64.
+    state_dependent_std
+        Whether the Gaussian's deviation is a network output.
+    action_scaling
+        Whether [-1, 1] is mapped to the finite bounds of continuous actions.
+
+    Raises
+    ------
+    TypeError
+        A space that is not supported, or environments of other agents.
+    """
+
+    def __init__(
+        self,
+        environments: Sequence[Any],
+        *,
+        name: str,
+        dtype: npt.DTypeLike = "float32",
+        state_dependent_std: bool = False,
+        action_scaling: bool = False,
+    ) -> None:
+        first = environments[0]
+        self.agents = list(first.possible_agents)
+        for k, environment in enumerate(environments):
+            if list(environment.possible_agents) != self.agents:
+                raise TypeError(
+                    f"environment {k} ({name}): expected the agents {self.agents!s:.200}, got "
+                    f"{list(environment.possible_agents)!s:.200}; all environments must be alike"
+                )
+        self.environments = list(environments)
+        together = SimpleNamespace(
+            num_envs=len(environments) * len(self.agents),
+            single_observation_space=first.observation_space(self.agents[0]),
+            single_action_space=first.action_space(self.agents[0]),
+            metadata={},
+        )
+        super().__init__(
+            together,
+            name=name,
+            dtype=dtype,
+            state_dependent_std=state_dependent_std,
+            action_scaling=action_scaling,
+            autoreset_mode="SameStep",
+        )
+        self._actions_of = self.action_adapter.step_converter(
+            self.n_envs, self.observation_encoder.dtype
+        )
+        # By environment: its agents that are there, as (index among all agents, name).
+        self._here: list[list[tuple[int, Any]]] = [[] for _ in environments]
+
+    def change(self, change: EnvironmentChange) -> list[Any]:
+        """Do something with every parallel environment, see `SamplerBase.change`."""
+        if self.is_busy or self._closed:
+            return super().change(change)  # raises
+        if change.kind == "reset":
+            self.reset_options = dict(change.kwargs) or None
+            return [None] * len(self.environments)
+        return [to_one(change, environment) for environment in self.environments]
+
+    def map_groups(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any] | None = None,
+        *,
+        name: str = "map_groups",
+    ) -> list[Any]:
+        """Not possible: what is called so are environments of one agent."""
+        raise NotImplementedError(
+            f"the state of PettingZoo's environments ({self.name}) is not saved"
+        )
+
+    def _steps_in_parallel(self) -> bool:
+        return False
+
+    # --- one rollout ---
+
+    def _restart(self) -> None:
+        for k in range(len(self.environments)):
+            e = k * len(self.agents)
+            seed = self._seeds()[e]
+            try:
+                self._begin(k, self.state.observations, seed)
+            except Exception as error:
+                raise self._vector_failure(
+                    _without_our_frame(error),
+                    f"reset before {self._vector_step(0)}",
+                    "reset() must return (observations, infos) by agent",
+                ) from error
+
+    def _begin(self, k: int, rows: npt.NDArray[Any], seed: int | None = None) -> None:
+        """Reset environment k, and write what its agents see into the rows (E, O)."""
+        environment = self.environments[k]
+        options = {} if self.reset_options is None else {"options": dict(self.reset_options)}
+        seeded = {} if seed is None else {"seed": seed}
+        observations, _ = environment.reset(**seeded, **options)
+        self._look(k, observations, rows)
+        if not self._here[k]:
+            raise EnvironmentFailure(f"environment {k}: no agent is there after reset()")
+
+    def _look(self, k: int, observations: Any, rows: npt.NDArray[Any]) -> None:
+        """Note which agents are there, and write what they see; the others' rows stay."""
+        present = set(self.environments[k].agents)
+        here = [(i, name) for i, name in enumerate(self.agents) if name in present]
+        for i, name in here:
+            self.observation_encoder.write(observations[name], rows[k * len(self.agents) + i])
+        self._here[k] = here
+
+    def _step(
+        self, filling: Filling, row: int, actor: Actor, on_step: Callable[[], object] | None
+    ) -> int:
+        buffers, events = filling.buffers, filling.events
+        n_steps, to_env, stored = len(buffers.rewards), self._actions_of, buffers.actions
+        t = row
+        inside = False  # whether an error is the environment's own
+        try:
+            for t in range(row, n_steps):
+                actor.step(t)
+                actions = to_env(stored[t])
+                buffers.observations[t + 1] = buffers.observations[t]
+                buffers.valid[t] = False
+                inside = True
+                for k in range(len(self.environments)):
+                    self._step_one(k, t, actions, filling)
+                inside = False
+                if on_step is not None:
+                    on_step()
+        except Exception as error:
+            if not inside or isinstance(error, EnvironmentFailure):
+                raise
+            # A NaN often breaks an environment one step later: name the cause, not the effect.
+            cause = first_non_finite(buffers, events, states=slice(0, t + 1), rewards=slice(0, t))
+            if cause is not None:
+                raise self._non_finite(cause, buffers, events) from error
+            raise self._vector_failure(
+                _without_our_frame(error),
+                self._vector_step(t),
+                "step() must return (observations, rewards, terminated, truncated, infos) by agent",
+            ) from error
+        filling.quota.close_row(n_steps - 1, buffers, events)
+        return n_steps
+
+    def _step_one(self, k: int, t: int, actions: Any, filling: Filling) -> None:
+        """Step environment k in row t, by those of its agents that are there."""
+        buffers, events = filling.buffers, filling.events
+        first, here, environment = k * len(self.agents), self._here[k], self.environments[k]
+        observations, rewards, terminated, truncated, infos = environment.step(
+            {name: actions[first + i] for i, name in here}
+        )
+        left = set(environment.agents)
+        for i, name in here:
+            e = first + i
+            buffers.valid[t, e] = True
+            buffers.rewards[t, e] = rewards[name]
+            terminates, truncates = bool(terminated[name]), bool(truncated[name])
+            if not (terminates or truncates) and name not in left:
+                # It has gone without a word: its episode was cut if there is something to see.
+                terminates, truncates = name not in observations, name in observations
+            if terminates or truncates:
+                buffers.terminated[t, e], buffers.truncated[t, e] = terminates, truncates
+                events.ends.append((t, e))
+                if told := metrics_of(infos.get(name), self.metric_names):
+                    events.metrics[t, e] = told
+                if not terminates:
+                    events.final_indices.append((t, e))
+                    events.finals.append(self.observation_encoder.encode(observations[name]))
+        if left:
+            self._look(k, observations, buffers.observations[t + 1])
+        else:
+            self._begin(k, buffers.observations[t + 1])
+
+    def _close(self) -> None:
+        close_all(self.environments)
+
+
+def _without_our_frame(error: Exception) -> Exception:
+    """The error as it came up in the method that calls one environment, without its caller's frame."""
+    trace = error.__traceback__
+    return error if trace is None else error.with_traceback(trace.tb_next)
