@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .config import TRPOConfig
     from .presets import preset
     from .studies.running import study
+    from .studies.tuning import tune
     from .training.policy import Policy
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "__version__",
     "preset",
     "study",
+    "tune",
 ]
 
 # what needs no method's module
@@ -44,6 +46,7 @@ _LIGHT = {
     "TRPOConfig": "config",
     "preset": "presets",
     "study": "studies.running",
+    "tune": "studies.tuning",
 }
 
 

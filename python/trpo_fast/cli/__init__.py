@@ -25,7 +25,6 @@ from .arguments import (
     Plot,
     Record,
     Selfcheck,
-    Study,
     Train,
     parse,
 )
@@ -34,6 +33,7 @@ from .output import DONE, FAILED, INTERRUPTED, USAGE, UsageError, fail, say, ver
 from .seeds import train_seeds
 from .streams import drop, prepare_streams
 from .training import train
+from .training_flags import Study, Tune
 
 __all__ = ["main"]
 
@@ -91,6 +91,10 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
             from .study import study
 
             return study(command, arguments)
+        case Tune():
+            from .tune import tune
+
+            return tune(command, arguments)
         case Evaluate():
             return commands.evaluate(command)
         case Record():

@@ -11,19 +11,20 @@ import inspect
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Annotated, Any, Literal, Union, cast, get_args
 
 import tyro
 
 from ..algorithms import ALGORITHMS, PAGES, algorithm_class
 from ..config import AgentConfig, TRPOConfig, field_names
-from ..presets import PRESETS, find_preset
+from ..presets import find_preset
 from ..run_folder import RunFolder, RunFolderError
 from ..schedules import Schedule
 from .config_file import expand
 from .environment import ChosenEnvironment, EnvironmentFlags, of_resumed
 from .output import UsageError
+from .training_flags import Study, TrainingFlags, Tune
 
 # flags of train, besides the configuration, that config.json keeps for --resume
 STORED = (
@@ -36,40 +37,6 @@ STORED = (
     "best_by",
     "checkpoint_every",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingFlags(EnvironmentFlags):
-    """What every run is told, alone or in a study."""
-
-    total_timesteps: int = 1_000_000
-    """Environment steps of the whole run, over all environments; 1e6 is understood."""
-
-    algorithm: Annotated[str, tyro.conf.arg(metavar="|".join(ALGORITHMS))] = "trpo"
-    """Method that trains; with its name, --help lists its own flags too. See trpo-fast explain."""
-
-    preset: Annotated[str | None, tyro.conf.arg(metavar="|".join(PRESETS))] = None
-    """Take the settings of another implementation; flags given explicitly win."""
-
-    tensorboard: bool = False
-    """Write TensorBoard events too."""
-
-    evaluate_every: int = 50_000
-    """Environment steps between evaluations, which decide the best checkpoint; 0 for none."""
-
-    evaluation_episodes: int = 10
-    """Episodes per evaluation, with the policy's most likely actions."""
-
-    evaluation_max_steps: int | None = None
-    """Cut an evaluation's episode after so many steps; None: 10,000, or the time limit if longer."""
-
-    best_by: Annotated[str, tyro.conf.arg(metavar="return|success_rate|METRIC")] = "return"
-    """What the best checkpoint has most of in evaluations; the return decides among equals."""
-
-    checkpoint_every: int = 50_000
-    """Environment steps between saves of the latest checkpoint; it is saved at the end anyway."""
-
-    config: AgentConfig = field(default_factory=TRPOConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,28 +60,6 @@ class Train(TrainingFlags):
 
     resume: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Continue the run of this folder from its latest checkpoint."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study(TrainingFlags):
-    """Train environments x settings x seeds, resumable as a whole, and compare them."""
-
-    envs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ENV ...")] = ()
-    """Gymnasium ids, or module:Id; left out with --env-factory."""
-
-    seeds: Annotated[str, tyro.conf.arg(metavar="0-9")]
-    """Seeds of every environment and setting, such as 0-9 or 0,3,7."""
-
-    run_dir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
-    """Folder of the study; that of one that was ended goes on."""
-
-    grid: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE,VALUE")
-    ] = ()
-    """Values of a setting, as max_kl=0.01,0.02; may be repeated: all combinations are trained."""
-
-    jobs: int | None = None
-    """Runs at once; None takes as many as there are processors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +166,7 @@ class Selfcheck:
     """Check on this machine that the installed package computes what it should; some 10 seconds."""
 
 
-Command = Train | Study | Evaluate | Record | Export | Plot | Explain | Info | Selfcheck
+Command = Train | Study | Tune | Evaluate | Record | Export | Plot | Explain | Info | Selfcheck
 
 
 def parse(arguments: list[str]) -> Command:
@@ -345,6 +290,7 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
     commands = Union[  # noqa: UP007  (annotated members need a typing.Union at run time)
         Annotated[Train, subcommand("train", default=train_defaults)],
         Annotated[Study, subcommand("study")],
+        Annotated[Tune, subcommand("tune")],
         Annotated[Evaluate, subcommand("evaluate")],
         Annotated[Record, subcommand("record")],
         Annotated[Export, subcommand("export")],

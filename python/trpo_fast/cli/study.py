@@ -10,9 +10,10 @@ from ..extras import MissingExtraError
 from ..studies.plan import Plan, parse_grid
 from ..studies.results import StudyResult
 from ..studies.running import run_plan
-from .arguments import Study, Train, parse
+from .arguments import Train, parse
 from .output import DONE, FAILED, INTERRUPTED, UsageError, fail, say
 from .seeds import parse_seeds, without_flags
+from .training_flags import Study
 
 _OF_THE_STUDY = ("--seeds", "--run-dir", "--jobs")
 

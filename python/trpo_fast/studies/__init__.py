@@ -17,11 +17,29 @@ if TYPE_CHECKING:
     from .plan import Plan, PlannedRun, StudyError
     from .results import StudyResult
     from .running import study
+    from .space import Choice, Interval
+    from .tuning import TuneResult, tune
 
-__all__ = ["Plan", "PlannedRun", "StudyError", "StudyResult", "study"]
+__all__ = [
+    "Choice",
+    "Interval",
+    "Plan",
+    "PlannedRun",
+    "StudyError",
+    "StudyResult",
+    "TuneResult",
+    "study",
+    "tune",
+]
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = names_on_first_use(
         __name__,
-        {"plan": "Plan PlannedRun StudyError", "results": "StudyResult", "running": "study"},
+        {
+            "plan": "Plan PlannedRun StudyError",
+            "results": "StudyResult",
+            "running": "study",
+            "space": "Choice Interval",
+            "tuning": "TuneResult tune",
+        },
     )

@@ -84,7 +84,13 @@ def study(
 
 
 class Outcome:
-    """How the runs of a plan have ended this time."""
+    """How the runs of a plan have ended this time.
+
+    Parameters
+    ----------
+    plan
+        The runs.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
