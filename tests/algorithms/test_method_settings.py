@@ -12,7 +12,9 @@ from trpo_fast.algorithms import ALGORITHMS, algorithm_class
 from trpo_fast.config import ConfigError, TRPOConfig, field_names
 from trpo_fast.presets import PRESETS
 
-SMALL: dict[str, Any] = {"n_workers": 0, "n_envs": 2, "batch_size": 256, "hidden_sizes": (8,)}
+SMALL: dict[str, Any] = {
+    "n_workers": 0, "n_envs": 2, "batch_size": 256, "hidden_sizes": (8,), "save_environments": False,
+}  # fmt: skip
 METHOD = pytest.mark.parametrize("method", ALGORITHMS)
 
 # A Fisher matrix of a few samples overrates the step: the line search has work to do.

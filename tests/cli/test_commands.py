@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import TINY, assert_error, rows, trpo_fast
+from command_line import TINY, assert_error, rows, trpo_fast, trpo_fast_process
 from trpo_fast import cli
 from trpo_fast.algorithms import PAGES, algorithm_class, page
 from trpo_fast.checkpoint import load_checkpoint
@@ -20,9 +20,10 @@ from trpo_fast.config import TRPOConfig
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a short CartPole run; tests that change it take a copy."""
     run = tmp_path_factory.mktemp("cli") / "run"
-    done = trpo_fast(
+    done = trpo_fast_process(
         "train", "CartPole-v1", "--total-timesteps", "4096", "--seed", 3, "--run-dir", run,
         "--evaluate-every", "2048", "--evaluation-episodes", 2, "--checkpoint-every", 2048, *TINY,
+        "--n-workers", 2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert str(run / "latest.safetensors") in done.stdout
@@ -101,7 +102,7 @@ def test_every_algorithm_trains_goes_on_and_is_evaluated(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    common = ["--evaluate-every", "0", "--batch-size", "256", *TINY[:2], *TINY[4:]]
+    common = ["--evaluate-every", "0", *TINY, "--batch-size", "256"]
     if algorithm == "single-path":  # it has no value function
         at = common.index("--value-epochs")
         del common[at : at + 2]

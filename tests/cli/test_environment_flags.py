@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("owned", None)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run; tests take a copy."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    assert cli.main(["train", "CartPole-v1", "--run-dir", str(run), *COMMON]) == 0
+    return run
+
+
 def lengths(run: str) -> set[int]:
     return {int(row["length"]) for row in rows(Path(run, "evaluations.csv"))}
 
@@ -68,7 +77,7 @@ def test_wrappers_are_used_by_every_command(
     workers: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = ["train", "CartPole-v1", "--wrapper", LIMIT, "--wrapper", "owned:Doubled"]
-    assert cli.main([*train, "--run-dir", "run", "--n-workers", workers, *COMMON]) == 0
+    assert cli.main([*train, "--run-dir", "run", *COMMON, "--n-workers", workers]) == 0
     assert json.loads(Path("run/config.json").read_text())["wrapper"] == [LIMIT, "owned:Doubled"]
     assert lengths("run") == {5}
     again = ["--wrapper", LIMIT, "--wrapper", "owned:Doubled"]
@@ -78,7 +87,7 @@ def test_wrappers_are_used_by_every_command(
     assert cli.main(["train", "--resume", "run", "--total-timesteps", "1024", *again]) == 0
     assert lengths("run") == {5}
     # gone on with, it is the run that was never stopped
-    whole = [*train, "--run-dir", "whole", "--n-workers", "0", *COMMON]
+    whole = [*train, "--run-dir", "whole", *COMMON]
     assert cli.main([*whole, "--total-timesteps", "1024"]) == 0
     ends = [load_checkpoint(Path(run, "latest.safetensors"))[0] for run in ("run", "whole")]
     assert ends[0]["policy"].tobytes() == ends[1]["policy"].tobytes()
@@ -138,10 +147,9 @@ def test_arguments_go_to_gymnasium_and_to_the_folder(capsys: pytest.CaptureFixtu
     ],
 )
 def test_a_folder_chooses_no_wrapper_and_no_factory(
-    stored: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    stored: dict[str, Any], finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["train", "CartPole-v1", "--run-dir", "run", *COMMON]) == 0
-    file = Path("run/config.json")
+    file = Path(shutil.copytree(finished, "run"), "config.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), **stored}))
     for arguments in (["evaluate", "run"], ["record", "run"], ["train", "--resume", "run"]):
         assert cli.main(arguments) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import TINY, trpo_fast
+from command_line import TINY, trpo_fast, trpo_fast_process
 from trpo_fast import cli
 from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.cli.output import UsageError
@@ -90,7 +90,7 @@ def test_a_seed_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
         "    open('runs-made', 'w').close()\n"
         "    return gymnasium.make('CartPole-v1')\n"
     )
-    done = trpo_fast(
+    done = trpo_fast_process(
         "train", "--env-factory", "moody:make", "--seeds", "0-2", "--run-dir", "all", *SHORT,
         "--n-envs", 1, "--n-workers", 0, "--no-save-environments", cwd=tmp_path,
     )  # fmt: skip
