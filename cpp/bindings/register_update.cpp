@@ -4,6 +4,7 @@
 #include "arrays.h"
 #include "options.h"
 #include "policies.h"
+#include "trpo_fast/gradient_signal.h"
 #include "trpo_fast/policy_ascent.h"
 #include "trpo_fast/trust_region_update.h"
 
@@ -125,6 +126,21 @@ class BoundUpdater {
     return step(policy, vine_, options);
   }
 
+  // (validated gain, apparent gain), or None where nothing could be measured
+  py::object signal(const Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
+                    const Array<Scalar>& advantages, const TrustRegionOptions& options) {
+    const SampleBatch<Scalar> samples = samples_of(policy, x, actions);
+    check_shape("advantages", advantages, {samples.size});
+    const TrustRegionOptions fixed = options;
+    GradientSignal found;
+    {
+      py::gil_scoped_release release;  // every array is held by the caller's frame
+      found = meter_.measure(policy, samples, advantages.data(), fixed);
+    }
+    if (!found.is_measured) return py::none();
+    return py::make_tuple(found.validated_gain, found.apparent_gain);
+  }
+
  private:
   py::dict step(Policy<Scalar>& policy, Objective<Scalar>& objective,
                 const TrustRegionOptions& options) {
@@ -139,6 +155,7 @@ class BoundUpdater {
   }
 
   TrustRegionUpdater<Scalar> updater_;
+  GradientSignalMeter<Scalar> meter_;
   SurrogateObjective<Scalar> surrogate_;
   VineObjective<Scalar> vine_;
 };
@@ -250,6 +267,8 @@ void register_updates_of(py::module_& m, const std::string& suffix) {
   py::class_<U>(m, ("TrustRegionUpdater" + suffix).c_str())
       .def(py::init<>())
       .def("update", &U::update, "policy"_a, "observations"_a.noconvert(), "actions"_a,
+           "advantages"_a.noconvert(), "options"_a)
+      .def("signal", &U::signal, "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "advantages"_a.noconvert(), "options"_a)
       .def("vine_update", &U::vine_update, "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "q_values"_a.noconvert(), "estimator"_a, "options"_a);

@@ -387,6 +387,14 @@ class TrustRegionUpdaterF32:
         advantages: _F32,  # (N,)
         options: TrustRegionOptions,
     ) -> _Update: ...
+    def signal(
+        self,
+        policy: _AnyPolicy,
+        observations: _F32,  # (N, O)
+        actions: _Actions,
+        advantages: _F32,  # (N,)
+        options: TrustRegionOptions,
+    ) -> tuple[float, float] | None: ...
     def vine_update(
         self,
         policy: _AnyPolicy,
@@ -519,6 +527,14 @@ class TrustRegionUpdaterF64:
         advantages: _F64,  # (N,)
         options: TrustRegionOptions,
     ) -> _Update: ...
+    def signal(
+        self,
+        policy: _AnyPolicy,
+        observations: _F64,  # (N, O)
+        actions: _Actions,
+        advantages: _F64,  # (N,)
+        options: TrustRegionOptions,
+    ) -> tuple[float, float] | None: ...
     def vine_update(
         self,
         policy: _AnyPolicy,

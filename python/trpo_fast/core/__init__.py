@@ -34,7 +34,7 @@ from .policy import Policy
 from .random_streams import random_normals, random_uniforms
 from .statistics import RunningStatistics
 from .stochastic_policy import Normalizer
-from .update import FisherOperator, UpdateSummary
+from .update import FisherOperator, GradientSignal, UpdateSummary
 from .value_function import FitSummary, ValueFunction
 from .vine import all_actions, vine_gradient, vine_update, vine_value
 
@@ -55,6 +55,7 @@ __all__ = [
     "Fisher",
     "FisherOperator",
     "FitSummary",
+    "GradientSignal",
     "Normalizer",
     "Policy",
     "Preconditioner",

@@ -18,7 +18,7 @@ from .options import (
     TrustRegionSettings,
     with_settings,
 )
-from .update import UpdateSummary
+from .update import GradientSignal, UpdateSummary
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -177,6 +177,47 @@ class Policy(MeasuredPolicy):
             with_settings(TrustRegionOptions, options, settings),
         )
         return UpdateSummary(**summary)
+
+    def gradient_signal(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        advantages: ArrayLike,
+        options: TrustRegionOptions | None = None,
+        *,
+        normalized: bool = False,
+        **settings: Unpack[TrustRegionSettings],
+    ) -> GradientSignal | None:
+        """Measure how much of the gradient of :meth:`update` is signal, without an update.
+
+        ::
+
+            x_i = (F_i + cg_damping I)^{-1} g_i           of the two halves of the batch, i = 1, 2
+            validated = 1/2 (x_1^T g_2 + x_2^T g_1)       the noise of the halves is independent
+            apparent  = 1/4 (x_1 + x_2)^T (g_1 + g_2)
+
+        Parameters
+        ----------
+        observations, actions, advantages
+            As of :meth:`update`; the halves are the first floor(N/2) rows and the others.
+        options, normalized, **settings
+            As of :meth:`update`. What says how far to step has no effect, and F is that of all
+            samples of a half.
+
+        Returns
+        -------
+        GradientSignal or None
+            None where a half has no gradient, or a number is not finite.
+        """
+        x = self.checked_inputs(observations, normalized)
+        gains = self.native_updater().signal(
+            self.native,
+            x,
+            self.checked_actions(actions, x.shape[0]),
+            shaped("advantages", advantages, self.dtype, (x.shape[0],)),
+            trust_region_options(options, settings),
+        )
+        return None if gains is None else GradientSignal(*gains)
 
     def ascend(
         self,

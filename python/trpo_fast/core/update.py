@@ -94,6 +94,22 @@ class UpdateSummary:
         return self.status == "accepted"
 
 
+@dataclass(frozen=True)
+class GradientSignal:
+    """How much of a gradient is signal, see :meth:`Policy.gradient_signal`."""
+
+    validated_gain: float
+    """1/2 (x_1^T g_2 + x_2^T g_1): what the direction of each half gains on the other."""
+
+    apparent_gain: float
+    """1/4 (x_1 + x_2)^T (g_1 + g_2): what the direction of both gains on both."""
+
+    @property
+    def share(self) -> float:
+        """rho = validated / apparent: about 1 without noise, about 0 where there is nothing else."""
+        return self.validated_gain / self.apparent_gain if self.apparent_gain > 0.0 else 0.0
+
+
 class FisherOperator:
     """v -> (F + damping I) v on a fixed batch at fixed parameters.
 
