@@ -107,6 +107,7 @@ _SB3 = PresetInfo(
         "cg_iterations": 15,  # cg_max_steps
         "cg_preconditioner": "none",
         "cg_damping": 0.1,
+        "cg_damping_unit": "absolute",
         "backtrack_ratio": 0.8,  # line_search_shrinking_factor
         "max_backtracks": 9,  # line_search_max_iter=10 tries, the first at full length
         "fisher_fraction": 1.0,  # sub_sampling_factor=1
@@ -175,6 +176,7 @@ _TIANSHOU = PresetInfo(
         "cg_iterations": 10,  # nsteps
         "cg_preconditioner": "none",
         "cg_damping": 0.1,
+        "cg_damping_unit": "absolute",
         "backtrack_ratio": 0.8,  # backtrack_coeff
         "max_backtracks": 9,  # max_backtracks=10 tries, the first at full length
         "standardize_advantages": True,  # advantage_normalization
@@ -216,7 +218,8 @@ _SPINNINGUP = PresetInfo(
         "cg_iterations": 10,  # cg_iters
         "cg_preconditioner": "none",
         "cg_tolerance": 0.0,  # its loop has no stopping test
-        "cg_damping": 0.1,  # damping_coeff
+        "cg_damping": 0.1,
+        "cg_damping_unit": "absolute",  # damping_coeff
         "backtrack_ratio": 0.8,  # backtrack_coeff
         "max_backtracks": 9,  # backtrack_iters=10 tries, the first at full length
         "standardize_advantages": True,
@@ -258,6 +261,7 @@ _BASELINES = PresetInfo(
         "cg_iterations": 10,  # cg_iters
         "cg_preconditioner": "none",
         "cg_damping": 0.1,
+        "cg_damping_unit": "absolute",
         "backtrack_ratio": 0.5,  # stepsize *= .5
         "max_backtracks": 9,  # 10 tries, the first at full length
         "fisher_fraction": 0.2,  # every 5th sample
@@ -295,6 +299,8 @@ _PAPER = PresetInfo(
         "kl_convention": "sum",
         "cg_iterations": 10,
         "cg_preconditioner": "none",
+        "cg_damping": 0.03,
+        "cg_damping_unit": "absolute",
         "fisher_fraction": 0.1,
         "standardize_advantages": False,
         "value_hidden_sizes": (30,),

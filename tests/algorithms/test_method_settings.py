@@ -46,6 +46,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "cg_iterations": (1, {}),
     "cg_tolerance": (0.5, {}),
     "cg_damping": (0.5, {}),
+    "cg_damping_unit": ("precision", {}),
     "cg_preconditioner": ("none", {"cg_iterations": 2}),
     "backtrack_ratio": (0.1, LONG_STEPS),
     "max_backtracks": (0, LONG_STEPS),
@@ -64,6 +65,8 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "normalize_observations": (False, {}),
     "observation_clip": (0.5, {}),
     "scale_returns": (False, {}),
+    "signal_guard": (0.5, {}),
+    "signal_memory": (1, {"signal_guard": 0.5, "batch_size": 128}),
     "step_size": (0.01, {}),
     "ascent": ("gradient", {}),
     "policy_learning_rate": (0.02, {}),
@@ -88,7 +91,8 @@ def learned(method: str, **settings: Any) -> bytes:
     known = field_names(algorithm_class(method).config_type)
     small = {name: value for name, value in SMALL.items() if name in known}
     agent = algorithm_class(method)("Pendulum-v1", **{**small, **own, **settings})
-    agent.learn((4 if method == "vine" else 2) * agent.config.batch_size, progress=False)
+    updates = 4 if method == "vine" or "signal_guard" in settings else 2
+    agent.learn(updates * agent.config.batch_size, progress=False)
     parts = [agent.policy.parameters.tobytes()]
     if agent.value_fitting is not None:
         parts.append(agent.value_function.parameters.tobytes())

@@ -63,7 +63,7 @@ class NPG(OnPolicyAgent[NPGConfig]):
             batch.observations,
             batch.actions,
             batch.advantages,
-            natural_step_options(self.current, self.policy),
+            natural_step_options(self.current, self.policy, batch.observations),
             normalized=True,
             step="boundary" if step_size is None else "fixed",
             step_size=None if step_size is None else number_of(step_size),

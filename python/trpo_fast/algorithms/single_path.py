@@ -79,7 +79,7 @@ class SinglePathTRPO(OnPolicyAgent[SinglePathConfig]):
             batch.observations,
             batch.actions,
             batch.advantages,
-            natural_step_options(self.current, self.policy),
+            natural_step_options(self.current, self.policy, batch.observations),
             normalized=True,
             seed=self.update_seed,
         )

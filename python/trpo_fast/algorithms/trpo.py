@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from numpy.typing import NDArray
 
 from .. import core
 from ..config import TRPOConfig
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
+from ..training.signal import EVERY, SignalGuard
 from ..training.trust_region import natural_step_options
 from . import class_named
 
@@ -31,16 +36,40 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
 
     config_type = TRPOConfig
 
+    @cached_property
+    def signal(self) -> SignalGuard:
+        """What the latest batches said of noise, with ``signal_guard``."""
+        return SignalGuard()
+
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Solve F x = g, step to the boundary, and search back along the line."""
-        return self.policy.update(
-            batch.observations,
-            batch.actions,
-            batch.advantages,
-            natural_step_options(self.current, self.policy),
-            normalized=True,
-            seed=self.update_seed,
-        )
+        rows = (batch.observations, batch.actions, batch.advantages)
+        options = natural_step_options(self.current, self.policy, batch.observations)
+        options.seed = self.update_seed
+        if guard := self.config.signal_guard:
+            # a share of noise leaves less of the radius
+            if self.iteration % EVERY == 0:
+                signal = self.policy.gradient_signal(*rows, options, normalized=True)
+                self.signal.absorb(signal, self.config.signal_memory)
+            options.max_kl *= self.signal.factor(guard)
+        return self.policy.update(*rows, options, normalized=True)
+
+    def record(self, *args: Any) -> dict[str, Any]:
+        """The numbers of every method, and the share of signal where it is measured."""
+        record = super().record(*args)
+        if self.config.signal_guard:
+            record["policy/signal_share"] = self.signal.share
+        return record
+
+    def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What is remembered of the share of signal."""
+        return {}, {"signal": self.signal.state()}
+
+    def restore_own_state(
+        self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    ) -> None:
+        """Take over what is remembered of the share of signal; early files have none."""
+        self.signal.restore(metadata.get("signal", {}))
 
     @classmethod
     def written_by(cls, algorithm: str) -> type[Self]:

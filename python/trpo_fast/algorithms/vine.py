@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from ..config import AgentConfig, ConfigError, TRPOConfig, ValueConfig, field_names
+from ..config import AgentConfig, ConfigError, TrustRegionConfig, ValueConfig, field_names
 from ..core.vine import vine_update
 from ..rollout import Rollout, Sampler
 from ..rollout.vine import Branches, VineOptions, VineRollout, VineSampler
@@ -26,8 +26,8 @@ __all__ = ["VineConfig", "VineOptions", "VineTRPO"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VineConfig(TRPOConfig):
-    """Settings of :class:`VineTRPO`: those of TRPO, and how the vine grows."""
+class VineConfig(ValueConfig, TrustRegionConfig):
+    """Settings of :class:`VineTRPO`: a trust region, a value function, and how the vine grows."""
 
     method: ClassVar[str] = "VineTRPO"
 
@@ -128,7 +128,9 @@ class VineTRPO(OnPolicyAgent[VineConfig]):
             branches.observations,
             branches.actions,
             batch.q_values,
-            natural_step_options(self.current, self.policy),
+            natural_step_options(
+                self.current, self.policy, branches.observations, normalized=False
+            ),
             estimator=branches.estimator,
             seed=self.update_seed,
         )

@@ -46,6 +46,7 @@ Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
 KLConvention = Literal["sum", "mean_over_action_dimensions"]
 KLConstraint = Literal["mean", "max"]
 FisherForm = Literal["gauss_newton", "empirical"]
+DampingUnit = Literal["absolute", "precision"]
 Preconditioner = Literal["none", "kronecker"]
 ValueOptimizer = Literal["adam", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
@@ -82,6 +83,7 @@ class AgentConfig(CheckedConfig):
     """
 
     before: ClassVar[Mapping[str, object]] = {
+        "cg_damping_unit": "absolute",
         "cg_preconditioner": "none",
         "sampling": "steps",
         "action_scaling": False,
@@ -240,6 +242,10 @@ class NaturalStepConfig(AgentConfig):
     cg_damping: Scheduled = scheduled(0.03, "[0, inf)", remedy="0.01 to 0.1 is usual")
     """λ added to the diagonal of the Fisher matrix, in the matrix's own units."""
 
+    cg_damping_unit: DampingUnit = choice("absolute", DampingUnit)
+    """What cg_damping counts in: 1, or the mean precision 1/σ² of continuous actions."""
+    # F grows with 1/σ²: beside it an absolute λ fades as σ shrinks. Discrete actions: 1 either way
+
     cg_preconditioner: Preconditioner = choice("kronecker", Preconditioner)
     """What makes conjugate gradient need fewer iterations: Kronecker-factored curvature, or none."""
 
@@ -348,6 +354,22 @@ class TRPOConfig(ValueConfig, TrustRegionConfig):
     """
 
     method: ClassVar[str] = "TRPO"
+
+    signal_guard: float = number(
+        0.0, "[0, inf)", remedy="0.02 to 0.1 halve the radius where noise rules; 0 leaves it alone"
+    )
+    """Share of signal in the gradient that leaves half of max_kl, less leaves less; 0: always all."""
+
+    signal_memory: int = integer(12, 1, remedy="12 measurements, one in two updates, are usual")
+    """Measurements of the share of signal that its mean goes over."""
+
+    @classmethod
+    def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        """The memory of a guard that is off."""
+        idle = super().without_effect(values)
+        if values["signal_guard"] == 0.0:
+            idle["signal_memory"] = "signal_guard=0"
+        return idle
 
 
 def field_names(config: type[CheckedConfig] = TRPOConfig) -> tuple[str, ...]:

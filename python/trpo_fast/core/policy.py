@@ -215,7 +215,7 @@ class Policy(MeasuredPolicy):
             x,
             self.checked_actions(actions, x.shape[0]),
             shaped("advantages", advantages, self.dtype, (x.shape[0],)),
-            trust_region_options(options, settings),
+            with_settings(TrustRegionOptions, options, settings),
         )
         return None if gains is None else GradientSignal(*gains)
 

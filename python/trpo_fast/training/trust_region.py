@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import core
 from ..config import NaturalStepConfig, TrustRegionConfig
 from ..schedules import number_of
 
 
-def natural_step_options(config: NaturalStepConfig, policy: core.Policy) -> core.TrustRegionOptions:
+def natural_step_options(
+    config: NaturalStepConfig,
+    policy: core.Policy,
+    observations: NDArray[Any],
+    *,
+    normalized: bool = True,
+) -> core.TrustRegionOptions:
     """The options of :meth:`trpo_fast.core.Policy.update` that this configuration decides.
 
     The core sums the KL over action components. A mean over A components (``kl_convention``) is the
@@ -20,6 +31,10 @@ def natural_step_options(config: NaturalStepConfig, policy: core.Policy) -> core
         line search too where it has them.
     policy
         What is to be updated.
+    observations
+        (N, O), of the batch.
+    normalized
+        Whether they are what ``policy.normalize`` returned; raw otherwise.
 
     Returns
     -------
@@ -29,12 +44,15 @@ def natural_step_options(config: NaturalStepConfig, policy: core.Policy) -> core
     per_component = config.kl_convention == "mean_over_action_dimensions"
     discrete = policy.distribution.is_discrete
     factor = policy.distribution.action_dim if per_component and not discrete else 1
+    damping = number_of(config.cg_damping) * factor
+    if config.cg_damping_unit == "precision":
+        damping *= mean_precision(policy, observations, normalized=normalized)
     options = core.TrustRegionOptions(
         max_kl=number_of(config.max_kl) * factor,
         constraint=config.kl_constraint,
         cg_iterations=config.cg_iterations,
         cg_tolerance=config.cg_tolerance,
-        cg_damping=number_of(config.cg_damping) * factor,
+        cg_damping=damping,
         cg_preconditioner=config.cg_preconditioner,
         fisher=config.fisher,
         fisher_fraction=config.fisher_fraction,
@@ -44,3 +62,29 @@ def natural_step_options(config: NaturalStepConfig, policy: core.Policy) -> core
         options.backtrack_ratio = config.backtrack_ratio
         options.max_backtracks = config.max_backtracks
     return options
+
+
+def mean_precision(
+    policy: core.Policy, observations: NDArray[Any], *, normalized: bool = True
+) -> float:
+    """Mean of 1 / sigma^2 over the components of a Gaussian's actions; 1 for discrete actions.
+
+    Parameters
+    ----------
+    policy
+        Whose sigma.
+    observations
+        (N, O): the states that a mean goes over where sigma depends on the state.
+    normalized
+        Whether they are what ``policy.normalize`` returned; raw otherwise.
+    """
+    distribution = policy.distribution
+    if distribution.is_discrete:
+        return 1.0
+    if distribution.n_free_parameters:
+        where, _ = policy.parameter_layout["log_std"]
+        log_std = policy.parameters[where].astype(np.float64)
+    else:
+        outputs = policy.outputs(observations, normalized=normalized).astype(np.float64)
+        log_std = np.clip(outputs[:, distribution.action_dim :], *core.LOG_STD_BOUNDS)
+    return float(np.mean(np.exp(-2.0 * log_std)))
