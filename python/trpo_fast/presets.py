@@ -218,8 +218,8 @@ _SPINNINGUP = PresetInfo(
         "cg_iterations": 10,  # cg_iters
         "cg_preconditioner": "none",
         "cg_tolerance": 0.0,  # its loop has no stopping test
-        "cg_damping": 0.1,
-        "cg_damping_unit": "absolute",  # damping_coeff
+        "cg_damping": 0.1,  # damping_coeff
+        "cg_damping_unit": "absolute",
         "backtrack_ratio": 0.8,  # backtrack_coeff
         "max_backtracks": 9,  # backtrack_iters=10 tries, the first at full length
         "standardize_advantages": True,
