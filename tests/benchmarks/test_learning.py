@@ -195,3 +195,18 @@ def test_peers_are_asked_for_by_name(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         learning.main(["--variants", "sb3-contrib"])
     assert "a peer needs sb3_contrib" in capsys.readouterr().err
+
+
+def test_signal_share_in_short() -> None:
+    from benchmarks.learning.signal_share import DAMPINGS, measure, summary
+
+    rows = measure("CartPole-v1", 3 * 2048, seed=0, updates=1, parts=3)
+    assert len(rows) == 3
+    assert rows[0]["sigma"] == 1.0  # of discrete actions
+    assert rows[0]["share"][0] > 0.3  # as training begins
+    # the second damping gains most per length; shares are ratios of means
+    gains = np.tile([[1.0, 4.0], [3.0, 4.0], [1.0, 1.0]], (2, 1, 1))
+    row = summary(10, 25.0, gains)
+    assert row["sigma"] == pytest.approx(0.2)
+    assert row["share"] == [0.25, 0.75, 1.0]
+    assert row["best_damping"] == DAMPINGS[1]
