@@ -15,14 +15,13 @@ import sys
 from collections.abc import Sequence
 
 from ..config import ConfigError
-from . import commands
+from . import commands, pictures
 from .arguments import (
     Command,
     Evaluate,
     Explain,
     Export,
     Info,
-    Plot,
     Record,
     Selfcheck,
     Train,
@@ -30,6 +29,7 @@ from .arguments import (
 )
 from .export import export
 from .output import DONE, FAILED, INTERRUPTED, USAGE, UsageError, fail, say, version
+from .pictures import Plot, Report
 from .seeds import train_seeds
 from .streams import drop, prepare_streams
 from .training import train
@@ -102,7 +102,9 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
         case Export():
             return export(command)
         case Plot():
-            return commands.plot(command)
+            return pictures.plot(command)
+        case Report():
+            return pictures.report(command)
         case Explain():
             return commands.explain(command)
         case Info():

@@ -24,6 +24,7 @@ from ..schedules import Schedule
 from .config_file import expand
 from .environment import ChosenEnvironment, EnvironmentFlags, of_resumed
 from .output import UsageError
+from .pictures import Plot, Report
 from .training_flags import Study, TrainingFlags, Tune
 
 # flags of train, besides the configuration, that config.json keeps for --resume
@@ -130,23 +131,6 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plot:
-    """Plot the learning curves of runs to a PNG file."""
-
-    runs: Annotated[
-        tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)"),
-    ]
-    """Run folders; runs of one environment share a panel."""
-
-    metric: Annotated[str, tyro.conf.arg(metavar="return|success_rate|KEY")] = "return"
-    """What to draw: a metric of episodes, or a column of progress.csv such as policy/kl."""
-
-    out: Annotated[str, tyro.conf.arg(metavar="FILE")] = "curves.png"
-    """Picture to write."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Explain:
     """Show the page about a method: equations, facts, pseudocode, and when to use it."""
 
@@ -166,7 +150,9 @@ class Selfcheck:
     """Check on this machine that the installed package computes what it should; some 10 seconds."""
 
 
-Command = Train | Study | Tune | Evaluate | Record | Export | Plot | Explain | Info | Selfcheck
+Command = (
+    Train | Study | Tune | Evaluate | Record | Export | Plot | Report | Explain | Info | Selfcheck
+)
 
 
 def parse(arguments: list[str]) -> Command:
@@ -295,6 +281,7 @@ def _parse_with(train_defaults: Train, arguments: list[str]) -> Command:
         Annotated[Record, subcommand("record")],
         Annotated[Export, subcommand("export")],
         Annotated[Plot, subcommand("plot")],
+        Annotated[Report, subcommand("report")],
         Annotated[Explain, subcommand("explain")],
         Annotated[Info, subcommand("info")],
         Annotated[Selfcheck, subcommand("selfcheck")],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..algorithms import ALGORITHMS, PAGES, page, title
 from ..presets import PRESETS
 from ..run_folder import RunFolder
-from .arguments import Evaluate, Explain, Plot, Record, at_least
+from .arguments import Evaluate, Explain, Record, at_least
 from .environment import ChosenEnvironment, of_run
 from .output import DONE, FAILED, UsageError, library_versions, say, say_facts
 
@@ -66,25 +66,6 @@ def record(command: Record) -> int:
     with closing(agent):
         record_video(agent, out, seed=command.seed)
     say(f"saved {out}")
-    return DONE
-
-
-def plot(command: Plot) -> int:
-    """Write the learning curves of runs.
-
-    Parameters
-    ----------
-    command
-        The parsed command.
-    """
-    if not command.runs:
-        raise UsageError("plot: expected at least one run folder, got none; name one")
-    folders = [RunFolder.open(run).path for run in command.runs]
-
-    from ..plotting import plot_runs
-
-    plot_runs(folders, Path(command.out), metric=command.metric)
-    say(f"saved {command.out}")
     return DONE
 
 

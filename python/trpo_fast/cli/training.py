@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, cast
 
+from .. import runtime
 from ..algorithms import algorithm_class
 from ..config import AgentConfig
 from ..presets import find_preset
@@ -234,6 +235,11 @@ def _describe(command: Train, config: AgentConfig) -> dict[str, Any]:
             **library_versions(),
         },
         "platform": platform.platform(),
+        "machine": {
+            "cpu": runtime.cpu_model(),
+            "threads": runtime.get_num_threads(),
+            "instruction-set level": runtime.simd_level(),
+        },
     }
     if command.preset:
         used = find_preset(command.preset)
