@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "trpo_fast/line_forwarder.h"
 #include "trpo_fast/runtime.h"
 
 namespace trpo_fast::bindings {
@@ -15,6 +16,7 @@ void register_runtime(py::module_& m) {
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("default_num_threads", &default_num_threads);
   m.def("rest_threads", &rest_threads);
+  m.def("forward_lines", &forward_lines, py::arg("source"), py::arg("target"), py::arg("prefix"));
   m.def("compiler_version", &compiler_version);
   m.def("eigen_version", &eigen_version);
 }

@@ -28,7 +28,17 @@ from .arguments import (
     parse,
 )
 from .export import export
-from .output import DONE, FAILED, INTERRUPTED, USAGE, UsageError, fail, say, version
+from .output import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    UsageError,
+    fail,
+    results_apart,
+    say,
+    version,
+)
 from .pictures import Plot, Report
 from .seeds import train_seeds
 from .streams import drop, prepare_streams
@@ -86,7 +96,8 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
         case Train(seeds=str()) if command.save_config is None:
             return train_seeds(command, arguments)
         case Train():
-            return train(command)
+            with results_apart():
+                return train(command)
         case Study():
             from .study import study
 
@@ -96,9 +107,11 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
 
             return tune(command, arguments)
         case Evaluate():
-            return commands.evaluate(command)
+            with results_apart():
+                return commands.evaluate(command)
         case Record():
-            return commands.record(command)
+            with results_apart():
+                return commands.record(command)
         case Export():
             return export(command)
         case Plot():

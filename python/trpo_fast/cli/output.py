@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, TextIO
 
 from .._version import __version__
 from .streams import write_line
+
+_results: TextIO | None = None  # standard output, while environments must not have it
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -30,7 +33,45 @@ def say(text: str) -> None:
     text
         What to print, without the end of the line.
     """
-    write_line(text, sys.stdout)
+    write_line(text, _results or sys.stdout)
+
+
+@contextlib.contextmanager
+def results_apart() -> Iterator[None]:
+    """While entered, standard output is for `say` alone: what environments print goes to stderr.
+
+    In Python and below it: their C libraries and child processes write to the descriptor.
+    """
+    global _results
+    if sys.stdout is None or sys.stderr is None:
+        yield
+        return
+    stream = sys.stdout
+    sys.stdout.flush()
+    with contextlib.ExitStack() as undo:
+        try:
+            is_ours = stream.fileno() == 1
+        except (OSError, ValueError):  # a stream in memory has no descriptor
+            is_ours = False
+        if is_ours:
+            kept = os.dup(1)
+            undo.callback(os.close, kept)
+            os.dup2(2, 1)
+            undo.callback(os.dup2, kept, 1)
+            own = open(  # noqa: SIM115  (closed behind what it has written)
+                kept, "w", encoding=stream.encoding, errors=stream.errors, closefd=False
+            )
+            undo.callback(own.close)
+            stream = own
+        undo.callback(setattr, sys, "stdout", sys.stdout)
+        sys.stdout, _results = sys.stderr, stream
+        undo.callback(_results_are_over)
+        yield
+
+
+def _results_are_over() -> None:
+    global _results
+    _results = None
 
 
 def say_facts(facts: Mapping[str, Any]) -> None:

@@ -84,24 +84,36 @@ class WorkerProcess:
         self._progress = -1
         self._moved = 0.0  # when progress was seen last
         self.memory, self._report = anonymous_file(), anonymous_file()
+        self._prefix = _prefix(index, group)
+        self._output, into_output = map(beyond_standard, os.pipe())
         ours, theirs = (
             socket.socket(fileno=beyond_standard(end.detach())) for end in socket.socketpair()
         )
         with contextlib.ExitStack() as undo, theirs:
             undo.callback(ours.close)
             undo.callback(self._close_files)
-            inherited = (theirs.fileno(), self.memory, self._report)
-            names = ("connection", "memory", "report")
-            program = BOOTSTRAP.format(**dict(zip(names, inherited, strict=True)))
+            with_us = undo.enter_context(contextlib.ExitStack())
+            with_us.callback(os.close, into_output)
+            stderr = _standard_error()
+            with_us.callback(os.close, stderr)
+            inherited = (theirs.fileno(), self.memory, self._report, self._output, stderr)
+            names = ("connection", "memory", "report", "output", "stderr")
+            program = BOOTSTRAP.format(
+                **dict(zip(names, inherited, strict=True)), prefix=self._prefix
+            )
             # The worker has a session of its own: Ctrl-C in the terminal is for the parent, and the
             # processes that environments start can be ended together with the worker.
             self.process = subprocess.Popen(
                 [*_interpreter(), "-c", program],
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
+                # What environments print is for people, not for who reads our standard output.
+                stdout=into_output,
+                stderr=into_output,
                 env={**os.environ, **_ONE_THREAD},
                 start_new_session=True,
             )
+            with_us.close()
             undo.pop_all()
         self.connection = Connection(ours.detach())
         self._deliver(sys.path)
@@ -244,11 +256,27 @@ class WorkerProcess:
 
     def _close_files(self) -> None:
         self.__dict__.pop("block", None)  # a mapping holds its file as well
-        for name in ("memory", "_report"):
+        self._put_out_the_rest()
+        for name in ("memory", "_report", "_output"):
             file = getattr(self, name)
             setattr(self, name, -1)
             if file >= 0:
                 os.close(file)
+
+    def _put_out_the_rest(self) -> None:
+        """Write what a worker that is gone had no time to forward."""
+        if self._output < 0:
+            return
+        rest = b""
+        with contextlib.suppress(OSError):
+            os.set_blocking(self._output, False)
+            while part := os.read(self._output, 1 << 16):
+                rest += part
+        lines = rest.splitlines()
+        if lines:
+            text = b"".join(self._prefix.encode() + line + b"\n" for line in lines)
+            with contextlib.suppress(OSError):
+                os.write(2, text)
 
     def _lost(self, place: str) -> Lost:
         code = self.process.poll()
@@ -286,6 +314,21 @@ def stop_workers(workers: list[WorkerProcess], owner: int) -> None:
     for worker in workers:
         worker.end(deadline)
     workers.clear()
+
+
+def _prefix(index: int, group: slice) -> str:
+    """What stands before each line that a worker prints: whose it may be."""
+    last = group.stop - 1
+    which = f"environment {last}" if group.start == last else f"environments {group.start}-{last}"
+    return f"[{which}, worker {index}] "
+
+
+def _standard_error() -> int:
+    """A new descriptor of this process's standard error, or of nothing where that is closed."""
+    try:
+        return beyond_standard(os.dup(2))
+    except OSError:
+        return beyond_standard(os.open(os.devnull, os.O_WRONLY))
 
 
 def _interpreter() -> list[str]:

@@ -25,6 +25,8 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ... import _core
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
@@ -42,7 +44,7 @@ try:
 except (EOFError, OSError):
     sys.exit()
 from trpo_fast.rollout.workers.worker import main
-main(connection, {memory}, {report})
+main(connection, {memory}, {report}, {output}, {stderr}, {prefix!r})
 """
 
 # What an error may be in the parent; the first of its base classes that is listed counts.
@@ -63,7 +65,9 @@ class _Terminated(BaseException):
     came = False
 
 
-def main(connection: Connection, memory: int, report: int) -> None:
+def main(
+    connection: Connection, memory: int, report: int, output: int, stderr: int, prefix: str
+) -> None:
     """Serve the parent until it says goodbye.
 
     Parameters
@@ -74,7 +78,16 @@ def main(connection: Connection, memory: int, report: int) -> None:
         Descriptor of the file that both map.
     report
         Descriptor of the file that tells the parent where this process is.
+    output
+        Descriptor of the pipe that standard output and error of this process go into.
+    stderr
+        Descriptor of the parent's standard error.
+    prefix
+        What stands before every line there.
     """
+    _core.forward_lines(output, stderr, prefix)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _survive_only_the_parent(connection.fileno())
     # A crash, or SIGUSR1, writes where the process is into a file that the parent reads.
     faulthandler.enable(report, all_threads=False)
