@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ import pytest
 from command_line import TINY, rows, trpo_fast
 from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.cli.signals import StopOnSignal
+
+
+@pytest.fixture(autouse=True)
+def heed_hangups() -> Iterator[None]:
+    """Tests that run under nohup ignore SIGHUP, and so would the processes that they start."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -29,5 +29,5 @@ def test_runs_whose_workers_are_killed_go_on() -> None:
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_half_a_run_and_a_kill_and_the_other_half_are_a_run(env: str) -> None:
     workers = (0, 2) if env == "CartPole-v1" else (2,)
-    _, complaints = resume_runs(env, iterations=6, workers=workers)
+    _, complaints = resume_runs(env, iterations=4, workers=workers)
     assert not complaints, "\n".join(complaints)

@@ -30,7 +30,7 @@ def test_sources_that_stay_here() -> None:
     assert isinstance(make_sampler(vector_env, n_workers=2), VectorEnvSampler)
     sampler = make_sampler(lambda: SyncVectorEnv([UnevenEnv] * 2), n_envs=2, n_workers=2)
     assert isinstance(sampler, VectorEnvSampler)
-    with pytest.raises(ValueError, match="exists already, .* is not made again"):
+    with pytest.raises(ValueError, match=r"exists already, .* is not made again"):
         make_sampler(environment, restart_crashed_environments=True)
 
     lock = threading.Lock()
