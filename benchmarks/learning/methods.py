@@ -25,10 +25,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benchmarks`
 
 from benchmarks.learning import method_runs
-from benchmarks.learning.learning import RANDOM_EPISODES, Task, random_returns
-from benchmarks.learning.learning_results import STANDARD_ERRORS
-from benchmarks.learning.method_runs import Job
+from benchmarks.learning.method_runs import EVALUATION_SEED, Job
 from benchmarks.tools import report
+
+RANDOM_EPISODES = 30  # of the random policy, which is the yardstick
+STANDARD_ERRORS = 5.0  # what "clearly over random" means
 
 # name: kind of agent, settings
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -128,6 +129,24 @@ def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return summaries
 
 
+def random_returns(env_id: str) -> list[float]:
+    """Returns of uniformly random actions."""
+    from trpo_fast.envs import make_environment
+
+    env = make_environment(env_id)
+    env.action_space.seed(EVALUATION_SEED)
+    returns = []
+    for episode in range(RANDOM_EPISODES):
+        env.reset(seed=EVALUATION_SEED + episode)
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total, over = total + float(reward), terminated or truncated
+        returns.append(total)
+    env.close()
+    return returns
+
+
 def _yardsticks(env: str) -> dict[str, list[float]]:
     from trpo_fast import TRPO
 
@@ -136,7 +155,7 @@ def _yardsticks(env: str) -> dict[str, list[float]]:
     untrained = agent.evaluate(RANDOM_EPISODES, seed=UNTRAINED_SEED).returns
     agent.close()
     return {
-        "random": random_returns(Task(env, "", 0, 0)),
+        "random": random_returns(env),
         "untrained": [float(value) for value in untrained],
     }
 
