@@ -2,8 +2,8 @@
 
     python benchmarks/learning/signal_share.py --envs InvertedPendulum-v5,Hopper-v5 --timesteps 150_000
 
-The default configuration trains; over the last updates before every sixth of the run, two halves of each
-batch judge each other's direction x = (F + lambda I)^{-1} g at several dampings lambda
+The default configuration trains; over the last updates before every sixth of the run, two halves of its
+environments judge each other's direction x = (F + lambda I)^{-1} g at several dampings lambda
 (`trpo_fast.core.Policy.gradient_signal`):
 
     rho        = mean validated gain / mean apparent gain       1: no noise, 0: nothing else
@@ -32,6 +32,7 @@ DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 def measure(env: str, timesteps: int, seed: int, updates: int, parts: int) -> list[dict[str, Any]]:
     """Train, and measure over the last `updates` updates of each part of the run."""
     from trpo_fast import TRPO
+    from trpo_fast.training.signal import measured_signal
     from trpo_fast.training.trust_region import mean_precision, natural_step_options
 
     seen: list[list[tuple[float, float]]] = []
@@ -45,11 +46,10 @@ def measure(env: str, timesteps: int, seed: int, updates: int, parts: int) -> li
             left = part - self.timesteps % part
             if left <= updates * self.config.batch_size:
                 options = natural_step_options(self.current, self.policy, batch.observations)
-                rows_of_batch = (batch.observations, batch.actions, batch.advantages)
                 gains = []
                 for damping in DAMPINGS:
                     options.cg_damping = damping
-                    found = self.policy.gradient_signal(*rows_of_batch, options, normalized=True)
+                    found = measured_signal(self.policy, batch, self.sampler.n_envs, options)
                     if found is not None:
                         gains.append((found.validated_gain, found.apparent_gain))
                 if len(gains) == len(DAMPINGS):

@@ -128,14 +128,15 @@ class BoundUpdater {
 
   // (validated gain, apparent gain), or None where nothing could be measured
   py::object signal(const Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
-                    const Array<Scalar>& advantages, const TrustRegionOptions& options) {
+                    const Array<Scalar>& advantages, Index split,
+                    const TrustRegionOptions& options) {
     const SampleBatch<Scalar> samples = samples_of(policy, x, actions);
     check_shape("advantages", advantages, {samples.size});
     const TrustRegionOptions fixed = options;
     GradientSignal found;
     {
       py::gil_scoped_release release;  // every array is held by the caller's frame
-      found = meter_.measure(policy, samples, advantages.data(), fixed);
+      found = meter_.measure(policy, samples, advantages.data(), split, fixed);
     }
     if (!found.is_measured) return py::none();
     return py::make_tuple(found.validated_gain, found.apparent_gain);
@@ -269,7 +270,7 @@ void register_updates_of(py::module_& m, const std::string& suffix) {
       .def("update", &U::update, "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "advantages"_a.noconvert(), "options"_a)
       .def("signal", &U::signal, "policy"_a, "observations"_a.noconvert(), "actions"_a,
-           "advantages"_a.noconvert(), "options"_a)
+           "advantages"_a.noconvert(), "split"_a, "options"_a)
       .def("vine_update", &U::vine_update, "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "q_values"_a.noconvert(), "estimator"_a, "options"_a);
   m.def("vine_value", &vine_value<Scalar>, "policy"_a, "old"_a, "observations"_a.noconvert(),

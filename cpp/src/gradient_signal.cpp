@@ -32,11 +32,11 @@ GradientSignalMeter<Scalar>::~GradientSignalMeter() = default;
 template <class Scalar>
 GradientSignal GradientSignalMeter<Scalar>::measure(const Policy<Scalar>& policy,
                                                     const SampleBatch<Scalar>& samples,
-                                                    const Scalar* advantages,
+                                                    const Scalar* advantages, Index split,
                                                     const TrustRegionOptions& options) {
   const Index O = policy.shape().inputs(), A = policy.spec().action_dim();
-  const Index bounds[3] = {0, samples.size / 2, samples.size};
-  if (bounds[1] == 0) return {};
+  const Index bounds[3] = {0, split, samples.size};
+  if (split < 1 || split >= samples.size) return {};
   for (int i = 0; i < 2; ++i) {
     const Index begin = bounds[i];
     SampleBatch<Scalar> part = samples;

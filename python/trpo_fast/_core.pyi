@@ -394,6 +394,7 @@ class TrustRegionUpdaterF32:
         observations: _F32,  # (N, O)
         actions: _Actions,
         advantages: _F32,  # (N,)
+        split: int,
         options: TrustRegionOptions,
     ) -> tuple[float, float] | None: ...
     def vine_update(
@@ -534,6 +535,7 @@ class TrustRegionUpdaterF64:
         observations: _F64,  # (N, O)
         actions: _Actions,
         advantages: _F64,  # (N,)
+        split: int,
         options: TrustRegionOptions,
     ) -> tuple[float, float] | None: ...
     def vine_update(

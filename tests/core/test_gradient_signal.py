@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from trpo_fast import core
-from trpo_fast.training.signal import SMALLEST, SignalGuard
+from trpo_fast.training.batch import Batch
+from trpo_fast.training.signal import SMALLEST, SignalGuard, measured_signal
 
 OPTIONS: dict[str, Any] = {"cg_iterations": 8, "cg_damping": 0.1, "cg_preconditioner": "kronecker"}
 
@@ -31,14 +32,14 @@ def samples(
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "multi_categorical"])
-@pytest.mark.parametrize("n", [400, 401])
-def test_definition(kind: str, n: int) -> None:
+@pytest.mark.parametrize(("n", "split"), [(400, None), (401, None), (400, 130)])
+def test_definition(kind: str, n: int, split: int | None) -> None:
     policy, observations, actions, advantages = samples(n, 0.5, kind=kind)
     options = {**OPTIONS, "cg_preconditioner": "none", "cg_iterations": 300}
-    found = policy.gradient_signal(observations, actions, advantages, **options)
+    found = policy.gradient_signal(observations, actions, advantages, split=split, **options)
     assert found is not None
     gradients, directions = [], []
-    for rows in (slice(0, n // 2), slice(n // 2, n)):
+    for rows in (slice(0, split or n // 2), slice(split or n // 2, n)):
         weights = (advantages[rows] - advantages[rows].mean()) / advantages[rows].std()
         g = policy.surrogate_gradient(observations[rows], actions[rows], weights)
         F = policy.fisher_operator(observations[rows], damping=0.1)
@@ -75,6 +76,8 @@ def test_nothing_to_measure() -> None:
     assert policy.gradient_signal(observations, actions, np.ones(40)) is None
     one = policy.gradient_signal(observations[:1], actions[:1], advantages[:1])
     assert one is None
+    with pytest.raises(ValueError, match="split: expected"):
+        policy.gradient_signal(observations, actions, advantages, split=40)
     with pytest.raises(ValueError, match="advantages: expected shape"):
         policy.gradient_signal(observations, actions, advantages[1:])
 
@@ -87,6 +90,22 @@ def test_measuring_changes_nothing() -> None:
     policy.update(*rows, **OPTIONS)
     other.update(*rows, **OPTIONS)
     assert policy.parameters.tobytes() == other.parameters.tobytes()
+
+
+def test_halves_are_those_of_environments() -> None:
+    policy, observations, actions, advantages = samples(300, 0.5)
+    options = core.TrustRegionOptions(**OPTIONS)
+    nothing = np.zeros(300)
+    for n_envs, half in ((5, 2), (2, 1), (1, None), (7, None)):
+        batch = Batch(observations, actions, advantages, nothing, nothing)
+        found = measured_signal(policy, batch, n_envs, options)
+        rows = np.arange(300)
+        first = rows % n_envs < half if half else rows < 150
+        order = np.r_[rows[first], rows[~first]]
+        expected = policy.gradient_signal(
+            observations[order], actions[order], advantages[order], options, split=first.sum()
+        )
+        assert found == expected
 
 
 def test_guard_by_hand() -> None:

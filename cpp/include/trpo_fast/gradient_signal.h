@@ -28,11 +28,11 @@ class GradientSignalMeter {
   GradientSignalMeter();
   ~GradientSignalMeter();
 
-  // The halves are the first floor(N/2) samples and the others. Advantages are N numbers, standardised
-  // within each half where the options say so. Of the options, those of g and of
+  // The halves are the first `split` samples and the others, both of which need one. Advantages are N
+  // numbers, standardised within each half where the options say so. Of the options, those of g and of
   // (F + lambda I) x = g count; F is that of all samples of a half.
   GradientSignal measure(const Policy<Scalar>& policy, const SampleBatch<Scalar>& samples,
-                         const Scalar* advantages, const TrustRegionOptions& options);
+                         const Scalar* advantages, Index split, const TrustRegionOptions& options);
 
  private:
   struct Workspace;

@@ -12,7 +12,7 @@ from .. import core
 from ..config import TRPOConfig
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
-from ..training.signal import EVERY, SignalGuard
+from ..training.signal import EVERY, SignalGuard, measured_signal
 from ..training.trust_region import natural_step_options
 from . import class_named
 
@@ -49,7 +49,7 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
         if guard := self.config.signal_guard:
             # a share of noise leaves less of the radius
             if self.iteration % EVERY == 0:
-                signal = self.policy.gradient_signal(*rows, options, normalized=True)
+                signal = measured_signal(self.policy, batch, self.sampler.n_envs, options)
                 self.signal.absorb(signal, self.config.signal_memory)
             options.max_kl *= self.signal.factor(guard)
         return self.policy.update(*rows, options, normalized=True)

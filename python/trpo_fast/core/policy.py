@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from .checks import shaped
+from .checks import integer, shaped
 from .measured_policy import MeasuredPolicy
 from .network import adam_state, load_adam_state
 from .options import (
@@ -185,6 +185,7 @@ class Policy(MeasuredPolicy):
         advantages: ArrayLike,
         options: TrustRegionOptions | None = None,
         *,
+        split: int | None = None,
         normalized: bool = False,
         **settings: Unpack[TrustRegionSettings],
     ) -> GradientSignal | None:
@@ -199,7 +200,11 @@ class Policy(MeasuredPolicy):
         Parameters
         ----------
         observations, actions, advantages
-            As of :meth:`update`; the halves are the first floor(N/2) rows and the others.
+            As of :meth:`update`.
+        split
+            Rows of the first half, from 1 to N - 1; the others are the second. None: floor(N / 2). The
+            halves should share no episode: a common state of affairs counts as signal, or as its
+            opposite.
         options, normalized, **settings
             As of :meth:`update`. What says how far to step has no effect, and F is that of all
             samples of a half.
@@ -210,11 +215,14 @@ class Policy(MeasuredPolicy):
             None where a half has no gradient, or a number is not finite.
         """
         x = self.checked_inputs(observations, normalized)
+        n = int(x.shape[0])
+        half = n // 2 if split is None else integer("split", split, 1, max(1, n - 1))
         gains = self.native_updater().signal(
             self.native,
             x,
-            self.checked_actions(actions, x.shape[0]),
-            shaped("advantages", advantages, self.dtype, (x.shape[0],)),
+            self.checked_actions(actions, n),
+            shaped("advantages", advantages, self.dtype, (n,)),
+            half,
             with_settings(TrustRegionOptions, options, settings),
         )
         return None if gains is None else GradientSignal(*gains)

@@ -5,12 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .. import core
+from .batch import Batch
 
 EVERY = 2  # updates from one measurement to the next: each costs about what conjugate gradient does
 SMALLEST = 1e-3  # share of the radius that is left where nothing but noise is seen
 
-__all__ = ["SignalGuard"]
+__all__ = ["SignalGuard", "measured_signal"]
+
+
+def measured_signal(
+    policy: core.Policy, batch: Batch, n_envs: int, options: core.TrustRegionOptions
+) -> core.GradientSignal | None:
+    """The signal in a batch, by halves of its environments, which share no episode.
+
+    Halves of the time would: environments that reach their time limit together are at the start of
+    their episodes in one half and balanced in the other, and the halves contradict each other. They
+    are what is left where there is one environment, or where environments have unequal numbers of rows.
+
+    Parameters
+    ----------
+    policy
+        Before its update.
+    batch
+        N rows, by time, then by environment.
+    n_envs
+        E.
+    options
+        Of the update.
+    """
+    observations, actions, advantages = batch.observations, batch.actions, batch.advantages
+    n, split = len(advantages), None
+    if n_envs >= 2 and n % n_envs == 0:
+        is_first = np.arange(n) % n_envs < n_envs // 2
+        order = np.argsort(~is_first, kind="stable")
+        observations, actions, advantages = observations[order], actions[order], advantages[order]
+        split = int(is_first.sum())
+    return policy.gradient_signal(
+        observations, actions, advantages, options, split=split, normalized=True
+    )
 
 
 class SignalGuard:
