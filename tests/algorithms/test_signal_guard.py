@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def test_radius_is_what_the_record_says() -> None:
-    agent = TRPO("Pendulum-v1", max_kl=0.02, **SETTINGS)
+    agent = TRPO("CartPole-v1", max_kl=0.02, **SETTINGS)
     radii, shares = [], []
 
     def watch(agent: TRPO, record: dict[str, Any]) -> None:
