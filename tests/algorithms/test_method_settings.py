@@ -66,7 +66,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "observation_clip": (0.5, {}),
     "scale_returns": (False, {}),
     "signal_guard": (0.5, {}),
-    "signal_memory": (1, {"signal_guard": 0.5, "batch_size": 128}),
+    "signal_memory": (1, {"signal_guard": 0.5, "batch_size": 512, "n_envs": 8}),
     "step_size": (0.01, {}),
     "ascent": ("gradient", {}),
     "policy_learning_rate": (0.02, {}),
