@@ -104,4 +104,15 @@ Actions<Scalar> actions_of(const DistributionSpec& spec, const py::array& array,
   return actions;
 }
 
+// The masks of `rows` rows, W flags each, or null where none are given.
+inline const bool* masks_of(const DistributionSpec& spec, const std::optional<Array<bool>>& masks,
+                            Index rows) {
+  if (!masks) return nullptr;
+  if (!spec.discrete())
+    throw py::value_error(
+        "action_masks: expected None for a continuous distribution, got an array.");
+  check_shape("action_masks", *masks, {rows, spec.mask_width()});
+  return masks->data();
+}
+
 }  // namespace trpo_fast::bindings

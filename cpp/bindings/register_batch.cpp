@@ -1,4 +1,5 @@
 // PolicyBatch and its preconditioner, for float and double.
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -42,7 +43,7 @@ class BoundBatch {
  public:
   BoundBatch(const Policy<Scalar>& policy, const Array<Scalar>& observations,
              const std::optional<py::array>& actions, Index activation_budget,
-             const std::string& fisher, int products)
+             const std::string& fisher, int products, const std::optional<Array<bool>>& masks)
       : policy_(copy_of(policy)) {
     const FisherForm form = checked_choice("fisher", py::str(fisher), kFisherForms);
     checked_observations(policy, observations);
@@ -51,6 +52,7 @@ class BoundBatch {
     sample_.observations = observations_.data();
     if (actions) copy_actions(actions_of<Scalar>(policy.spec(), *actions, sample_.size));
     if (form == FisherForm::kEmpirical) need_actions();
+    if (masks) copy_masks(masks_of(policy.spec(), masks, sample_.size));
     py::gil_scoped_release release;  // the rows are members
     batch_.assign(*policy_, sample_, activation_budget, form, products);
   }
@@ -119,6 +121,12 @@ class BoundBatch {
     sample_.actions.continuous = actions.continuous ? continuous_.data() : nullptr;
     sample_.actions.discrete = actions.discrete ? discrete_.data() : nullptr;
   }
+  void copy_masks(const bool* allowed) {
+    const Index n = sample_.size * policy_->spec().mask_width();
+    allowed_ = std::make_unique<bool[]>(static_cast<std::size_t>(n));
+    std::copy_n(allowed, n, allowed_.get());
+    sample_.allowed = allowed_.get();
+  }
   void need_actions() const {
     if (!sample_.actions.continuous && !sample_.actions.discrete)
       throw py::value_error("actions: expected a batch made with actions, got one without.");
@@ -127,6 +135,7 @@ class BoundBatch {
   std::unique_ptr<Policy<Scalar>> policy_;
   std::vector<Scalar> observations_, continuous_;
   std::vector<std::int32_t> discrete_;
+  std::unique_ptr<bool[]> allowed_;
   SampleBatch<Scalar> sample_;
   PolicyBatch<Scalar> batch_;
 };
@@ -137,10 +146,10 @@ void register_batch_of(py::module_& m, const char* name) {
   using B = BoundBatch<Scalar>;
   py::class_<B>(m, name)
       .def(py::init<const Policy<Scalar>&, const Array<Scalar>&, const std::optional<py::array>&,
-                    Index, const std::string&, int>(),
+                    Index, const std::string&, int, const std::optional<Array<bool>>&>(),
            "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "activation_budget"_a = PolicyBatch<Scalar>::kDefaultActivationBudget,
-           "fisher"_a = "gauss_newton", "products"_a = 0)
+           "fisher"_a = "gauss_newton", "products"_a = 0, "action_masks"_a.noconvert() = py::none())
       .def("fisher_vector_product", &B::fisher_vector_product, "vector"_a.noconvert())
       .def("surrogate_gradient", &B::surrogate_gradient, "advantages"_a.noconvert(),
            "old_log_probs"_a.noconvert())

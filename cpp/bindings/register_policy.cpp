@@ -19,30 +19,46 @@ std::unique_ptr<Policy<Scalar>> make_policy(int obs_dim, const std::vector<int>&
   return std::make_unique<Policy<Scalar>>(shape, spec);
 }
 
+using Masks = std::optional<Array<bool>>;  // (N x W), or none
+
+// Outputs (rows x P), with what masks do not allow forbidden.
+template <class Scalar>
+void masked_outputs(const Policy<Scalar>& policy, const Scalar* x, const bool* allowed, Index rows,
+                    Scalar* y) {
+  policy.outputs(x, rows, y);
+  if (!allowed) return;
+  const Index P = policy.shape().outputs(), W = policy.spec().mask_width();
+  for (Index n = 0; n < rows; ++n) policy.distribution().forbid(allowed + n * W, y + n * P);
+}
+
 // Row-wise functions of the outputs at the policy's parameters: f(outputs, row) for each row.
 template <class Scalar, class Function>
-Array<double> map_rows(const Policy<Scalar>& policy, const Array<Scalar>& x, const Function& f) {
+Array<double> map_rows(const Policy<Scalar>& policy, const Array<Scalar>& x, const Masks& masks,
+                       const Function& f) {
   const Index rows = x.shape(0), P = policy.shape().outputs();
+  const bool* allowed = masks_of(policy.spec(), masks, rows);
   Array<double> result(rows);
   double* y = result.mutable_data();
   const Scalar* data = x.data();
-  py::gil_scoped_release release;  // x and result are held by the caller's frame
+  py::gil_scoped_release release;  // x, masks and result are held by the caller's frame
   std::vector<Scalar> outputs(static_cast<std::size_t>(rows * P));
-  policy.outputs(data, rows, outputs.data());
+  masked_outputs(policy, data, allowed, rows, outputs.data());
   for (Index n = 0; n < rows; ++n) y[n] = f(outputs.data() + n * P, n);
   return result;
 }
 
 // The unclipped action (1 x A) for one raw observation; None where that is no
-// vector of finite floats.
+// vector of finite floats. The mask (W) of the observation, or none, is taken as it is.
 template <class Scalar>
 py::object act_one(const Policy<Scalar>& policy, const py::object& observation, std::uint64_t seed,
-                   std::uint64_t step, bool deterministic) {
+                   std::uint64_t step, bool deterministic, const Masks& mask) {
   const Index O = policy.shape().inputs();
   std::vector<Scalar> x(static_cast<std::size_t>(O));
   const auto is_finite = [](Scalar number) { return std::isfinite(number); };
   if (!copy_numbers(observation, {O}, x.data()) || !std::all_of(x.begin(), x.end(), is_finite))
     return py::none();
+  if (mask) check_shape("action_mask", *mask, {policy.spec().mask_width()});
+  const bool* allowed = mask ? mask->data() : nullptr;
   const py::ssize_t A = policy.spec().action_dim();
   const bool discrete = policy.spec().discrete();
   py::array action = discrete ? py::array(Array<std::int32_t>({py::ssize_t{1}, A}))
@@ -53,8 +69,8 @@ py::object act_one(const Policy<Scalar>& policy, const py::object& observation, 
     py::gil_scoped_release release;  // the arrays are held by this frame
     Actor<Scalar> actor(policy, 1);
     const std::uint32_t environment = 0;
-    if (deterministic) actor.mode(x.data(), numbers, indices);
-    else actor.step(x.data(), seed, &environment, &step, numbers, indices);
+    if (deterministic) actor.mode(x.data(), allowed, numbers, indices);
+    else actor.step(x.data(), allowed, seed, &environment, &step, numbers, indices);
   }
   return action;
 }
@@ -99,53 +115,57 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
           "observations"_a.noconvert())
       .def(
           "outputs",
-          [](const P& p, const Array<Scalar>& x) {
+          [](const P& p, const Array<Scalar>& x, const Masks& masks) {
             checked_observations(p, x);
+            const bool* allowed = masks_of(p.spec(), masks, x.shape(0));
             Array<Scalar> y({x.shape(0), py::ssize_t{p.shape().outputs()}});
             Scalar* out = y.mutable_data();
             const Scalar* in = x.data();
-            py::gil_scoped_release release;  // x and y are held by this frame
-            p.outputs(in, x.shape(0), out);
+            py::gil_scoped_release release;  // x, masks and y are held by this frame
+            masked_outputs(p, in, allowed, x.shape(0), out);
             return y;
           },
-          "observations"_a.noconvert())
+          "observations"_a.noconvert(), "action_masks"_a.noconvert() = py::none())
       .def(
           "log_prob",
-          [](const P& p, const Array<Scalar>& x, const py::array& actions) {
+          [](const P& p, const Array<Scalar>& x, const py::array& actions, const Masks& masks) {
             checked_observations(p, x);
             const auto a = actions_of<Scalar>(p.spec(), actions, x.shape(0));
-            return map_rows(p, x, [&](const Scalar* out, Index n) {
+            return map_rows(p, x, masks, [&](const Scalar* out, Index n) {
               return p.distribution().log_prob(out, a, n);
             });
           },
-          "observations"_a.noconvert(), "actions"_a)
+          "observations"_a.noconvert(), "actions"_a, "action_masks"_a.noconvert() = py::none())
       .def(
           "entropy",
-          [](const P& p, const Array<Scalar>& x) {
+          [](const P& p, const Array<Scalar>& x, const Masks& masks) {
             checked_observations(p, x);
-            return map_rows(
-                p, x, [&](const Scalar* out, Index) { return p.distribution().entropy(out); });
+            return map_rows(p, x, masks, [&](const Scalar* out, Index) {
+              return p.distribution().entropy(out);
+            });
           },
-          "observations"_a.noconvert())
+          "observations"_a.noconvert(), "action_masks"_a.noconvert() = py::none())
       .def(
           "kl",
-          [](const P& p, const Array<Scalar>& x, const P& old) {
+          [](const P& p, const Array<Scalar>& x, const P& old, const Masks& masks) {
             checked_observations(p, x);
             check_alike("old", p, old);
+            const bool* allowed = masks_of(p.spec(), masks, x.shape(0));
             const Index outputs = p.shape().outputs();
             std::vector<Scalar> old_outputs(static_cast<std::size_t>(x.shape(0) * outputs));
-            old.outputs(x.data(), x.shape(0), old_outputs.data());
-            return map_rows(p, x, [&](const Scalar* out, Index n) {
+            masked_outputs(old, x.data(), allowed, x.shape(0), old_outputs.data());
+            return map_rows(p, x, masks, [&](const Scalar* out, Index n) {
               return p.distribution().kl(old.distribution(), old_outputs.data() + n * outputs, out);
             });
           },
-          "observations"_a.noconvert(), "old"_a)
+          "observations"_a.noconvert(), "old"_a, "action_masks"_a.noconvert() = py::none())
       .def(
           "sample",
           [](const P& p, const Array<Scalar>& x, std::uint64_t seed,
              const Array<std::uint32_t>& environments, const Array<std::uint64_t>& steps,
-             bool deterministic) -> py::array {
+             bool deterministic, const Masks& masks) -> py::array {
             checked_observations(p, x);
+            const bool* allowed = masks_of(p.spec(), masks, x.shape(0));
             check_shape("envs", environments, {x.shape(0)});
             check_shape("steps", steps, {x.shape(0)});
             const py::ssize_t rows = x.shape(0), A = p.spec().action_dim();
@@ -159,15 +179,16 @@ void register_policy_of(py::module_& m, const std::string& suffix) {
             {
               py::gil_scoped_release release;  // every array is held by this frame
               Actor<Scalar> actor(p, rows);
-              if (deterministic) actor.mode(in, c, d);
-              else actor.step(in, seed, ids, counters.data(), c, d);
+              if (deterministic) actor.mode(in, allowed, c, d);
+              else actor.step(in, allowed, seed, ids, counters.data(), c, d);
             }
             if (p.spec().discrete()) return discrete;
             return continuous;
           },
           "observations"_a.noconvert(), "seed"_a, "envs"_a.noconvert(), "steps"_a.noconvert(),
-          "deterministic"_a)
-      .def("act_one", &act_one<Scalar>, "observation"_a, "seed"_a, "step"_a, "deterministic"_a);
+          "deterministic"_a, "action_masks"_a.noconvert() = py::none())
+      .def("act_one", &act_one<Scalar>, "observation"_a, "seed"_a, "step"_a, "deterministic"_a,
+           "action_mask"_a.noconvert() = py::none());
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // Between two steps of a group of environments: one call where NumPy would take several.
 #include <algorithm>
+#include <cstdint>
+#include <vector>
 
 #include "arrays.h"
 #include "trpo_fast/actions.h"
@@ -100,6 +102,49 @@ class RowWriter {
   bool *terminated_data_ = nullptr, *truncated_data_ = nullptr;
 };
 
+// Masks as environments give them, checked, into rows of W flags.
+class MaskWriter {
+ public:
+  MaskWriter(Array<bool> rows, std::vector<int> sizes)
+      : rows_(std::move(rows)), sizes_(std::move(sizes)) {
+    for (int n : sizes_) W_ += n;
+    check_shape("rows", rows_, {-1, W_});
+    data_ = rows_.mutable_data();
+  }
+
+  // False, and the row may be partly written, where the mask is not a C-contiguous array (W) of bool or
+  // of whole numbers 0 and 1, with a 1 for every component of an action: then Python must do it.
+  bool write(py::ssize_t row, const py::object& mask) {
+    if (row < 0 || row >= rows_.shape(0))
+      throw py::index_error("row: expected one in [0, " + std::to_string(rows_.shape(0)) +
+                            "), got " + std::to_string(row) + ".");
+    bool* to = data_ + row * W_;
+    return (copy<bool>(mask, to) || copy<std::int8_t>(mask, to) || copy<std::int64_t>(mask, to)) &&
+           allows_something(to);
+  }
+
+ private:
+  template <class T>
+  bool copy(const py::object& from, bool* to) const {
+    const T* values = entries_of<T>(from, {W_});
+    if (values == nullptr) return false;
+    std::transform(values, values + W_, to, [](T value) { return value != T(0); });
+    return std::all_of(values, values + W_, [](T value) { return value == T(0) || value == T(1); });
+  }
+  bool allows_something(const bool* mask) const {
+    for (int n : sizes_) {
+      if (std::find(mask, mask + n, true) == mask + n) return false;
+      mask += n;
+    }
+    return true;
+  }
+
+  Array<bool> rows_;
+  std::vector<int> sizes_;
+  py::ssize_t W_ = 0;
+  bool* data_ = nullptr;
+};
+
 template <class Stored, class Bound>
 void register_clip(py::module_& m, const char* name) {
   using namespace py::literals;
@@ -126,6 +171,10 @@ void register_writer(py::module_& m, const char* name) {
 }  // namespace
 
 void register_rollout(py::module_& m) {
+  using namespace py::literals;
+  py::class_<MaskWriter>(m, "MaskWriter")
+      .def(py::init<Array<bool>, std::vector<int>>(), "rows"_a.noconvert(), "sizes"_a)
+      .def("write", &MaskWriter::write, "row"_a, "mask"_a);
   register_clip<float, float>(m, "ActionClipF32ToF32");
   register_clip<float, double>(m, "ActionClipF32ToF64");
   register_clip<double, double>(m, "ActionClipF64ToF64");

@@ -58,20 +58,23 @@ void check_together(const TrustRegionOptions& options) {
         " for step='" + choice_name(options.step, step_rules()) + "'.");
 }
 
+using Masks = std::optional<Array<bool>>;  // (N x W), or none
+
 template <class Scalar>
 SampleBatch<Scalar> samples_of(const Policy<Scalar>& policy, const Array<Scalar>& x,
-                               const py::array& actions) {
+                               const py::array& actions, const Masks& masks) {
   SampleBatch<Scalar> samples;
   samples.observations = checked_observations(policy, x).data();
   samples.size = x.shape(0);
   samples.actions = actions_of<Scalar>(policy.spec(), actions, samples.size);
+  samples.allowed = masks_of(policy.spec(), masks, samples.size);
   return samples;
 }
 
 template <class Scalar>
 void assign_vine(VineObjective<Scalar>& vine, const Policy<Scalar>& policy, const Array<Scalar>& x,
-                 const py::array& actions, const Array<double>& q_values,
-                 const py::str& estimator) {
+                 const py::array& actions, const Array<double>& q_values, const py::str& estimator,
+                 const Masks& masks) {
   const VineEstimator kind = checked_choice("estimator", estimator, vine_estimators());
   check_shape("q_values", q_values, {checked_observations(policy, x).shape(0), -1});
   SampleBatch<Scalar> samples;
@@ -81,6 +84,7 @@ void assign_vine(VineObjective<Scalar>& vine, const Policy<Scalar>& policy, cons
   if (samples.branches < 1)
     throw py::value_error("q_values: expected at least one action in every state, got none.");
   samples.actions = actions_of<Scalar>(policy.spec(), actions, samples.size * samples.branches);
+  samples.allowed = masks_of(policy.spec(), masks, samples.size);
   vine.assign(samples, q_values.data(), kind);
 }
 
@@ -89,10 +93,10 @@ void assign_vine(VineObjective<Scalar>& vine, const Policy<Scalar>& policy, cons
 template <class Scalar>
 py::tuple vine_value(const Policy<Scalar>& policy, const Policy<Scalar>& old,
                      const Array<Scalar>& x, const py::array& actions,
-                     const Array<double>& q_values, const py::str& estimator) {
+                     const Array<double>& q_values, const py::str& estimator, const Masks& masks) {
   check_alike("old", policy, old);
   VineObjective<Scalar> vine;
-  assign_vine(vine, policy, x, actions, q_values, estimator);
+  assign_vine(vine, policy, x, actions, q_values, estimator, masks);
   Array<double> gradient(policy.n_parameters());
   double* g = gradient.mutable_data();
   double value = 0.0;
@@ -112,8 +116,9 @@ template <class Scalar>
 class BoundUpdater {
  public:
   py::dict update(Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
-                  const Array<Scalar>& advantages, const TrustRegionOptions& options) {
-    const SampleBatch<Scalar> samples = samples_of(policy, x, actions);
+                  const Array<Scalar>& advantages, const TrustRegionOptions& options,
+                  const Masks& masks) {
+    const SampleBatch<Scalar> samples = samples_of(policy, x, actions, masks);
     check_shape("advantages", advantages, {samples.size});
     surrogate_.assign(samples, advantages.data());
     return step(policy, surrogate_, options);
@@ -121,16 +126,16 @@ class BoundUpdater {
 
   py::dict vine_update(Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
                        const Array<double>& q_values, const py::str& estimator,
-                       const TrustRegionOptions& options) {
-    assign_vine(vine_, policy, x, actions, q_values, estimator);
+                       const TrustRegionOptions& options, const Masks& masks) {
+    assign_vine(vine_, policy, x, actions, q_values, estimator, masks);
     return step(policy, vine_, options);
   }
 
   // (validated gain, apparent gain), or None where nothing could be measured
   py::object signal(const Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
                     const Array<Scalar>& advantages, Index split,
-                    const TrustRegionOptions& options) {
-    const SampleBatch<Scalar> samples = samples_of(policy, x, actions);
+                    const TrustRegionOptions& options, const Masks& masks) {
+    const SampleBatch<Scalar> samples = samples_of(policy, x, actions, masks);
     check_shape("advantages", advantages, {samples.size});
     const TrustRegionOptions fixed = options;
     GradientSignal found;
@@ -169,11 +174,12 @@ class BoundAscent {
       : n_parameters_(policy.n_parameters()), ascent_(policy.n_parameters()) {}
 
   py::dict ascend(Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
-                  const Array<Scalar>& advantages, const AscentOptions& options) {
+                  const Array<Scalar>& advantages, const AscentOptions& options,
+                  const Masks& masks) {
     if (policy.n_parameters() != n_parameters_)
       throw py::value_error("policy: expected one of " + std::to_string(n_parameters_) +
                             " parameters, got " + std::to_string(policy.n_parameters()) + ".");
-    const SampleBatch<Scalar> samples = samples_of(policy, x, actions);
+    const SampleBatch<Scalar> samples = samples_of(policy, x, actions, masks);
     check_shape("advantages", advantages, {samples.size});
     objective_.assign(samples, advantages.data());
     const AscentOptions fixed = options;  // a copy, as above
@@ -268,18 +274,21 @@ void register_updates_of(py::module_& m, const std::string& suffix) {
   py::class_<U>(m, ("TrustRegionUpdater" + suffix).c_str())
       .def(py::init<>())
       .def("update", &U::update, "policy"_a, "observations"_a.noconvert(), "actions"_a,
-           "advantages"_a.noconvert(), "options"_a)
+           "advantages"_a.noconvert(), "options"_a, "action_masks"_a.noconvert() = py::none())
       .def("signal", &U::signal, "policy"_a, "observations"_a.noconvert(), "actions"_a,
-           "advantages"_a.noconvert(), "split"_a, "options"_a)
+           "advantages"_a.noconvert(), "split"_a, "options"_a,
+           "action_masks"_a.noconvert() = py::none())
       .def("vine_update", &U::vine_update, "policy"_a, "observations"_a.noconvert(), "actions"_a,
-           "q_values"_a.noconvert(), "estimator"_a, "options"_a);
+           "q_values"_a.noconvert(), "estimator"_a, "options"_a,
+           "action_masks"_a.noconvert() = py::none());
   m.def("vine_value", &vine_value<Scalar>, "policy"_a, "old"_a, "observations"_a.noconvert(),
-        "actions"_a, "q_values"_a.noconvert(), "estimator"_a);
+        "actions"_a, "q_values"_a.noconvert(), "estimator"_a,
+        "action_masks"_a.noconvert() = py::none());
   using A = BoundAscent<Scalar>;
   py::class_<A>(m, ("PolicyAscent" + suffix).c_str())
       .def(py::init<const Policy<Scalar>&>(), "policy"_a)
       .def("ascend", &A::ascend, "policy"_a, "observations"_a.noconvert(), "actions"_a,
-           "advantages"_a.noconvert(), "options"_a)
+           "advantages"_a.noconvert(), "options"_a, "action_masks"_a.noconvert() = py::none())
       .def("get_adam", &A::get_adam)
       .def("set_adam", &A::set_adam, "first_moment"_a.noconvert(), "second_moment"_a.noconvert(),
            "steps"_a);

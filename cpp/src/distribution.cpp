@@ -60,6 +60,12 @@ int DistributionSpec::choices(int column) const {
   return visit(*this, [&](const auto& kind) { return kind.choices(column); });
 }
 
+int DistributionSpec::mask_width() const {
+  int sum = 0;
+  for (int column = 0; column < action_dim(); ++column) sum += choices(column);
+  return sum;
+}
+
 int DistributionSpec::n_outputs() const {
   return visit(*this, [](const auto& kind) { return kind.n_outputs(); });
 }
@@ -106,6 +112,11 @@ Distribution<Scalar>::Distribution(const DistributionSpec& spec, const Scalar* l
 template <class Scalar>
 void Distribution<Scalar>::set_log_std(const Scalar* log_std) {
   free_.set(log_std, spec_.free_parameters());
+}
+
+template <class Scalar>
+void Distribution<Scalar>::forbid(const bool* allowed, Scalar* outputs) const {
+  visit(spec_, [&](const auto& kind) { kind.forbid(allowed, outputs); });
 }
 
 template <class Scalar>

@@ -1,4 +1,4 @@
-// N samples, O observation width, A action width
+// N samples, O observation width, A action width, W flags of a mask
 #include "trpo_fast/gradient_signal.h"
 
 #include <cmath>
@@ -35,6 +35,7 @@ GradientSignal GradientSignalMeter<Scalar>::measure(const Policy<Scalar>& policy
                                                     const Scalar* advantages, Index split,
                                                     const TrustRegionOptions& options) {
   const Index O = policy.shape().inputs(), A = policy.spec().action_dim();
+  const Index W = policy.spec().mask_width();
   const Index bounds[3] = {0, split, samples.size};
   if (split < 1 || split >= samples.size) return {};
   for (int i = 0; i < 2; ++i) {
@@ -44,6 +45,7 @@ GradientSignal GradientSignalMeter<Scalar>::measure(const Policy<Scalar>& policy
     part.observations += begin * O;
     if (part.actions.continuous) part.actions.continuous += begin * A;
     if (part.actions.discrete) part.actions.discrete += begin * A;
+    if (part.allowed) part.allowed += begin * W;
     if (!w_->solve(policy, part, advantages + begin, options, w_->halves[i])) return {};
   }
 

@@ -107,25 +107,33 @@ Actor<Scalar>::Actor(const Policy<Scalar>& policy, Index environments)
 template <class Scalar>
 Actor<Scalar>::~Actor() = default;
 
+// The outputs of rows begin ... begin + rows - 1, with what masks do not allow forbidden.
 template <class Scalar>
-const Scalar* Actor<Scalar>::evaluate(const Scalar* observations, Index rows) {
-  policy_.normalize(observations, rows, workspace_->observations.data());
-  kernels<Scalar>().forward(policy_.shape(), policy_.packed(), workspace_->observations.data(),
-                            policy_.shape().inputs(), rows, workspace_->activations.data(),
-                            workspace_->outputs.data());
-  return workspace_->outputs.data();
+const Scalar* Actor<Scalar>::evaluate(const Scalar* observations, const bool* allowed, Index begin,
+                                      Index rows) {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
+  const Index width = policy_.shape().inputs();
+  Scalar* outputs = workspace_->outputs.data();
+  policy_.normalize(observations + begin * width, rows, workspace_->observations.data());
+  k.forward(policy_.shape(), policy_.packed(), workspace_->observations.data(), width, rows,
+            workspace_->activations.data(), outputs);
+  if (allowed) {
+    const Index W = policy_.spec().mask_width(), stride = k.output_stride(policy_.shape());
+    for (Index i = 0; i < rows; ++i)
+      policy_.distribution().forbid(allowed + (begin + i) * W, outputs + i * stride);
+  }
+  return outputs;
 }
 
 template <class Scalar>
-void Actor<Scalar>::step(const Scalar* observations, std::uint64_t seed,
+void Actor<Scalar>::step(const Scalar* observations, const bool* allowed, std::uint64_t seed,
                          const std::uint32_t* environment_ids, std::uint64_t* counters,
                          Scalar* continuous, std::int32_t* discrete) {
-  const Index width = policy_.shape().inputs();
   const Index stride = kernels<Scalar>().output_stride(policy_.shape());
   const Index dim = policy_.spec().action_dim();
   for (Index begin = 0; begin < environments_; begin += kTileRows) {
     const Index rows = std::min(kTileRows, environments_ - begin);
-    const Scalar* outputs = evaluate(observations + begin * width, rows);
+    const Scalar* outputs = evaluate(observations, allowed, begin, rows);
     for (Index i = 0; i < rows; ++i) {
       const Index e = begin + i;
       CounterStream stream(seed, environment_ids[e], counters[e]++);
@@ -137,13 +145,13 @@ void Actor<Scalar>::step(const Scalar* observations, std::uint64_t seed,
 }
 
 template <class Scalar>
-void Actor<Scalar>::mode(const Scalar* observations, Scalar* continuous, std::int32_t* discrete) {
-  const Index width = policy_.shape().inputs();
+void Actor<Scalar>::mode(const Scalar* observations, const bool* allowed, Scalar* continuous,
+                         std::int32_t* discrete) {
   const Index stride = kernels<Scalar>().output_stride(policy_.shape());
   const Index dim = policy_.spec().action_dim();
   for (Index begin = 0; begin < environments_; begin += kTileRows) {
     const Index rows = std::min(kTileRows, environments_ - begin);
-    const Scalar* outputs = evaluate(observations + begin * width, rows);
+    const Scalar* outputs = evaluate(observations, allowed, begin, rows);
     for (Index i = 0; i < rows; ++i)
       policy_.distribution().mode(outputs + i * stride,
                                   continuous ? continuous + (begin + i) * dim : nullptr,

@@ -1,4 +1,4 @@
-// N samples, O observation width, A action width
+// N samples, O observation width, A action width, W flags of a mask
 #include "trpo_fast/policy_ascent.h"
 
 #include <algorithm>
@@ -21,6 +21,7 @@ struct PolicyAscent<Scalar>::Workspace {
   PolicyBatch<Scalar> full, part;                  // all samples at theta_k; a minibatch at theta
   AlignedBuffer<Scalar> observations, continuous;  // of a minibatch
   AlignedBuffer<std::int32_t> discrete;
+  AlignedBuffer<bool> allowed;
   std::vector<std::int64_t> order;
   std::vector<double> gradient, minibatch_gradient;  // at theta_k, at theta
   std::vector<Scalar> scalar_gradient;
@@ -28,7 +29,7 @@ struct PolicyAscent<Scalar>::Workspace {
   std::vector<double> step, product;               // s = theta - theta_k, F s
 
   SampleBatch<Scalar> gather(const SampleBatch<Scalar>& from, const std::int64_t* rows, Index count,
-                             Index O, Index A);
+                             Index O, Index A, Index W);
   void take_steps(Policy<Scalar>& policy, const SurrogateObjective<Scalar>& objective,
                   const AscentOptions& options);
   void predict(PolicyUpdateSummary& summary);
@@ -106,7 +107,7 @@ PolicyUpdateSummary PolicyAscent<Scalar>::ascend(Policy<Scalar>& policy,
 template <class Scalar>
 SampleBatch<Scalar> PolicyAscent<Scalar>::Workspace::gather(const SampleBatch<Scalar>& from,
                                                             const std::int64_t* rows, Index count,
-                                                            Index O, Index A) {
+                                                            Index O, Index A, Index W) {
   SampleBatch<Scalar> batch;
   batch.size = count;
   batch.observations = gather_rows(from.observations, rows, count, O, observations);
@@ -114,6 +115,7 @@ SampleBatch<Scalar> PolicyAscent<Scalar>::Workspace::gather(const SampleBatch<Sc
     batch.actions.continuous = gather_rows(from.actions.continuous, rows, count, A, continuous);
   if (from.actions.discrete)
     batch.actions.discrete = gather_rows(from.actions.discrete, rows, count, A, discrete);
+  if (from.allowed) batch.allowed = gather_rows(from.allowed, rows, count, W, allowed);
   return batch;
 }
 
@@ -124,6 +126,7 @@ void PolicyAscent<Scalar>::Workspace::take_steps(Policy<Scalar>& policy,
                                                  const AscentOptions& options) {
   const SampleBatch<Scalar>& batch = objective.samples();
   const Index O = policy.shape().inputs(), A = policy.spec().action_dim();
+  const Index W = policy.spec().mask_width();
   const Index size = std::min(batch.size, options.minibatch_size.value_or(batch.size));
   const bool full_batch = size == batch.size;
   minibatch_gradient = gradient;  // for a first step on the full batch: at theta_k, grad KL = 0
@@ -140,8 +143,8 @@ void PolicyAscent<Scalar>::Workspace::take_steps(Policy<Scalar>& policy,
       // grad of L - beta KL at theta
       if (!full_batch || epoch > 0) {
         const std::int64_t* rows = full_batch ? nullptr : order.data() + begin;
-        part.assign(policy, rows ? gather(batch, rows, n, O, A) : batch, options.activation_budget,
-                    FisherForm::kIdentity);
+        part.assign(policy, rows ? gather(batch, rows, n, O, A, W) : batch,
+                    options.activation_budget, FisherForm::kIdentity);
         part.penalised_gradient(full, rows, objective.weights(), options.kl_coefficient,
                                 minibatch_gradient.data());
       }

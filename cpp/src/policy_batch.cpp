@@ -1,4 +1,4 @@
-// N samples, K actions of each, O observation width, P network outputs, A action width
+// N samples, K actions of each, O observation width, P network outputs, A action width, W flags of a mask
 #include "trpo_fast/policy_batch.h"
 
 #include <algorithm>
@@ -131,6 +131,15 @@ struct PolicyBatch<Scalar>::Workspace {
                                   packed_vector.data());
   }
 
+  // Forbids, in the outputs of a tile (rows x P'), what the masks of its samples do not allow.
+  void forbid(Index tile, Scalar* out) const {
+    if (batch.allowed == nullptr) return;
+    const Distribution<Scalar>& distribution = policy->distribution();
+    const Index begin = tiling.tile_begin(tile), W = policy->spec().mask_width();
+    for (Index row = 0; row < tiling.tile_rows(tile); ++row)
+      distribution.forbid(batch.allowed + (begin + row) * W, out + row * stride);
+  }
+
   // u <- M u for the rows of a tile.
   void apply_metric(Index tile, Scalar* u) const {
     policy->distribution().apply_metric(
@@ -224,6 +233,7 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
     const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
     k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows,
               w_->tile_memory(tile, s), w_->outputs.data() + begin * w_->stride);
+    w_->forbid(tile, w_->outputs.data() + begin * w_->stride);
     ChunkSums& sums = w_->sums[static_cast<std::size_t>(chunk)];
     for (Index n = begin; n < begin + rows; ++n) {
       const Scalar* out = w_->outputs.data() + n * w_->stride;
@@ -508,6 +518,7 @@ Evaluation PolicyBatch<Scalar>::Workspace::evaluate(const Policy<Scalar>& at, co
     const auto s = scratch_of(thread);
     const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
     k.forward(shape, at.packed(), tile_x(tile), shape.inputs(), rows, s.tile, s.rows_a);
+    forbid(tile, s.rows_a);
     ChunkSums& of_chunk = sums[static_cast<std::size_t>(chunk)];
     for (Index i = 0; i < rows; ++i) {
       const Index n = begin + i;

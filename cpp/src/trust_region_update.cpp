@@ -1,4 +1,4 @@
-// N samples, K actions of each, O observation width, A action width
+// N samples, K actions of each, O observation width, A action width, W flags of a mask
 #include "trpo_fast/trust_region_update.h"
 
 #include <algorithm>
@@ -44,7 +44,7 @@ template <class Scalar>
 class Subsample {
  public:
   SampleBatch<Scalar> draw(const SampleBatch<Scalar>& from, double fraction, std::uint64_t seed,
-                           Index O, Index A) {
+                           Index O, Index A, Index W) {
     const Index count = std::max<Index>(
         1, static_cast<Index>(std::ceil(fraction * static_cast<double>(from.size))));
     draw_rows(from.size, count, seed, rows_);
@@ -60,6 +60,7 @@ class Subsample {
     if (from.actions.discrete)
       batch.actions.discrete =
           gather_rows(from.actions.discrete, rows_.data(), count, K * A, discrete_);
+    if (from.allowed) batch.allowed = gather_rows(from.allowed, rows_.data(), count, W, allowed_);
     if (from.score_weights)
       batch.score_weights = gather_rows(from.score_weights, rows_.data(), count, K, score_weights_);
     return batch;
@@ -69,6 +70,7 @@ class Subsample {
   std::vector<std::int64_t> rows_;
   AlignedBuffer<Scalar> observations_, continuous_;
   AlignedBuffer<std::int32_t> discrete_;
+  AlignedBuffer<bool> allowed_;
   AlignedBuffer<double> score_weights_;
 };
 
@@ -167,7 +169,7 @@ PolicyBatch<Scalar>& TrustRegionUpdater<Scalar>::Workspace::fisher_batch(
   }
   part.assign(policy,
               subsample.draw(source, options.fisher_fraction, options.seed, policy.shape().inputs(),
-                             policy.spec().action_dim()),
+                             policy.spec().action_dim(), policy.spec().mask_width()),
               options.activation_budget, options.fisher, options.cg_iterations);
   return part;
 }

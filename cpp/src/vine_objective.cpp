@@ -41,8 +41,10 @@ Readiness VineObjective<Scalar>::prepare(const PolicyBatch<Scalar>& batch, bool 
   const Index N = samples_.size, K = samples_.branches;
   weigh_actions(batch.log_probs());
 
-  // A_nk = Q_nk - sum_k w_nk Q_nk; the mean of A under the old policy is 0 in every state
+  // A_nk = Q_nk - sum_k w_nk Q_nk; the mean of A under the old policy is 0 in every state. What a mask
+  // forbids has no weight, and its Q means nothing.
   double spread = 0.0, largest = 0.0, squares = 0.0;  // max |A|, max |Q|, sum w A^2
+  const bool masked = samples_.allowed != nullptr;
   bool finite = true;
   old_value_ = 0.0;
   for (Index n = 0; n < N; ++n) {
@@ -50,9 +52,12 @@ Readiness VineObjective<Scalar>::prepare(const PolicyBatch<Scalar>& batch, bool 
     const double* w = old_weights_.data() + n * K;
     double* A = advantages_.data() + n * K;
     double baseline = 0.0;
-    for (Index k = 0; k < K; ++k) baseline += w[k] * Q[k];
+    for (Index k = 0; k < K; ++k)
+      if (!masked || w[k] != 0.0) baseline += w[k] * Q[k];
     old_value_ += baseline / static_cast<double>(N);
     for (Index k = 0; k < K; ++k) {
+      A[k] = 0.0;
+      if (masked && w[k] == 0.0) continue;
       A[k] = Q[k] - baseline;
       finite = finite && std::isfinite(A[k]);
       spread = std::max(spread, std::abs(A[k]));

@@ -3,8 +3,8 @@ is not C-contiguous and of exactly the dtype below is a TypeError, one of anothe
 ``trpo_fast.core`` is what to use.
 
 Letters: N samples, K branches, T time steps, E environments, O observation width, P network outputs,
-A action width, D parameters. Classes that end in F32 and F64 work in float32 and float64. Names that
-begin with an underscore exist in this description alone.
+A action width, W flags of an action mask, D parameters. Classes that end in F32 and F64 work in
+float32 and float64. Names that begin with an underscore exist in this description alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from typing_extensions import Self
 _F32: TypeAlias = NDArray[np.float32]
 _F64: TypeAlias = NDArray[np.float64]
 _Actions: TypeAlias = NDArray[Any]  # (N, A): int32 where discrete, else the dtype of the policy
+_Masks: TypeAlias = NDArray[np.bool_] | None  # (N, W): which choices are allowed; None: all
 _AnyPolicy: TypeAlias = PolicyF32 | PolicyF64  # a TypeError where it is not of the same dtype
 _AnyBatch: TypeAlias = PolicyBatchF32 | PolicyBatchF64
 _Constraint: TypeAlias = Literal["mean", "max"]
@@ -264,6 +265,7 @@ def vine_value(
     actions: _Actions,  # (N K, A)
     q_values: _F64,  # (N, K)
     estimator: _Estimator,
+    action_masks: _Masks = None,
 ) -> tuple[float, _F64]: ...
 
 # for every dtype of stored actions that the dtype of the bounds can hold
@@ -297,6 +299,14 @@ class ActionClipF64ToF64:
     ) -> None: ...
     def clip(self, actions: _F64) -> _F64: ...  # (E, A) -> (E, A)
 
+class MaskWriter:
+    def __init__(
+        self,
+        rows: NDArray[np.bool_],  # (R, W), written in place
+        sizes: Sequence[int],  # flags of each component, W in all
+    ) -> None: ...
+    def write(self, row: int, mask: object) -> bool: ...  # mask (W,)
+
 class PolicyF32:
     def __init__(
         self,
@@ -313,10 +323,16 @@ class PolicyF32:
     def set_normalizer(self, mean: _F64, inverse_std: _F64, clip: float) -> None: ...  # (O,), (O,)
     def clear_normalizer(self) -> None: ...
     def normalize(self, observations: _F32) -> _F32: ...  # (N, O) -> (N, O)
-    def outputs(self, observations: _F32) -> _F32: ...  # (N, O) -> (N, P)
-    def log_prob(self, observations: _F32, actions: _Actions) -> _F64: ...  # -> (N,)
-    def entropy(self, observations: _F32) -> _F64: ...  # -> (N,)
-    def kl(self, observations: _F32, old: _AnyPolicy) -> _F64: ...  # -> (N,)
+    def outputs(
+        self, observations: _F32, action_masks: _Masks = None
+    ) -> _F32: ...  # (N, O) -> (N, P)
+    def log_prob(
+        self, observations: _F32, actions: _Actions, action_masks: _Masks = None
+    ) -> _F64: ...  # -> (N,)
+    def entropy(self, observations: _F32, action_masks: _Masks = None) -> _F64: ...  # -> (N,)
+    def kl(
+        self, observations: _F32, old: _AnyPolicy, action_masks: _Masks = None
+    ) -> _F64: ...  # -> (N,)
     def sample(
         self,
         observations: _F32,  # (N, O), raw
@@ -324,9 +340,15 @@ class PolicyF32:
         envs: NDArray[np.uint32],  # (N,)
         steps: NDArray[np.uint64],  # (N,)
         deterministic: bool,
+        action_masks: _Masks = None,
     ) -> _Actions: ...
     def act_one(
-        self, observation: object, seed: int, step: int, deterministic: bool
+        self,
+        observation: object,
+        seed: int,
+        step: int,
+        deterministic: bool,
+        action_mask: _Masks = None,  # (W,)
     ) -> _Actions | None: ...  # (1, A)
 
 class ActorF32:
@@ -338,6 +360,7 @@ class ActorF32:
         counters: NDArray[np.uint64],  # (E,), counted up in place
         envs: NDArray[np.uint32],  # (E,)
         seed: int,
+        action_masks: _Masks = None,  # (T, E, W), read in place
     ) -> None: ...
     def step(self, t: int) -> None: ...
 
@@ -367,6 +390,7 @@ class PolicyBatchF32:
         activation_budget: int = ...,
         fisher: Literal["gauss_newton", "empirical"] = "gauss_newton",
         products: int = 0,
+        action_masks: _Masks = None,  # copied
     ) -> None: ...
     def fisher_vector_product(self, vector: _F64) -> _F64: ...  # (D,) -> (D,)
     def largest_curvature(self, vector: _F64) -> float: ...  # (D,)
@@ -387,6 +411,7 @@ class TrustRegionUpdaterF32:
         actions: _Actions,
         advantages: _F32,  # (N,)
         options: TrustRegionOptions,
+        action_masks: _Masks = None,
     ) -> _Update: ...
     def signal(
         self,
@@ -396,6 +421,7 @@ class TrustRegionUpdaterF32:
         advantages: _F32,  # (N,)
         split: int,
         options: TrustRegionOptions,
+        action_masks: _Masks = None,
     ) -> tuple[float, float] | None: ...
     def vine_update(
         self,
@@ -405,6 +431,7 @@ class TrustRegionUpdaterF32:
         q_values: _F64,  # (N, K)
         estimator: _Estimator,
         options: TrustRegionOptions,
+        action_masks: _Masks = None,
     ) -> _Update: ...
 
 class PolicyAscentF32:
@@ -416,6 +443,7 @@ class PolicyAscentF32:
         actions: _Actions,
         advantages: _F32,  # (N,)
         options: AscentOptions,
+        action_masks: _Masks = None,
     ) -> _Update: ...
     def get_adam(self) -> tuple[_F32, _F32, int]: ...  # (D,), (D,), steps
     def set_adam(self, first_moment: _F32, second_moment: _F32, steps: int) -> None: ...
@@ -454,10 +482,16 @@ class PolicyF64:
     def set_normalizer(self, mean: _F64, inverse_std: _F64, clip: float) -> None: ...  # (O,), (O,)
     def clear_normalizer(self) -> None: ...
     def normalize(self, observations: _F64) -> _F64: ...  # (N, O) -> (N, O)
-    def outputs(self, observations: _F64) -> _F64: ...  # (N, O) -> (N, P)
-    def log_prob(self, observations: _F64, actions: _Actions) -> _F64: ...  # -> (N,)
-    def entropy(self, observations: _F64) -> _F64: ...  # -> (N,)
-    def kl(self, observations: _F64, old: _AnyPolicy) -> _F64: ...  # -> (N,)
+    def outputs(
+        self, observations: _F64, action_masks: _Masks = None
+    ) -> _F64: ...  # (N, O) -> (N, P)
+    def log_prob(
+        self, observations: _F64, actions: _Actions, action_masks: _Masks = None
+    ) -> _F64: ...  # -> (N,)
+    def entropy(self, observations: _F64, action_masks: _Masks = None) -> _F64: ...  # -> (N,)
+    def kl(
+        self, observations: _F64, old: _AnyPolicy, action_masks: _Masks = None
+    ) -> _F64: ...  # -> (N,)
     def sample(
         self,
         observations: _F64,  # (N, O), raw
@@ -465,9 +499,15 @@ class PolicyF64:
         envs: NDArray[np.uint32],  # (N,)
         steps: NDArray[np.uint64],  # (N,)
         deterministic: bool,
+        action_masks: _Masks = None,
     ) -> _Actions: ...
     def act_one(
-        self, observation: object, seed: int, step: int, deterministic: bool
+        self,
+        observation: object,
+        seed: int,
+        step: int,
+        deterministic: bool,
+        action_mask: _Masks = None,  # (W,)
     ) -> _Actions | None: ...  # (1, A)
 
 class ActorF64:
@@ -479,6 +519,7 @@ class ActorF64:
         counters: NDArray[np.uint64],  # (E,), counted up in place
         envs: NDArray[np.uint32],  # (E,)
         seed: int,
+        action_masks: _Masks = None,  # (T, E, W), read in place
     ) -> None: ...
     def step(self, t: int) -> None: ...
 
@@ -508,6 +549,7 @@ class PolicyBatchF64:
         activation_budget: int = ...,
         fisher: Literal["gauss_newton", "empirical"] = "gauss_newton",
         products: int = 0,
+        action_masks: _Masks = None,  # copied
     ) -> None: ...
     def fisher_vector_product(self, vector: _F64) -> _F64: ...  # (D,) -> (D,)
     def largest_curvature(self, vector: _F64) -> float: ...  # (D,)
@@ -528,6 +570,7 @@ class TrustRegionUpdaterF64:
         actions: _Actions,
         advantages: _F64,  # (N,)
         options: TrustRegionOptions,
+        action_masks: _Masks = None,
     ) -> _Update: ...
     def signal(
         self,
@@ -537,6 +580,7 @@ class TrustRegionUpdaterF64:
         advantages: _F64,  # (N,)
         split: int,
         options: TrustRegionOptions,
+        action_masks: _Masks = None,
     ) -> tuple[float, float] | None: ...
     def vine_update(
         self,
@@ -546,6 +590,7 @@ class TrustRegionUpdaterF64:
         q_values: _F64,  # (N, K)
         estimator: _Estimator,
         options: TrustRegionOptions,
+        action_masks: _Masks = None,
     ) -> _Update: ...
 
 class PolicyAscentF64:
@@ -557,6 +602,7 @@ class PolicyAscentF64:
         actions: _Actions,
         advantages: _F64,  # (N,)
         options: AscentOptions,
+        action_masks: _Masks = None,
     ) -> _Update: ...
     def get_adam(self) -> tuple[_F64, _F64, int]: ...  # (D,), (D,), steps
     def set_adam(self, first_moment: _F64, second_moment: _F64, steps: int) -> None: ...

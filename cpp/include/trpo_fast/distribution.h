@@ -30,6 +30,7 @@ struct DistributionSpec {
   int choices(
       int column) const;         // of a discrete kind: actions in this column are 0 ... choices - 1
   bool constant_metric() const;  // whether the Fisher information is the same in every state
+  int mask_width() const;        // W: choices of all columns, one column after the other
 };
 
 // Throws std::invalid_argument for an unknown kind or a size out of range.
@@ -64,6 +65,11 @@ class Distribution {
   void set_log_std(const Scalar* log_std);
 
   const DistributionSpec& spec() const { return spec_; }
+
+  // Overwrites one row of outputs so that the choices that a mask (W flags) does not allow have
+  // probability exactly 0 in all that follows, and no gradient and no curvature. In every column at
+  // least one choice must be allowed.
+  void forbid(const bool* allowed, Scalar* outputs) const;
 
   // log pi(a) of the action in row `row`
   double log_prob(const Scalar* outputs, const Actions<Scalar>& actions, Index row) const;

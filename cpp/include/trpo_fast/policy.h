@@ -57,15 +57,18 @@ class Actor {
 
   // For each environment e: normalise observations[e], sample with the stream
   // (seed, environment_ids[e], counters[e]), write the unclipped action, counters[e] += 1.
-  // Exactly one of `continuous` and `discrete` is used (environments x A).
-  void step(const Scalar* observations, std::uint64_t seed, const std::uint32_t* environment_ids,
-            std::uint64_t* counters, Scalar* continuous, std::int32_t* discrete);
+  // Exactly one of `continuous` and `discrete` is used (environments x A). `allowed` (environments x W)
+  // are the choices that masks allow; null: all.
+  void step(const Scalar* observations, const bool* allowed, std::uint64_t seed,
+            const std::uint32_t* environment_ids, std::uint64_t* counters, Scalar* continuous,
+            std::int32_t* discrete);
   // The most likely actions, no noise.
-  void mode(const Scalar* observations, Scalar* continuous, std::int32_t* discrete);
+  void mode(const Scalar* observations, const bool* allowed, Scalar* continuous,
+            std::int32_t* discrete);
 
  private:
   struct Workspace;
-  const Scalar* evaluate(const Scalar* observations, Index rows);
+  const Scalar* evaluate(const Scalar* observations, const bool* allowed, Index begin, Index rows);
   const Policy<Scalar>& policy_;
   Index environments_;
   std::unique_ptr<Workspace> workspace_;

@@ -17,6 +17,7 @@ struct SampleBatch {
   Actions<Scalar> actions;               // N K x A, those of a state one after another
   Index size = 0;                        // N
   Index branches = 1;                    // K
+  const bool* allowed = nullptr;         // N x W, the choices that masks allow; null: all
   // w of FisherForm::kEmpirical, N x K; null: all 1. Read by products and preconditioners alone.
   const double* score_weights = nullptr;
 };

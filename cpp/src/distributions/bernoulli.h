@@ -20,6 +20,16 @@ struct Bernoulli {
   int free_parameters() const { return 0; }
   int choices(int) const { return 2; }
 
+  // allowed (A x 2): whether component i may be 0, and 1. One value left: z = -+infinity, but finite, so
+  // that p (1 - p), the score and the KL are exactly 0.
+  template <class Scalar>
+  void forbid(const bool* allowed, Scalar* logits) const {
+    for (int i = 0; i < A; ++i) {
+      if (!allowed[2 * i + 1]) logits[i] = kForbiddenLogit<Scalar>;
+      else if (!allowed[2 * i]) logits[i] = -kForbiddenLogit<Scalar>;
+    }
+  }
+
   // log p = -softplus(-z),  log(1 - p) = -softplus(z)
   template <class Scalar>
   double log_prob(const FreeLogStd<Scalar>&, const Scalar* logits, const Actions<Scalar>& actions,

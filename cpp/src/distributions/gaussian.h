@@ -24,6 +24,10 @@ struct Gaussian {
   int free_parameters() const { return A; }
   int choices(int) const { return 0; }  // continuous
 
+  // nothing can be forbidden
+  template <class Scalar>
+  void forbid(const bool*, Scalar*) const {}
+
   // log N(a; m, s^2) = -(a - m)^2 / (2 s^2) - log s - log(2 pi) / 2
   template <class Scalar>
   double log_prob(const FreeLogStd<Scalar>& free, const Scalar* mean,

@@ -28,6 +28,14 @@ struct MultiCategorical {
   int free_parameters() const { return 0; }
   int choices(int column) const { return sizes[static_cast<std::size_t>(column)]; }
 
+  // z_i of the forbidden choices: p_i = 0, whose score, metric and root of the metric are 0 below
+  template <class Scalar>
+  void forbid(const bool* allowed, Scalar* logits) const {
+    const int n = n_outputs();
+    for (int i = 0; i < n; ++i)
+      if (!allowed[i]) logits[i] = kForbiddenLogit<Scalar>;
+  }
+
   // log p_a = z_a - log sum_j e^{z_j}
   template <class Scalar>
   double log_prob(const FreeLogStd<Scalar>&, const Scalar* logits, const Actions<Scalar>& actions,
@@ -165,7 +173,7 @@ struct MultiCategorical {
   }
 
   // The inverse of the cumulative distribution. Where rounding leaves the sum of all probabilities
-  // below the uniform number, the last choice is taken.
+  // below the uniform number, the last choice is taken that is not forbidden.
   template <class Scalar>
   void sample(const FreeLogStd<Scalar>&, const Scalar* logits, CounterStream& stream, Scalar*,
               std::int32_t* discrete) const {
@@ -178,6 +186,7 @@ struct MultiCategorical {
         cumulative += std::exp(double(logits[a]) - log_z);
         if (u < cumulative) break;
       }
+      while (a > 0 && logits[a] == kForbiddenLogit<Scalar>) --a;
       *discrete++ = a;
       logits += n;
     }

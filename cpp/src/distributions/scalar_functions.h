@@ -3,12 +3,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "trpo_fast/network.h"
 
 namespace trpo_fast {
 
 inline constexpr double kLog2Pi = 1.8378770664093454835606594728112;
+
+// The logit of a choice that a mask forbids: its probability is exactly 0 beside any other logit, and it
+// is finite, so that 0 times it is 0 and the sum over a million components does not overflow.
+template <class Scalar>
+inline constexpr Scalar kForbiddenLogit = std::numeric_limits<Scalar>::lowest() / Scalar(1 << 20);
 
 // log sum_i e^{z_i} for n logits; the largest is taken out first, so that nothing overflows.
 template <class Scalar>

@@ -25,6 +25,10 @@ struct StateDependentGaussian {
   int free_parameters() const { return 0; }
   int choices(int) const { return 0; }  // continuous
 
+  // nothing can be forbidden
+  template <class Scalar>
+  void forbid(const bool*, Scalar*) const {}
+
   template <class Scalar>
   double log_prob(const FreeLogStd<Scalar>&, const Scalar* outputs, const Actions<Scalar>& actions,
                   Index row) const {

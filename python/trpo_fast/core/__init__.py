@@ -1,7 +1,7 @@
 """The numerics of TRPO on NumPy arrays: every piece usable by itself.
 
-Letters: N samples, T steps, E environments, O observation width, A action width, P network outputs,
-D parameters. ``S`` is the dtype of a network, ``float32`` or ``float64``.
+Letters: N samples, T steps, E environments, O observation width, A action width, W flags of an action
+mask, P network outputs, D parameters. ``S`` is the dtype of a network, ``float32`` or ``float64``.
 
 Arguments are array-likes: they are converted to the dtype and layout that the compiled core needs,
 never silently reshaped. Wrong shapes raise ``ValueError``, wrong types ``TypeError``. The GIL is
@@ -12,9 +12,10 @@ released while the core works; one object must not be used by two threads at onc
 >>> x = conjugate_gradient(F, gradient, max_iterations=10).x
 """
 
-from .acting import ActionClip, Actor, RowWriter
+from .acting import ActionClip, Actor, MaskWriter, RowWriter
 from .algorithms import ConjugateGradientResult, conjugate_gradient, gae
 from .distribution import LOG_STD_BOUNDS, Distribution
+from .masks import Masks, mask_rows
 from .network import ACTIVATIONS
 from .options import (
     CONSTRAINTS,
@@ -56,6 +57,8 @@ __all__ = [
     "FisherOperator",
     "FitSummary",
     "GradientSignal",
+    "MaskWriter",
+    "Masks",
     "Normalizer",
     "Policy",
     "Preconditioner",
@@ -69,6 +72,7 @@ __all__ = [
     "all_actions",
     "conjugate_gradient",
     "gae",
+    "mask_rows",
     "random_normals",
     "random_uniforms",
     "vine_gradient",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,3 +129,20 @@ class RowWriter:
         single = observations.dtype == np.float32
         native = _core.RowWriterF32 if single else _core.RowWriterF64
         self.write: WriteRow = native(observations, rewards, terminated, truncated).write
+
+
+class MaskWriter:
+    """Writes action masks as environments give them into rows of flags, one native call a mask.
+
+    Parameters
+    ----------
+    rows
+        (R, W) bool, C-contiguous; written to.
+    sizes
+        Choices of each component of an action, W in all.
+    """
+
+    def __init__(self, rows: NDArray[np.bool_], sizes: Sequence[int]) -> None:
+        #: ``write(row, mask)``: False, and the row may be partly written, where the mask is not a
+        #: C-contiguous array (W,) of bool, int8 or int64 of 0 and 1, with a 1 for every component.
+        self.write: Callable[[int, object], bool] = _core.MaskWriter(rows, list(sizes)).write

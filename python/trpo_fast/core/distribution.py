@@ -57,6 +57,18 @@ class Distribution:
         return len(self.sizes) if self.kind == "multi_categorical" else self.sizes[0]
 
     @property
+    def mask_sizes(self) -> tuple[int, ...]:
+        """Choices of each component, which an action mask has flags for; none where continuous."""
+        if not self.is_discrete:
+            return ()
+        return (2,) * self.sizes[0] if self.kind == "bernoulli" else self.sizes
+
+    @property
+    def mask_width(self) -> int:
+        """W, flags of an action mask."""
+        return sum(self.mask_sizes)
+
+    @property
     def n_outputs(self) -> int:
         """P, outputs of the network."""
         if self.kind == "multi_categorical":

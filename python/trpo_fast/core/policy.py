@@ -88,6 +88,7 @@ class Policy(MeasuredPolicy):
         options: TrustRegionOptions | None = None,
         *,
         normalized: bool = False,
+        action_masks: ArrayLike | None = None,
         **settings: Unpack[TrustRegionSettings],
     ) -> UpdateSummary:
         """Make one TRPO update in place (Schulman et al. 2015, section 6), or one of its relatives.
@@ -113,6 +114,8 @@ class Policy(MeasuredPolicy):
             All settings in one object, for many updates; None: the defaults below.
         normalized
             Whether observations are what :meth:`normalize` returned; raw otherwise.
+        action_masks
+            (N, W) of 0 and 1: which choices are allowed, see :func:`mask_rows`; None: all.
         **settings
             Settings that differ from ``options``, by name: those listed from here on.
         max_kl
@@ -169,12 +172,14 @@ class Policy(MeasuredPolicy):
             no error but a status.
         """
         x = self.checked_inputs(observations, normalized)
+        a, masks = self.checked_choices(actions, action_masks, x.shape[0])
         summary = self.native_updater().update(
             self.native,
             x,
-            self.checked_actions(actions, x.shape[0]),
+            a,
             shaped("advantages", advantages, self.dtype, (x.shape[0],)),
             with_settings(TrustRegionOptions, options, settings),
+            masks,
         )
         return UpdateSummary(**summary)
 
@@ -187,6 +192,7 @@ class Policy(MeasuredPolicy):
         *,
         split: int | None = None,
         normalized: bool = False,
+        action_masks: ArrayLike | None = None,
         **settings: Unpack[TrustRegionSettings],
     ) -> GradientSignal | None:
         """Measure how much of the gradient of :meth:`update` is signal, without an update.
@@ -205,7 +211,7 @@ class Policy(MeasuredPolicy):
             Rows of the first half, from 1 to N - 1; the others are the second. None: floor(N / 2). The
             halves should share no episode: a common state of affairs counts as signal, or as its
             opposite.
-        options, normalized, **settings
+        options, normalized, action_masks, **settings
             As of :meth:`update`. What says how far to step has no effect, and F is that of all
             samples of a half.
 
@@ -217,13 +223,15 @@ class Policy(MeasuredPolicy):
         x = self.checked_inputs(observations, normalized)
         n = int(x.shape[0])
         half = n // 2 if split is None else integer("split", split, 1, max(1, n - 1))
+        a, masks = self.checked_choices(actions, action_masks, n)
         gains = self.native_updater().signal(
             self.native,
             x,
-            self.checked_actions(actions, n),
+            a,
             shaped("advantages", advantages, self.dtype, (n,)),
             half,
             with_settings(TrustRegionOptions, options, settings),
+            masks,
         )
         return None if gains is None else GradientSignal(*gains)
 
@@ -235,6 +243,7 @@ class Policy(MeasuredPolicy):
         options: AscentOptions | None = None,
         *,
         normalized: bool = False,
+        action_masks: ArrayLike | None = None,
         **settings: Unpack[AscentSettings],
     ) -> UpdateSummary:
         """Ascend a penalised surrogate by Adam, in place (Schulman et al. 2017, equation 8).
@@ -259,6 +268,8 @@ class Policy(MeasuredPolicy):
             All settings in one object; None: the defaults below.
         normalized
             Whether observations are what :meth:`normalize` returned; raw otherwise.
+        action_masks
+            (N, W) of 0 and 1: which choices are allowed, see :func:`mask_rows`; None: all.
         **settings
             Settings that differ from ``options``, by name: those listed from here on.
         learning_rate
@@ -288,12 +299,14 @@ class Policy(MeasuredPolicy):
             As of :meth:`update`.
         """
         x = self.checked_inputs(observations, normalized)
+        a, masks = self.checked_choices(actions, action_masks, x.shape[0])
         summary = self._native_ascent().ascend(
             self.native,
             x,
-            self.checked_actions(actions, x.shape[0]),
+            a,
             shaped("advantages", advantages, self.dtype, (x.shape[0],)),
             with_settings(AscentOptions, options, settings),
+            masks,
         )
         return UpdateSummary(**summary)
 

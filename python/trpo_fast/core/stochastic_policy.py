@@ -26,6 +26,7 @@ from .checks import (
     stream_numbers,
 )
 from .distribution import Distribution
+from .masks import Masks, mask_rows
 from .network import Network
 
 
@@ -190,6 +191,7 @@ class StochasticPolicy(Network):
         seed: int = 0,
         envs: ArrayLike | None = None,
         steps: ArrayLike | None = None,
+        action_masks: ArrayLike | None = None,
     ) -> NDArray[Any]:
         """Return actions (N, A), unclipped, of :attr:`action_dtype`.
 
@@ -207,6 +209,8 @@ class StochasticPolicy(Network):
             (N,) integers from 0 to 2^32 - 1, by default 0 ... N-1.
         steps
             (N,) integers from 0 to 2^64 - 1, by default 0.
+        action_masks
+            (N, W) of 0 and 1: which choices are allowed, see :func:`mask_rows`; None: all.
 
         Raises
         ------
@@ -230,10 +234,17 @@ class StochasticPolicy(Network):
             coordinates("envs", ids, np.uint32, n),
             coordinates("steps", counters, np.uint64, n),
             boolean("deterministic", deterministic),
+            self.checked_masks(action_masks, n),
         )
 
     def act_one(
-        self, observation: object, *, deterministic: bool = False, seed: int = 0, step: int = 0
+        self,
+        observation: object,
+        *,
+        deterministic: bool = False,
+        seed: int = 0,
+        step: int = 0,
+        action_mask: Masks | None = None,
     ) -> NDArray[Any] | None:
         """Return the action (1, A) for one raw observation, unclipped: :meth:`act` in one call.
 
@@ -247,6 +258,8 @@ class StochasticPolicy(Network):
             Take the mode.
         seed, step
             The stream (seed, 0, step), each from 0 to 2^64 - 1.
+        action_mask
+            (W,) bool, a row of :func:`mask_rows`; None: everything is allowed.
 
         Returns
         -------
@@ -260,7 +273,7 @@ class StochasticPolicy(Network):
             ``seed`` or ``step`` is no number of 64 bits.
         """
         try:
-            return self._native.act_one(observation, seed, step, deterministic)
+            return self._native.act_one(observation, seed, step, deterministic, action_mask)
         except TypeError:
             stream_numbers(seed, 0, step)  # says which of them is wrong
             raise
@@ -273,6 +286,7 @@ class StochasticPolicy(Network):
         envs: NDArray[np.uint32],
         *,
         seed: int,
+        action_masks: Masks | None = None,
     ) -> Actor:
         """Bind rollout arrays, so that a time step is one native call: ``actor.step(t)``.
 
@@ -291,6 +305,9 @@ class StochasticPolicy(Network):
             (E,) uint32, indices of the environments.
         seed
             Of the streams (seed, envs[e], counters[e]), from 0 to 2^64 - 1.
+        action_masks
+            (T, E, W) bool, rows as of :func:`mask_rows`, which are not checked again; read. None:
+            everything is allowed.
 
         Raises
         ------
@@ -305,8 +322,14 @@ class StochasticPolicy(Network):
         borrowed("actions", actions, self.action_dtype, (T, E, dim), writeable=True)
         borrowed("counters", counters, np.dtype(np.uint64), (E,), writeable=True)
         borrowed("envs", envs, np.dtype(np.uint32), (E,), writeable=False)
+        if action_masks is not None:
+            shape = (T, E, self.distribution.mask_width)
+            borrowed("action_masks", action_masks, np.dtype(np.bool_), shape, writeable=False)
         kind = self.by_dtype(_core.ActorF32, _core.ActorF64)
-        return Actor(kind(self._native, observations, actions, counters, envs, seed_number(seed)))
+        key = seed_number(seed)
+        return Actor(
+            kind(self._native, observations, actions, counters, envs, key, action_masks)
+        )
 
     def checked_inputs(self, observations: ArrayLike, normalized: bool) -> NDArray[Any]:
         """Return observations (N, O) as the network sees them, dtype S, or raise.
@@ -322,6 +345,18 @@ class StochasticPolicy(Network):
         if self._normalizer is None or boolean("normalized", normalized):
             return x
         return self._native.normalize(x)
+
+    def checked_masks(self, action_masks: ArrayLike | None, n: int) -> Masks | None:
+        """Return masks (n, W) bool as :func:`mask_rows` does, or None, or raise.
+
+        Parameters
+        ----------
+        action_masks
+            What was given.
+        n
+            Rows that there must be.
+        """
+        return None if action_masks is None else mask_rows(self.distribution, action_masks, n)
 
     def checked_actions(self, actions: ArrayLike, n: int) -> NDArray[Any]:
         """Return actions (n, A), C-contiguous in :attr:`action_dtype`, or raise.

@@ -104,6 +104,7 @@ def vine_update(
     *,
     estimator: Estimator,
     normalized: bool = False,
+    action_masks: ArrayLike | None = None,
     **settings: Unpack[TrustRegionSettings],
 ) -> UpdateSummary:
     """Make one trust-region step on the vine's objective, in place.
@@ -134,6 +135,9 @@ def vine_update(
         ``"exact_sum"`` over all actions, or ``"self_normalized"`` over samples.
     normalized
         Whether observations are what :meth:`Policy.normalize` returned; raw otherwise.
+    action_masks
+        (N, W) of 0 and 1: which choices are allowed in a state, see :func:`mask_rows`; None: all. Q of
+        a forbidden action means nothing.
     **settings
         Settings that differ from ``options``, by name: see :meth:`Policy.update`. Two of them mean
         something else here. ``fisher="empirical"`` is the covariance of the scores under the old
@@ -152,9 +156,10 @@ def vine_update(
         A shape, number or name is not one of those; nothing was changed.
     """
     x, a, q = _checked(policy, observations, actions, q_values, estimator, normalized)
+    masks = policy.checked_masks(action_masks, len(x))
     chosen = with_settings(TrustRegionOptions, options, settings)
     updater = policy.native_updater()
-    return UpdateSummary(**updater.vine_update(policy.native, x, a, q, estimator, chosen))
+    return UpdateSummary(**updater.vine_update(policy.native, x, a, q, estimator, chosen, masks))
 
 
 def vine_value(
@@ -166,6 +171,7 @@ def vine_value(
     estimator: Estimator,
     normalized: bool = False,
     old_parameters: ArrayLike | None = None,
+    action_masks: ArrayLike | None = None,
 ) -> float:
     """Return the vine's L(theta), in reward units.
 
@@ -173,14 +179,15 @@ def vine_value(
     ----------
     policy
         At theta.
-    observations, actions, q_values, estimator, normalized
+    observations, actions, q_values, estimator, normalized, action_masks
         As of :func:`vine_update`.
     old_parameters
         (D,), of the policy that branched; None: those of now.
     """
     x, a, q = _checked(policy, observations, actions, q_values, estimator, normalized)
     old = policy.native if old_parameters is None else policy.native_at(old_parameters)
-    return _core.vine_value(policy.native, old, x, a, q, estimator)[0]
+    masks = policy.checked_masks(action_masks, len(x))
+    return _core.vine_value(policy.native, old, x, a, q, estimator, masks)[0]
 
 
 def vine_gradient(
@@ -191,6 +198,7 @@ def vine_gradient(
     *,
     estimator: Estimator,
     normalized: bool = False,
+    action_masks: ArrayLike | None = None,
 ) -> Float64:
     """Return the gradient of the vine's L at the policy's parameters, (D,) float64.
 
@@ -198,11 +206,12 @@ def vine_gradient(
     ----------
     policy
         At the old parameters.
-    observations, actions, q_values, estimator, normalized
+    observations, actions, q_values, estimator, normalized, action_masks
         As of :func:`vine_update`.
     """
     x, a, q = _checked(policy, observations, actions, q_values, estimator, normalized)
-    return _core.vine_value(policy.native, policy.native, x, a, q, estimator)[1]
+    masks = policy.checked_masks(action_masks, len(x))
+    return _core.vine_value(policy.native, policy.native, x, a, q, estimator, masks)[1]
 
 
 def _checked(
