@@ -85,6 +85,7 @@ class KLPenalty(OnPolicyAgent[KLPenaltyConfig]):
             batch.actions,
             batch.advantages,
             normalized=True,
+            action_masks=batch.action_masks,
             learning_rate=number_of(config.policy_learning_rate),
             epochs=config.policy_epochs,
             minibatch_size=config.policy_minibatch_size,

@@ -65,6 +65,7 @@ class NPG(OnPolicyAgent[NPGConfig]):
             batch.advantages,
             natural_step_options(self.current, self.policy, batch.observations),
             normalized=True,
+            action_masks=batch.action_masks,
             step="boundary" if step_size is None else "fixed",
             step_size=None if step_size is None else number_of(step_size),
             seed=self.update_seed,

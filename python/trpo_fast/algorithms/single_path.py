@@ -81,6 +81,7 @@ class SinglePathTRPO(OnPolicyAgent[SinglePathConfig]):
             batch.advantages,
             natural_step_options(self.current, self.policy, batch.observations),
             normalized=True,
+            action_masks=batch.action_masks,
             seed=self.update_seed,
         )
 

@@ -132,6 +132,7 @@ class VineTRPO(OnPolicyAgent[VineConfig]):
                 self.current, self.policy, branches.observations, normalized=False
             ),
             estimator=branches.estimator,
+            action_masks=branches.action_masks,
             seed=self.update_seed,
         )
 

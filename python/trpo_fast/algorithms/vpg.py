@@ -61,6 +61,7 @@ class VPG(OnPolicyAgent[VPGConfig]):
             return self.policy.ascend(
                 *rows,
                 normalized=True,
+                action_masks=batch.action_masks,
                 learning_rate=rate,
                 standardize_advantages=standardize,
             )
@@ -68,6 +69,7 @@ class VPG(OnPolicyAgent[VPGConfig]):
             return self.policy.update(
                 *rows,
                 normalized=True,
+                action_masks=batch.action_masks,
                 fisher="identity",
                 step="fixed",
                 step_size=rate,
@@ -77,6 +79,7 @@ class VPG(OnPolicyAgent[VPGConfig]):
         return self.policy.update(
             *rows,
             normalized=True,
+            action_masks=batch.action_masks,
             fisher="identity",
             step="boundary",
             max_kl=0.5 * rate * rate,

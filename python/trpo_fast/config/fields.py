@@ -304,6 +304,31 @@ def names(default: tuple[str, ...], taken: Iterable[str], *, changes: When = "al
     return setting(default, check, changes)
 
 
+def mask_source(default: str, *, changes: When = "always") -> Any:
+    """A field for where an environment says which actions are allowed.
+
+    Parameters
+    ----------
+    default
+        Its value where none is given.
+    changes
+        When the setting of a trained agent may change.
+    """
+
+    def check(name: str, value: Any) -> str:
+        known = ("auto", "none", "info", "method")
+        if isinstance(value, str):
+            kind, _, part = value.partition(":")
+            if value in known or (kind == "observation" and part):
+                return value
+        raise ConfigError(
+            f"{name}: expected {', '.join(map(repr, known))} or 'observation:<name>', got "
+            f"{show(value)}; 'auto' finds masks where the environment has them"
+        )
+
+    return setting(default, check, changes)
+
+
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """Return "did you mean ...?" for the known name closest to the given one, or an empty text.
 

@@ -36,6 +36,7 @@ from .fields import (
     flag,
     integer,
     layer_sizes,
+    mask_source,
     names,
     number,
     scheduled,
@@ -87,6 +88,7 @@ class AgentConfig(CheckedConfig):
         "cg_preconditioner": "none",
         "sampling": "steps",
         "action_scaling": False,
+        "action_masks": "none",
     }
 
     seed: int = integer(
@@ -143,6 +145,12 @@ class AgentConfig(CheckedConfig):
 
     episode_metrics: tuple[str, ...] = names((), _RECORDED, changes="load")
     """Keys of the info of an episode's last step to record; is_success and success are anyway."""
+
+    action_masks: str = mask_source("auto", changes="never")
+    """Where an environment allows actions: "info", "method" or "observation:<name>"; "none"; "auto"."""
+    # info: info["action_mask"]; method: action_masks(), also of a wrapper; observation: a part of a
+    # Dict, which the network does not read then; auto looks for a part "action_mask", the method, and
+    # the info of the first reset, in this order
 
     gamma: float = number(0.99, "[0, 1]", remedy="0.99 suits most tasks")
     """Discount factor γ per step, in [0, 1]."""

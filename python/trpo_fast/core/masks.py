@@ -52,7 +52,9 @@ def mask_rows(
     widths = (W, len(sizes)) if distribution.kind == "bernoulli" else (W,)
     width = -1 if array is None or array.shape[:1] != (n,) else array[:1].size
     if array is None or array.dtype.kind not in "biuf" or width not in widths:
-        raise ValueError(f"{name}: expected {_expected(distribution, n)}, got {_got(masks, array)}.")
+        raise ValueError(
+            f"{name}: expected {_expected(distribution, n)}, got {_got(masks, array)}."
+        )
     rows = array.reshape(n, width)
     if rows.dtype.kind != "b":
         wrong = np.argwhere((rows != 0) & (rows != 1))
@@ -93,15 +95,41 @@ def refuse_forbidden(
     """
     if masks is None:
         return
-    sizes = np.array(distribution.mask_sizes)
-    chosen = np.clip(actions, 0, sizes - 1) + _starts(sizes.tolist())
-    wrong = np.argwhere(~np.take_along_axis(masks, chosen, axis=1))
+    wrong = np.argwhere(~_chosen(distribution, actions, masks))
     if len(wrong):
         row, component = (int(i) for i in wrong[0])
         raise ValueError(
             f"actions: expected what action_masks allow, got {actions[row, component]} in column "
             f"{component} of row {row}, which is forbidden there; do masks and actions belong together?"
         )
+
+
+def allowed_choices(
+    distribution: Distribution, actions: NDArray[Any], masks: Masks | None
+) -> NDArray[np.bool_]:
+    """Return which of several actions a state are allowed, (N, K) bool.
+
+    Parameters
+    ----------
+    distribution
+        Of the actions.
+    actions
+        (N, K, A).
+    masks
+        (N, W) bool, or None: all are allowed.
+    """
+    N, K, A = actions.shape
+    if masks is None:
+        return np.ones((N, K), np.bool_)
+    repeated = np.repeat(masks, K, axis=0)
+    return _chosen(distribution, actions.reshape(N * K, A), repeated).all(axis=1).reshape(N, K)
+
+
+def _chosen(distribution: Distribution, actions: NDArray[Any], masks: Masks) -> NDArray[np.bool_]:
+    """Whether each component of each action is allowed, (N, A) bool."""
+    sizes = np.array(distribution.mask_sizes)
+    columns = np.clip(actions, 0, sizes - 1) + _starts(sizes.tolist())
+    return np.take_along_axis(masks, columns, axis=1)
 
 
 def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:

@@ -327,9 +327,7 @@ class StochasticPolicy(Network):
             borrowed("action_masks", action_masks, np.dtype(np.bool_), shape, writeable=False)
         kind = self.by_dtype(_core.ActorF32, _core.ActorF64)
         key = seed_number(seed)
-        return Actor(
-            kind(self._native, observations, actions, counters, envs, key, action_masks)
-        )
+        return Actor(kind(self._native, observations, actions, counters, envs, key, action_masks))
 
     def checked_inputs(self, observations: ArrayLike, normalized: bool) -> NDArray[Any]:
         """Return observations (N, O) as the network sees them, dtype S, or raise.

@@ -39,7 +39,7 @@ class OpenedEnvironments:
     """Environments of several agents that act at once, PettingZoo's."""
 
 
-def make_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+def make_environment(source: EnvSource, /, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """Make one environment.
 
     Parameters
@@ -175,7 +175,7 @@ def _foreign_remedy(made: object) -> str:
     return ""
 
 
-def copy_environment(source: EnvSource, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+def copy_environment(source: EnvSource, /, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """Make one more of an environment that `make_environment` has made before.
 
     MuJoCo warns while it compiles a model. The user has seen those warnings when the first

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from .envpool import make_pool, read_spaces, step_of
+from .masks import INFO_KEY
 
 
 class SingleEnvPool(gymnasium.Env[Any, Any]):
@@ -50,8 +51,11 @@ class SingleEnvPool(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         if seed is not None:
             self._renew(seed)
-        observations, _ = self._pool.reset()
-        return _first(observations), {}
+        observations, infos = self._pool.reset()
+        info = _mask_of(infos)
+        if info:
+            self._step = self._pool.step
+        return _first(observations), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step.
@@ -62,12 +66,18 @@ class SingleEnvPool(gymnasium.Env[Any, Any]):
             An element of the action space.
         """
         batch = np.asarray(action, self.action_space.dtype)[np.newaxis]
-        observations, rewards, terminated, truncated, _ = self._step(batch)
+        observations, rewards, terminated, truncated, infos = self._step(batch)
         ends = bool(terminated[0]), bool(truncated[0])
-        return _first(observations), float(rewards[0]), *ends, {}
+        return _first(observations), float(rewards[0]), *ends, _mask_of(infos)
 
 
 def _first(observations: Any) -> Any:
     if isinstance(observations, Mapping):
         return {key: _first(part) for key, part in observations.items()}
     return observations[0]
+
+
+def _mask_of(infos: Any) -> dict[str, Any]:
+    """What the infos say of allowed actions; nothing else of them is kept."""
+    masks = infos.get(INFO_KEY) if isinstance(infos, Mapping) else None
+    return {} if masks is None else {INFO_KEY: masks[0]}

@@ -142,6 +142,9 @@ class Branches:
         Steps taken: (N, K), int64.
     indices
         (t, e): branches start from s_{t+1} of environment e's trunk: (N, 2), int64.
+    action_masks
+        Which choices the states allow: (N, W), bool; None where the environment has no masks. A branch
+        whose first action is forbidden is not walked: its length is 0.
     """
 
     estimator: Estimator
@@ -152,6 +155,7 @@ class Branches:
     end_observations: Array
     lengths: NDArray[np.int64]
     indices: NDArray[np.int64]
+    action_masks: NDArray[np.bool_] | None = None
 
     @property
     def n_steps(self) -> int:

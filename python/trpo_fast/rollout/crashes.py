@@ -69,7 +69,7 @@ class Episode:
         return slice(self.begin, self.end + 1 + self.goes_on)
 
     def erase(self, buffers: RolloutBuffers) -> None:
-        """Take its steps back: zeros that are not valid.
+        """Take its steps back: zeros that are not valid, and masks that allow everything.
 
         Parameters
         ----------
@@ -77,6 +77,7 @@ class Episode:
             The arrays of the rollout, see `RolloutBuffers`.
         """
         buffers.observations[self.states, self.e] = 0
+        buffers.action_masks[self.states, self.e] = True
         for values in (buffers.actions, buffers.rewards):
             values[self.rows, self.e] = 0
         for flags in (buffers.terminated, buffers.truncated, buffers.valid):

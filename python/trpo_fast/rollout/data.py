@@ -12,6 +12,7 @@ M     final observations of a rollout
 J     episodes that ended in a rollout
 K     branches of a state (vine sampling only)
 D     parameters of a policy
+W     flags of an action mask: choices of all parts of an action; 0 where there are no masks
 ====  ==============================================================================
 
 "dtype" without a name is that of the policy, float32 or float64. Rows of environments that stopped
@@ -34,8 +35,21 @@ from .metrics import Metrics, joined
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# Names of the arrays (T, E, ...) of a rollout.
-ROW_ARRAYS = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
+# Names of the arrays (T, E, ...) of a rollout: those of states, then those of steps.
+STATE_ARRAYS = ("observations", "action_masks")
+STEP_ARRAYS = ("actions", "rewards", "terminated", "truncated", "valid")
+ROW_ARRAYS = (*STATE_ARRAYS, *STEP_ARRAYS)
+
+
+def no_masks(*shape: int) -> npt.NDArray[np.bool_]:
+    """Masks of no flags, (..., 0) bool: everything is allowed.
+
+    Parameters
+    ----------
+    *shape
+        Leading axes.
+    """
+    return np.zeros((*shape, 0), np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +70,8 @@ class Transitions:
         Whether the episode ended in a terminal state: (N,), bool.
     truncated
         Whether the episode was cut off: (N,), bool.
+    action_masks
+        Which choices the environment allowed: (N, W), bool; None where it has no masks.
     """
 
     observations: Array
@@ -63,6 +79,7 @@ class Transitions:
     rewards: npt.NDArray[np.float64]
     terminated: npt.NDArray[np.bool_]
     truncated: npt.NDArray[np.bool_]
+    action_masks: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -116,6 +133,11 @@ class Rollout:
     crashes
         One sentence for every environment that crashed and was replaced, by environment, then time.
         The rows of its broken episode are not valid.
+    action_masks
+        Which choices the environment allowed for each action: (T, E, W), bool; everything in rows
+        that are not valid.
+    last_action_masks
+        The same of `last_observations`: (E, W), bool.
     """
 
     observations: Array
@@ -133,6 +155,18 @@ class Rollout:
     seconds: float
     crashes: tuple[str, ...] = ()
     episode_metrics: Metrics = field(default_factory=dict)
+    action_masks: npt.NDArray[np.bool_] = field(default_factory=no_masks)
+    last_action_masks: npt.NDArray[np.bool_] = field(default_factory=no_masks)
+
+    def __post_init__(self) -> None:
+        if not self.action_masks.size:
+            self.action_masks = no_masks(self.n_steps, self.n_envs)
+            self.last_action_masks = no_masks(self.n_envs)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the environments say which actions are allowed."""
+        return bool(self.action_masks.shape[2])
 
     @property
     def n_steps(self) -> int:
@@ -159,6 +193,7 @@ class Rollout:
             rewards=self.select(self.rewards),
             terminated=self.select(self.terminated),
             truncated=self.select(self.truncated),
+            action_masks=self.select(self.action_masks) if self.has_masks else None,
         )
 
     def select(self, values: Array) -> Array:
@@ -262,10 +297,13 @@ class Rollout:
         def zeros_after(values: Array) -> Array:
             return np.concatenate([values, np.zeros((more, *values.shape[1:]), values.dtype)])
 
-        rest = np.broadcast_to(self.last_observations, (more, *self.last_observations.shape))
+        def last_after(values: Array, last: Array) -> Array:
+            return np.concatenate([values, np.broadcast_to(last, (more, *last.shape))])
+
         return replace(
             self,
-            observations=np.concatenate([self.observations, rest]),
+            observations=last_after(self.observations, self.last_observations),
+            action_masks=last_after(self.action_masks, self.last_action_masks),
             actions=zeros_after(self.actions),
             rewards=zeros_after(self.rewards),
             terminated=zeros_after(self.terminated),
@@ -312,6 +350,7 @@ class Rollout:
         return Rollout(
             **{name: in_turn(name) for name in ROW_ARRAYS},
             last_observations=parts[-1].last_observations,
+            last_action_masks=parts[-1].last_action_masks,
             final_observations=in_turn("final_observations"),
             final_indices=shifted("final_indices"),
             episode_returns=in_turn("episode_returns"),
@@ -367,6 +406,7 @@ class Rollout:
         return Rollout(
             **{name: side_by_side(name) for name in ROW_ARRAYS},
             last_observations=np.concatenate([part.last_observations for part in parts]),
+            last_action_masks=np.concatenate([part.last_action_masks for part in parts]),
             final_observations=np.concatenate([part.final_observations for part in parts])[finals],
             final_indices=final_indices[finals],
             episode_returns=np.concatenate([part.episode_returns for part in parts])[episodes],

@@ -25,13 +25,14 @@ class PoolSampler(VectorEnvSampler):
     def _spaces_of(vector_env: Any) -> tuple[Any, Any]:
         return read_spaces(vector_env)
 
-    def _first_observations(self, seeds: Sequence[int]) -> Any:
-        observations, _ = self.vector_env.reset()
-        return observations
+    def _first_observations(self, seeds: Sequence[int]) -> tuple[Any, Any]:
+        observations, infos = self.vector_env.reset()
+        return observations, infos
 
     def _step_function(self) -> Callable[[Any], tuple[Any, ...]]:
         # the quick way has no infos
-        return self.vector_env.step if self.metric_names else step_of(self.vector_env)
+        needs_infos = self.metric_names or self.mask_source == "info"
+        return self.vector_env.step if needs_infos else step_of(self.vector_env)
 
     def _steps_in_parallel(self) -> bool:
         return True
@@ -56,6 +57,8 @@ class EnvPoolSampler(PoolSampler):
         Whether [-1, 1] is mapped to the finite bounds of continuous actions.
     env_kwargs
         Further arguments of ``envpool.make_gymnasium``.
+    action_masks
+        Where the environments say which actions are allowed, see `VectorEnvSampler`.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class EnvPoolSampler(PoolSampler):
         state_dependent_std: bool = False,
         action_scaling: bool = False,
         env_kwargs: Mapping[str, Any] | None = None,
+        action_masks: str = "auto",
     ) -> None:
         self._source, self._kwargs, self._n_threads = source, dict(env_kwargs or {}), n_threads
         super().__init__(
@@ -82,13 +86,14 @@ class EnvPoolSampler(PoolSampler):
             state_dependent_std=state_dependent_std,
             action_scaling=action_scaling,
             autoreset_mode="NextStep",
+            action_masks=action_masks,
         )
         self.busy_cores = n_threads
 
     def _make(self, seeds: Sequence[int]) -> Any:
         return make_pool(self._source, seeds=seeds, kwargs=self._kwargs, n_threads=self._n_threads)
 
-    def _first_observations(self, seeds: Sequence[int]) -> Any:
+    def _first_observations(self, seeds: Sequence[int]) -> tuple[Any, Any]:
         # The seeds of a pool are fixed when it is made, so make a new one.
         self.vector_env = self._make(seeds)
         return super()._first_observations(seeds)

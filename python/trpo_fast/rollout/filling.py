@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .budget import Budget
-from .data import ROW_ARRAYS
+from .data import ROW_ARRAYS, STEP_ARRAYS, no_masks
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -21,7 +21,7 @@ LONGEST_EPISODE = 200_000
 class RolloutBuffers:
     """The arrays that a sampler fills, before they become a `Rollout`.
 
-    ``observations`` has one row more than there are steps: row T holds the observations that the
+    ``observations`` and ``action_masks`` have one row more than there are steps: row T holds what the
     next rollout starts from, so that the inner loop writes every successor in the same way. A caller
     that owns the memory (shared memory, say) may build this from its own C-contiguous arrays.
 
@@ -37,6 +37,8 @@ class RolloutBuffers:
         (T, E), bool; False to begin with.
     valid
         (T, E), bool; True to begin with.
+    action_masks
+        (T + 1, E, W), bool; W is 0 where there are no masks.
     """
 
     observations: Array
@@ -45,6 +47,11 @@ class RolloutBuffers:
     terminated: npt.NDArray[np.bool_]
     truncated: npt.NDArray[np.bool_]
     valid: npt.NDArray[np.bool_]
+    action_masks: npt.NDArray[np.bool_] = field(default_factory=no_masks)
+
+    def __post_init__(self) -> None:
+        if not self.action_masks.size:
+            self.action_masks = no_masks(*self.observations.shape[:2])
 
     @classmethod
     def allocate(
@@ -56,6 +63,7 @@ class RolloutBuffers:
         action_dim: int,
         dtype: npt.DTypeLike,
         action_dtype: npt.DTypeLike,
+        mask_width: int = 0,
     ) -> RolloutBuffers:
         """Fresh arrays for T = ``n_steps``, E = ``n_envs``, O = ``obs_dim``, A = ``action_dim``.
 
@@ -73,6 +81,8 @@ class RolloutBuffers:
             Of observations: float32 or float64.
         action_dtype
             Of actions: that of the policy, or int32.
+        mask_width
+            W, at least 0.
         """
         shape = (n_steps, n_envs)
         return cls(
@@ -82,7 +92,12 @@ class RolloutBuffers:
             terminated=np.zeros(shape, np.bool_),
             truncated=np.zeros(shape, np.bool_),
             valid=np.ones(shape, np.bool_),
+            action_masks=np.empty((n_steps + 1, n_envs, mask_width), np.bool_),
         )
+
+    def without_masks(self) -> RolloutBuffers:
+        """The same arrays for environments that turn out to have no masks."""
+        return replace(self, action_masks=no_masks())
 
     def rows(self, n_steps: int) -> RolloutBuffers:
         """The first ``n_steps`` rows, as views.
@@ -96,7 +111,8 @@ class RolloutBuffers:
             return self
         return RolloutBuffers(
             observations=self.observations[: n_steps + 1],
-            **{name: getattr(self, name)[:n_steps] for name in ROW_ARRAYS[1:]},
+            action_masks=self.action_masks[: n_steps + 1],
+            **{name: getattr(self, name)[:n_steps] for name in STEP_ARRAYS},
         )
 
     def copy_to(self, larger: RolloutBuffers) -> RolloutBuffers:
@@ -205,10 +221,10 @@ class Quota:
                 going.append(e)
             else:
                 self.rows[e] = t + 1
-                self.pad(buffers, e, buffers.observations[t + 1, e])
+                self.pad(buffers, e, t + 1)
         self.going = going
 
-    def pad(self, buffers: RolloutBuffers, e: int, observation: Array) -> None:
+    def pad(self, buffers: RolloutBuffers, e: int, row: int) -> None:
         """Fill the rows that environment e did not take.
 
         Parameters
@@ -217,11 +233,12 @@ class Quota:
             The arrays of the rollout.
         e
             An environment that has taken its share.
-        observation
-            What it goes on from: (O,), dtype.
+        row
+            Whose observation and mask it goes on from.
         """
         begin = self.rows[e]
-        buffers.observations[begin:, e] = observation
+        for states in (buffers.observations, buffers.action_masks):
+            states[begin:, e] = states[row, e]
         buffers.actions[begin:, e] = 0
         buffers.rewards[begin:, e] = 0.0
         buffers.valid[begin:, e] = False
@@ -247,7 +264,7 @@ class Filling:
         self.buffers = self.buffers.copy_to(larger)
         stopped = set(range(len(self.quota.rows))) - set(self.quota.going)
         for e in stopped:
-            self.quota.pad(larger, e, larger.observations[n_steps, e])
+            self.quota.pad(larger, e, n_steps)
 
 
 def first_rows(budget: Budget) -> int:

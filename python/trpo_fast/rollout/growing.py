@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs import EnvironmentFailure, ObservationError
+from ..envs.masks import MaskError, MaskGiver, mask_giver, mask_row
 from ..seeds import Purpose, derive
 from ..snapshots import Snapshot, SnapshotError, Snapshotter
 from .in_process import InProcessSampler
@@ -38,6 +39,8 @@ class Start:
         L, most steps of a branch; None: until the episode ends.
     bootstrap
         Whether V stands for what follows a branch that was cut off.
+    walked
+        Which branches are walked: (N, K), bool; not those that begin with a forbidden action.
     """
 
     actions: Array
@@ -45,6 +48,7 @@ class Start:
     gamma: float
     branch_steps: int | None
     bootstrap: bool
+    walked: NDArray[np.bool_]
 
 
 class Grower:
@@ -133,7 +137,7 @@ class Grower:
         stepper = _BranchStepper(sampler, start, grown)
         try:
             for n, (e, snapshot) in enumerate(snapshots):
-                for k in range(K):
+                for k in np.flatnonzero(start.walked[n]).tolist():
                     grower._snapshotter(e).restore(snapshot)
                     stepper.run(n, k, e)
         finally:
@@ -182,6 +186,7 @@ class _BranchStepper:
         self._action = np.zeros((1, 1, adapter.action_dim), start.actions.dtype)
         self._counter = np.zeros(1, np.uint64)
         self._env = np.zeros(1, np.uint32)
+        self._mask = np.ones((1, 1, sampler.mask_width), np.bool_)
         policy = sampler.policy
         assert policy is not None
         self._actor = policy.actor(
@@ -190,6 +195,7 @@ class _BranchStepper:
             self._counter,
             self._env,
             seed=derive(sampler.seed, Purpose.BRANCH_NOISE),
+            **({"action_masks": self._mask} if sampler.has_masks else {}),
         )
 
     def run(self, n: int, k: int, e: int) -> None:
@@ -202,11 +208,13 @@ class _BranchStepper:
         self._counter[0] = counter << 20
         action = self._to_env(start.actions[n, k][np.newaxis])[0]
         end = grown["end_observations"][n, k]
-        step = sampler.environments[e].step
+        environment = sampler.environments[e]
+        step = environment.step
+        giver = mask_giver(sampler.mask_source, environment) if sampler.has_masks else None
         total, discount = 0.0, 1.0
         for taken in self._steps(where):
             try:
-                observation, reward, terminated, truncated, _ = step(action)
+                observation, reward, terminated, truncated, info = step(action)
                 total += discount * float(reward)
                 discount *= start.gamma
                 self._write(observation, end)
@@ -217,6 +225,8 @@ class _BranchStepper:
             sampler.show_life()
             if terminated or truncated or taken == start.branch_steps:
                 break
+            if giver is not None:
+                self._mask[0, 0] = self._mask_of(giver, observation, info, where)
             self._observation[0, 0] = end
             self._actor.step(0)
             action = self._to_env(self._action[0])[0]
@@ -228,6 +238,13 @@ class _BranchStepper:
         grown["returns"][n, k] = total
         grown["discounts"][n, k] = discount if start.bootstrap and not terminated else 0.0
         grown["lengths"][n, k] = taken
+
+    def _mask_of(self, giver: MaskGiver, observation: Any, info: Any, where: str) -> Array:
+        sampler = self._sampler
+        try:
+            return mask_row(sampler.distribution, giver(observation, info), sampler.mask_source)
+        except MaskError as error:
+            raise ValueError(f"{where}: {error}") from error
 
     def _steps(self, where: str) -> Iterator[int]:
         """1, 2, ... until the caller has enough."""

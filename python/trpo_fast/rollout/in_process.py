@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ..core import MaskWriter
+from ..envs import ActionAdapter
 from ..envs.interface import one_number
+from ..envs.masks import find_source, mask_giver
 from ..envs.wrappers import close_all, refuse_environment_in_use
 from .changes import to_one
 from .crashes import MOST_CRASHES, Kind, first_non_finite
-from .filling import Filling
+from .filling import Filling, RolloutBuffers
 from .interface import Actor
 from .metrics import metrics_of
 from .stepping import SteppingSampler
@@ -57,6 +60,9 @@ class InProcessSampler(SteppingSampler):
     make_copy
         Makes one more environment, the way these were made: whether their state can be stored and
         restored is only tried on copies. None: nothing is tried, and their state is not saved.
+    action_masks
+        Where the environments say which actions are allowed: "auto", "none" or a source, see
+        `trpo_fast.envs.masks`.
 
     Attributes
     ----------
@@ -86,6 +92,7 @@ class InProcessSampler(SteppingSampler):
         action_scaling: bool = False,
         remake: Callable[[int], Any] | None = None,
         make_copy: Callable[[], Any] | None = None,
+        action_masks: str = "auto",
     ) -> None:
         from ..snapshots import StateKeeper
 
@@ -100,6 +107,7 @@ class InProcessSampler(SteppingSampler):
                         f"environment {first_index + e}: expected the {space} of environment "
                         f"{first_index}, {expected}, got {got}; all environments must be alike"
                     )
+        distribution = ActionAdapter.from_space(first.action_space).distribution
         super().__init__(
             name,
             first.observation_space,
@@ -110,6 +118,9 @@ class InProcessSampler(SteppingSampler):
             state_dependent_std=state_dependent_std,
             action_scaling=action_scaling,
             recovers_crashes=remake is not None,
+            mask_source=find_source(
+                action_masks, first.observation_space, first.action_space, distribution, first
+            ),
         )
         self.environments = list(environments)
         self.make_copy = make_copy
@@ -199,8 +210,12 @@ class InProcessSampler(SteppingSampler):
         try:
             seed = environment_seed(self._seed, index, counter)
             returned = self.environments[e].reset(seed=seed, **self._options)
-            observation, _ = returned
+            observation, info = returned
             self.observation_encoder.write(observation, self.state.observations[e])
+            self._look_for_masks(info)
+            if self.has_masks:
+                mask = mask_giver(self.mask_source, self.environments[e])(observation, info)
+                self.state.action_masks[e] = self._mask_row(mask)
         except Exception as error:
             where = f"reset before environment {index} ({self.name}), step {counter}"
             raise self._sentences.failure(error, where, returned, of_reset=True) from error
@@ -239,7 +254,7 @@ class InProcessSampler(SteppingSampler):
                     filling.buffers.rewards[t, e] = 0.0
                 filling.events.crashes[t, e] = str(crash)
                 self._replace(e)
-                filling.buffers.observations[t + 1, e] = self.state.observations[e]
+                self._begin_row(filling.buffers, t + 1, e)
                 begin = (t, e + 1)
 
     def _step_from(
@@ -263,7 +278,7 @@ class InProcessSampler(SteppingSampler):
         resets = [environment.reset for environment in self.environments]
         if self.reset_options is not None:
             resets = [partial(reset, **self._options) for reset in resets]
-        act = actor.step
+        act, keep_mask = actor.step, self._mask_keeper(buffers)
         enough, names = quota.least, self.metric_names
 
         # After a crash in the middle of a row, the actions of that row are drawn already.
@@ -301,12 +316,14 @@ class InProcessSampler(SteppingSampler):
                         if told := metrics_of(info, names):
                             events.metrics[t, e] = told
                         returned = resets[e]()
-                        observation, _ = returned
-                    # Store s_{t+1}.
+                        observation, info = returned
+                    # Store s_{t+1}, and what is allowed there.
                     if plain and len(observation) == dim:
                         rows[i + n_envs] = observation
                     else:
                         write(observation, rows[i + n_envs])
+                    if keep_mask is not None:
+                        keep_mask(i + n_envs, e, observation, info)
                 e = -1
                 if t + 1 >= enough:
                     quota.close_row(t, buffers, events)
@@ -324,6 +341,21 @@ class InProcessSampler(SteppingSampler):
                 raise failure from error
             raise _Crash(t, e, failure) from error
         return t + 1
+
+    def _mask_keeper(self, buffers: RolloutBuffers) -> Callable[[int, int, Any, Any], None] | None:
+        """What writes the mask of environment e into row i = t E + e; None without masks."""
+        if not self.has_masks:
+            return None
+        rows = buffers.action_masks.reshape(-1, self.mask_width)
+        write = MaskWriter(rows, self.distribution.mask_sizes).write
+        givers = [mask_giver(self.mask_source, environment) for environment in self.environments]
+
+        def keep(i: int, e: int, observation: Any, info: Any) -> None:
+            mask = givers[e](observation, info)
+            if not write(i, mask):
+                rows[i] = self._mask_row(mask)
+
+        return keep
 
     def _explain(
         self, error: Exception, filling: Filling, t: int, e: int, returned: Any

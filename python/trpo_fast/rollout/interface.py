@@ -52,6 +52,7 @@ class ActingPolicy(Protocol):
         envs: npt.NDArray[np.uint32],
         *,
         seed: int,
+        action_masks: npt.NDArray[np.bool_] | None = None,
     ) -> Actor:
         """An actor on borrowed arrays.
 
@@ -67,6 +68,9 @@ class ActingPolicy(Protocol):
             Index of each environment in the whole run: (E,).
         seed
             Seed of the run, in [0, 2**64).
+        action_masks
+            Which choices are allowed, which it reads: (T, E, W), bool. Given only where there are
+            masks.
         """
 
 
@@ -83,6 +87,9 @@ class Sampler(Protocol):
         Processors that a rollout has work for.
     metric_names
         Keys of the info of an episode's last step that rollouts keep, besides those of success.
+    mask_source
+        Where the environments say which actions are allowed, see `trpo_fast.envs.masks`; "auto"
+        until the first reset tells.
     observation_encoder, action_adapter
         Between the spaces of the environment and arrays.
     """
@@ -93,6 +100,7 @@ class Sampler(Protocol):
     observation_encoder: ObservationEncoder
     action_adapter: ActionAdapter
     metric_names: tuple[str, ...]
+    mask_source: str
 
     @property
     def n_workers(self) -> int:

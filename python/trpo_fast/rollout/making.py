@@ -32,6 +32,7 @@ def make_sampler(
     env_kwargs: Mapping[str, Any] | None = None,
     worker_timeout: float | None = DEFAULT_TIMEOUT,
     restart_crashed_environments: bool = False,
+    action_masks: str = "auto",
 ) -> InProcessSampler | VectorEnvSampler | WorkerSampler:
     """Open the environments of a run and return their sampler; then `bind` a policy to it.
 
@@ -63,6 +64,9 @@ def make_sampler(
     restart_crashed_environments
         Replace environments that crash, and drop the steps of their broken episodes, instead of
         raising.
+    action_masks
+        Where environments say which actions are allowed: "auto", "none", "info", "method" or
+        "observation:<name>", see ``trpo_fast.envs.masks``.
 
     Returns
     -------
@@ -83,6 +87,7 @@ def make_sampler(
         "dtype": dtype,
         "state_dependent_std": state_dependent_std,
         "action_scaling": action_scaling,
+        "action_masks": action_masks,
     }
     if is_envpool_source(env):
         from .envpool import EnvPoolSampler

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..envs import ActionAdapter, ObservationEncoder
+from ..envs.masks import network_space
 from ..seeds import Purpose, derive
 from .budget import Budget
 from .calls import on_environments
@@ -64,11 +65,17 @@ class SamplerBase(StoredSampler):
         Whether [-1, 1] is mapped to the finite bounds of continuous actions.
     recovers_crashes
         Whether environments that crash are replaced, and their episodes dropped.
+    mask_source
+        Where the environments say which actions are allowed, see `trpo_fast.envs.masks`.
 
     Attributes
     ----------
     busy_cores
         Processors that a rollout has work for.
+    mask_source
+        The same; "auto" until the first reset tells.
+    mask_width
+        W, flags of a mask; 0 where there are none for certain.
     metric_names
         Keys of the info of an episode's last step that rollouts keep, besides those of success.
     observation_encoder, action_adapter
@@ -98,6 +105,7 @@ class SamplerBase(StoredSampler):
         state_dependent_std: bool = False,
         action_scaling: bool = False,
         recovers_crashes: bool = False,
+        mask_source: str = "none",
     ) -> None:
         self.name = name
         self.n_envs = n_envs
@@ -109,19 +117,32 @@ class SamplerBase(StoredSampler):
         self.reset_options: dict[str, Any] | None = None
         self.observation_space = observation_space
         self.action_space = action_space
-        self.observation_encoder = ObservationEncoder.from_space(observation_space, dtype)
+        self.mask_source = mask_source
+        self._mask_source_at_first = mask_source
+        self.observation_encoder = ObservationEncoder.from_space(
+            network_space(observation_space, mask_source), dtype
+        )
         self.action_adapter = ActionAdapter.from_space(
             action_space, state_dependent_std=state_dependent_std, scaling=action_scaling
         )
+        self.mask_width = 0
+        if mask_source != "none":
+            self.mask_width = self.action_adapter.distribution.mask_width
         self._policy: ActingPolicy | None = None
         self._seed = 0
         self._noise_key = 0  # of the stream of action noise
         self._started = False  # whether the environments are where the counters say
         self._closed = False
         self._exclusive = Exclusive("a rollout of this sampler")
-        self.state = RunState(n_envs, self.observation_encoder.dim, self.observation_encoder.dtype)
+        encoder = self.observation_encoder
+        self.state = RunState(n_envs, encoder.dim, encoder.dtype, self.mask_width)
 
     # --- public ---
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the environments say which actions are allowed, as far as is known."""
+        return self.mask_source not in ("none", "auto")
 
     @property
     def n_workers(self) -> int:

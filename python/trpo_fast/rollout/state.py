@@ -28,6 +28,8 @@ class RunState:
         O.
     dtype
         dtype of observations.
+    mask_width
+        W, flags of an action mask; 0 where there are none.
 
     Attributes
     ----------
@@ -39,19 +41,24 @@ class RunState:
         Their steps so far: (E,), int64.
     observations
         What the next action will be chosen for: (E, O), dtype.
+    action_masks
+        Which choices are allowed for it: (E, W), bool.
     steps_beside
         Steps taken outside rollouts, by which the parent of a worker process sees that it lives:
         (1,), int64.
     """
 
-    NAMES = ("counters", "returns", "lengths", "observations")
+    NAMES = ("counters", "returns", "lengths", "observations", "action_masks")
     """What a rollout begins with and leaves behind."""
 
-    def __init__(self, n_envs: int, obs_dim: int, dtype: npt.DTypeLike) -> None:
+    def __init__(
+        self, n_envs: int, obs_dim: int, dtype: npt.DTypeLike, mask_width: int = 0
+    ) -> None:
         self.counters = np.zeros(n_envs, np.uint64)
         self.returns = np.zeros(n_envs, np.float64)
         self.lengths = np.zeros(n_envs, np.int64)
         self.observations: Array = np.zeros((n_envs, obs_dim), dtype)
+        self.action_masks = np.ones((n_envs, mask_width), np.bool_)
         self.steps_beside = np.zeros(1, np.int64)
 
     def keep_in(self, arrays: Mapping[str, Array]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ..envs import EnvironmentFailure
+from ..envs.masks import mask_row, source_of_info
 from .budget import Budget
 from .crashes import (
     Episode,
@@ -18,7 +20,7 @@ from .crashes import (
     first_non_finite,
     split_into_episodes,
 )
-from .data import Rollout
+from .data import Rollout, no_masks
 from .errors import Sentences
 from .filling import Events, Filling, Quota, RolloutBuffers, first_rows, most_rows
 from .interface import Actor
@@ -31,6 +33,11 @@ class SteppingSampler(SamplerBase):
 
     Parameters are those of `SamplerBase`.
     """
+
+    @cached_property
+    def distribution(self) -> Any:
+        """That of the actions."""
+        return self.action_adapter.distribution
 
     @cached_property
     def _sentences(self) -> Sentences:
@@ -103,29 +110,36 @@ class SteppingSampler(SamplerBase):
         # Where the environments are not where the counters say, begin with fresh episodes.
         if not started:
             self.state.forget_episodes()
+            self.mask_source = self._mask_source_at_first
             self._restart()
+        if not self.has_masks:
+            buffers = buffers.without_masks()
         first = self.first_index
         env_ids = np.arange(first, first + self.n_envs, dtype=np.uint32)
-        buffers.observations[0] = self.state.observations
+        self._begin_row(buffers, 0)
 
         # Step the environments.
         filling = Filling(buffers, Events(), Quota(budget))
         events, quota = filling.events, filling.quota
         n_steps = 0
         while True:
+            rows = filling.buffers
+            masks = {"action_masks": rows.action_masks[:-1]} if self.has_masks else {}
             actor = policy.actor(
-                filling.buffers.observations[:-1],
-                filling.buffers.actions,
+                rows.observations[:-1],
+                rows.actions,
                 self.state.counters,
                 env_ids,
                 seed=self._noise_key,
+                **masks,
             )
             n_steps = self._step(filling, n_steps, actor, on_step)
             if not quota.going:
                 break
             if n_steps >= most_rows(budget):
                 raise self._endless(n_steps, events, quota)
-            filling.grow(allocate(min(2 * n_steps, most_rows(budget))))
+            larger = allocate(min(2 * n_steps, most_rows(budget)))
+            filling.grow(larger if self.has_masks else larger.without_masks())
         buffers = filling.buffers.rows(n_steps)
         # The actor draws for all environments: what it drew for those that had stopped does not count.
         self.state.counters[:] = first_steps + quota.rows
@@ -136,7 +150,7 @@ class SteppingSampler(SamplerBase):
         if self.recovers_crashes:
             sentences += self._drop_lost_episodes(buffers, events, episodes)
         for e in np.flatnonzero(quota.rows < n_steps).tolist():
-            quota.pad(buffers, e, buffers.observations[n_steps, e])
+            quota.pad(buffers, e, n_steps)
         if not all_finite(buffers, events):
             found = first_non_finite(buffers, events, states=slice(0, None), rewards=slice(0, None))
             assert found is not None
@@ -147,6 +161,8 @@ class SteppingSampler(SamplerBase):
         # Keep what the next rollout starts from.
         finished = self.state.finish_episodes(buffers, episodes)
         self.state.observations[:] = buffers.observations[n_steps]
+        if self.has_masks:
+            self.state.action_masks[:] = buffers.action_masks[n_steps]
         self._started = True
         finals = np.array(events.finals, buffers.observations.dtype)
         return Rollout(
@@ -165,6 +181,10 @@ class SteppingSampler(SamplerBase):
             episode_metrics=as_arrays(
                 [events.metrics.get((t, e), {}) for t, e, *_ in finished] if events.metrics else ()
             ),
+            action_masks=buffers.action_masks[:n_steps],
+            last_action_masks=(
+                self.state.action_masks.copy() if self.has_masks else no_masks(self.n_envs)
+            ),
             seconds=time.perf_counter() - start_time,
             crashes=tuple(sentence for _, _, sentence in sorted(sentences)),
         )
@@ -178,7 +198,23 @@ class SteppingSampler(SamplerBase):
             action_dim=adapter.action_dim,
             dtype=encoder.dtype,
             action_dtype=adapter.stored_dtype(encoder.dtype),
+            mask_width=self.mask_width,
         )
+
+    def _begin_row(self, buffers: RolloutBuffers, t: int, e: int | slice = slice(None)) -> None:
+        """Let row t go on from where the environments are."""
+        buffers.observations[t, e] = self.state.observations[e]
+        if self.has_masks:
+            buffers.action_masks[t, e] = self.state.action_masks[e]
+
+    def _look_for_masks(self, info: Any) -> None:
+        """Let the info of the first reset decide where masks are, if nothing else has."""
+        if self.mask_source == "auto":
+            self.mask_source = source_of_info(info)
+
+    def _mask_row(self, mask: Any) -> Any:
+        """One mask as a row of flags, (W,) bool; MaskError where it is none."""
+        return mask_row(self.distribution, mask, self.mask_source)
 
     def _drop_lost_episodes(
         self, buffers: RolloutBuffers, events: Events, episodes: list[Episode]
@@ -208,7 +244,7 @@ class SteppingSampler(SamplerBase):
             if episode.goes_on:
                 self._replace(episode.e)
                 events.crashes.setdefault((episode.end, episode.e), why)
-                buffers.observations[-1, episode.e] = self.state.observations[episode.e]
+                self._begin_row(buffers, -1, episode.e)
         lost_ends = {(episode.end, episode.e) for episode, _ in broken if not episode.goes_on}
         events.forget_finals(lost_ends)
         return sentences

@@ -42,6 +42,7 @@ class StoredSampler:
     n_envs: int
     first_index: int
     state: RunState
+    mask_source: str
     _seed: int
     _started: bool
     _closed: bool
@@ -171,7 +172,10 @@ class StoredSampler:
         except NotImplementedError as error:
             raise SnapshotError(str(error)) from None
         states = [arrays for group in groups for arrays in group]
-        return {"observations": self.state.observations.copy(), **pack_states(states)}
+        own = {"observations": self.state.observations.copy()}
+        if self.mask_source not in ("none", "auto"):
+            own["action_masks"] = self.state.action_masks.copy()
+        return {**own, **pack_states(states)}
 
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
         """Go on exactly where ``{**state_dict(), **environment_state()}`` was taken.
@@ -208,6 +212,8 @@ class StoredSampler:
 
             raise SnapshotError(str(error)) from None
         self.state.observations[:] = state["observations"]
+        if self.mask_source not in ("none", "auto"):
+            self.state.action_masks[:] = state["action_masks"]
         self.state.returns[:] = state["episode_returns"]
         self.state.lengths[:] = state["episode_lengths"]
         self._started = True

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..core import RowWriter
-from ..envs import EnvironmentFailure, ObservationError
+from ..core import RowWriter, mask_rows
+from ..envs import ActionAdapter, EnvironmentFailure, ObservationError
 from ..envs.errors import error_sentence
+from ..envs.masks import MaskError, find_source, masks_of_vector, missing_mask
 from .budget import Budget
 from .changes import EnvironmentChange, to_vector
 from .crashes import first_non_finite
@@ -65,6 +66,11 @@ class VectorEnvSampler(SteppingSampler):
         Whether [-1, 1] is mapped to the finite bounds of continuous actions.
     autoreset_mode
         Overrides the declared mode: "NextStep", "SameStep" or "Disabled".
+    action_masks
+        Where the environments say which actions are allowed: "auto", "none" or a source, see
+        `trpo_fast.envs.masks`; in ``infos`` it is Gymnasium's ``action_mask`` with its
+        ``_action_mask``, and a method is called by ``vector_env.call`` unless the vector environment
+        has it itself.
 
     Raises
     ------
@@ -83,14 +89,18 @@ class VectorEnvSampler(SteppingSampler):
         state_dependent_std: bool = False,
         action_scaling: bool = False,
         autoreset_mode: str | None = None,
+        action_masks: str = "auto",
     ) -> None:
+        spaces = self._spaces_of(vector_env)
+        distribution = ActionAdapter.from_space(spaces[1]).distribution
         super().__init__(
             name,
-            *self._spaces_of(vector_env),
+            *spaces,
             n_envs=int(vector_env.num_envs),
             dtype=dtype,
             state_dependent_std=state_dependent_std,
             action_scaling=action_scaling,
+            mask_source=find_source(action_masks, *spaces, distribution, vector_env),
         )
         self.vector_env = vector_env
         if self._steps_in_parallel():
@@ -98,6 +108,7 @@ class VectorEnvSampler(SteppingSampler):
         self.autoreset_mode = _autoreset_mode(vector_env, autoreset_mode)
         # Under NEXT_STEP, the environments whose next step is a reset.
         self._resetting = np.zeros(self.n_envs, np.bool_)
+        self._nobody = np.zeros(self.n_envs, np.bool_)
         self._to_env = self.action_adapter.batch_converter(
             self.n_envs, self.observation_encoder.dtype
         )
@@ -109,11 +120,11 @@ class VectorEnvSampler(SteppingSampler):
         """Observation and action space of one environment."""
         return vector_env.single_observation_space, vector_env.single_action_space
 
-    def _first_observations(self, seeds: Sequence[int]) -> Any:
-        """Start all environments anew, each with its seed where it takes one."""
+    def _first_observations(self, seeds: Sequence[int]) -> tuple[Any, Any]:
+        """Start all environments anew, each with its seed where it takes one; and the infos."""
         takes_all = _accepts_seed_list(self.vector_env)
-        observations, _ = self.vector_env.reset(seed=list(seeds) if takes_all else seeds[0])
-        return observations
+        observations, infos = self.vector_env.reset(seed=list(seeds) if takes_all else seeds[0])
+        return observations, infos
 
     def _step_function(self) -> Callable[[Any], tuple[Any, ...]]:
         """What steps all environments, as ``vector_env.step`` does."""
@@ -142,8 +153,11 @@ class VectorEnvSampler(SteppingSampler):
     def _restart(self) -> None:
         self._resetting[:] = False
         try:
-            observations = self._first_observations(self._seeds())
+            observations, infos = self._first_observations(self._seeds())
             self.observation_encoder.write_batch(observations, self.state.observations)
+            self._look_for_masks(infos)
+            if self.has_masks:
+                self._write_masks(self.state.action_masks, observations, infos, ~self._nobody)
         except Exception as error:
             raise self._vector_failure(
                 error,
@@ -215,6 +229,7 @@ class VectorEnvSampler(SteppingSampler):
                 if resetting:
                     self._mark_resets(buffers, t)
                     self._resetting[:] = resetting = False
+                ended = self._nobody
                 if any_ended:
                     ended = buffers.terminated[t] | buffers.truncated[t]
                     for e in np.flatnonzero(ended).tolist():
@@ -225,10 +240,16 @@ class VectorEnvSampler(SteppingSampler):
                             events.final_indices.append((t, e))
                             events.finals.append(self._final_observation(buffers, t, e, infos))
                     if self.autoreset_mode == "Disabled":
-                        self._reset_ended(ended, buffers.observations[t + 1])
+                        self._reset_ended(ended, buffers, t + 1)
                     if next_step:
                         self._resetting[:] = ended
                         resetting = True
+                if self.has_masks:
+                    masks = buffers.action_masks[t + 1]
+                    if next_step:
+                        masks[ended] = True  # the next action is ignored: nothing is forbidden
+                    left_out = self._nobody if self.autoreset_mode == "SameStep" else ended
+                    self._write_masks(masks, observations, infos, ~left_out)
                 inside = False
                 if on_step is not None:
                     on_step()
@@ -274,10 +295,37 @@ class VectorEnvSampler(SteppingSampler):
             )
         return self.observation_encoder.encode(final)
 
-    def _reset_ended(self, ended: npt.NDArray[np.bool_], rows: Array) -> None:
-        """Reset the environments that ended, and put their first observations into `rows`."""
-        observations, _ = self.vector_env.reset(options={"reset_mask": ended.copy()})
-        rows[ended] = self.observation_encoder.encode_batch(observations, self.n_envs)[ended]
+    def _reset_ended(self, ended: npt.NDArray[np.bool_], buffers: RolloutBuffers, t: int) -> None:
+        """Reset the environments that ended; row t begins with what that returns."""
+        observations, infos = self.vector_env.reset(options={"reset_mask": ended.copy()})
+        rows = self.observation_encoder.encode_batch(observations, self.n_envs)
+        buffers.observations[t, ended] = rows[ended]
+        if self.has_masks:
+            self._write_masks(buffers.action_masks[t], observations, infos, ended)
+
+    def _write_masks(
+        self,
+        rows: npt.NDArray[np.bool_],
+        observations: Any,
+        infos: Any,
+        which: npt.NDArray[np.bool_],
+    ) -> None:
+        """Write what some environments allow into their rows of (E, W)."""
+        given = masks_of_vector(self.mask_source, self.vector_env, observations, infos)
+        if isinstance(given, np.ndarray) and which.all():
+            try:
+                rows[:] = mask_rows(self.distribution, given, self.n_envs)
+                return
+            except ValueError:  # said below, of the environment that it is about
+                pass
+        for e in np.flatnonzero(which).tolist():
+            mask = None if given is None else given[e]
+            try:
+                if mask is None:
+                    raise missing_mask(self.mask_source)
+                rows[e] = self._mask_row(mask)
+            except MaskError as error:
+                raise MaskError(f"environment {e}: {error}") from None
 
     def _vector_step(self, t: int) -> str:
         return f"{self.name}, step {self._sentences.first_steps[0] + t}"

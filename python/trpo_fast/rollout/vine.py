@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.masks import allowed_choices
 from ..core.vine import all_actions
 from ..seeds import Purpose, derive
 from ..snapshots import SnapshotError
@@ -94,6 +95,16 @@ class VineSampler:
             trunk.map_groups(Grower.check, name="vine sampling")
         except SnapshotError as error:
             raise SnapshotError(f"vine sampling goes back to saved states, but {error}") from None
+
+    @property
+    def mask_source(self) -> str:
+        """Where the environments say which actions are allowed; "auto" until the first reset tells."""
+        source: str = self.trunk.mask_source
+        return source
+
+    @mask_source.setter
+    def mask_source(self, source: str) -> None:
+        self.trunk.mask_source = source
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -183,14 +194,21 @@ class VineSampler:
         # Choose a_0 of every branch.
         after = np.concatenate([rollout.observations[1:], rollout.last_observations[np.newaxis]])
         t, e = chosen.T
+        masks = None
+        if rollout.has_masks:
+            last = rollout.last_action_masks[np.newaxis]
+            masks = np.concatenate([rollout.action_masks[1:], last])[t, e]
         envs = (self.trunk.first_index + e).astype(np.uint32)
         counters = drawn[e] + t + 1  # trunk actions before the state
         observations = after[t, e]
-        actions = self._first_actions(observations, envs, counters)
+        actions = self._first_actions(observations, envs, counters, masks)
+        walked = allowed_choices(self.action_adapter.distribution, actions, masks)
 
         # Grow the branches.
         settings = (self.gamma, self.options.branch_steps, self.options.bootstrap)
-        starts = [Start(actions[rows], counters[rows], *settings) for _, rows in mine]
+        starts = [
+            Start(actions[rows], counters[rows], *settings, walked=walked[rows]) for _, rows in mine
+        ]
         grown = self.trunk.map_groups(Grower.grow, starts, name="branches of the vine")
         order = np.argsort(np.concatenate([rows for _, rows in mine]))
         branches = Branches(
@@ -198,6 +216,7 @@ class VineSampler:
             observations=observations,
             actions=actions,
             indices=chosen,
+            action_masks=masks,
             **{name: np.concatenate([part[name] for part in grown])[order] for name in grown[0]},
         )
         whole = {f.name: getattr(rollout, f.name) for f in fields(rollout)}
@@ -277,7 +296,13 @@ class VineSampler:
         flat = np.sort(rng.choice(available, n_states, replace=False))
         return np.stack(np.divmod(flat, self.n_envs), axis=1).astype(np.int64)
 
-    def _first_actions(self, observations: Array, envs: Array, counters: Array) -> Array:
+    def _first_actions(
+        self,
+        observations: Array,
+        envs: Array,
+        counters: Array,
+        masks: NDArray[np.bool_] | None,
+    ) -> Array:
         """(N, K, A): every action, or samples of the policy."""
         N, K = len(observations), self._n_branches
         if self._estimator == "exact_sum":
@@ -290,6 +315,7 @@ class VineSampler:
             seed=derive(self._seed, Purpose.FIRST_ACTIONS),
             envs=np.repeat(envs, K),
             steps=steps.astype(np.uint64),
+            **({} if masks is None else {"action_masks": np.repeat(masks, K, axis=0)}),
         )
         return actions.reshape(N, K, -1)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from .nodes import SnapshotError, attributes_of
+from .random_actions import RandomActions
 from .simulators import Simulators
 from .snapshot import Snapshot, inner_name, json_array, json_value, restore, take
 
@@ -137,17 +138,19 @@ class Snapshotter:
 
     def _replay(self, n_steps: int, seed: int) -> None:
         env = self.env
-        actions = copy.deepcopy(env.action_space)
-        actions.seed(seed)
+        actions = RandomActions(env, seed)
         models = model_bytes(self.take())
 
         # a state that is not the first of an episode, and what follows from it
-        env.reset(seed=seed)
+        actions.reset(seed=seed)
         for _ in range(3):
-            step_on(env, actions.sample())
+            step_on(actions, actions.sample())
         start = self.take()
-        chosen = [actions.sample() for _ in range(n_steps)]
-        original = [step_on(env, action) for action in chosen]
+        chosen: list[Any] = []
+        original: list[StepResult] = []
+        for _ in range(n_steps):
+            chosen.append(actions.sample())
+            original.append(step_on(actions, chosen[-1]))
         refuse_rewritten_models(models, start)
 
         # the same again

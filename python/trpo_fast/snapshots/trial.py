@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import random
 import time
 import warnings
@@ -16,6 +15,7 @@ import numpy as np
 from .configuration import Configuration, configuration_of, lies_under, places_of
 from .graph import Budget
 from .nodes import SnapshotError, type_name
+from .random_actions import RandomActions
 from .replay import compare_steps, model_bytes, refuse_rewritten_models, step_on, stored_form
 from .snapshot import restore, take
 
@@ -119,15 +119,14 @@ def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
     first = make_copy()
     constructed = configuration_of(first, Budget(_MOST_VALUES))
     models, places = model_bytes(take(first)), places_of(first, Budget(_MOST_VALUES))
-    actions = copy.deepcopy(first.action_space)
-    actions.seed(seed)
+    actions = RandomActions(first, seed)
 
     # a state that is not the first of an episode, and what follows from it
-    first.reset(seed=seed)
-    before_reading = _steps(first, actions, 3)
+    actions.reset(seed=seed)
+    _steps(actions, 3)
     snapshot = take(first, budget=Budget(_MOST_VALUES))
     stored = stored_form(snapshot)
-    original = _steps(first, actions, n_steps)
+    original = _steps(actions, n_steps)
     refuse_rewritten_models(models, snapshot)
     changing = _changed(first, constructed)
 
@@ -146,14 +145,14 @@ def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
     for name in sorted(unlike):
         if not lies_under(name, remade):
             raise SnapshotError(f"{name} differs between two environments that are made alike")
-    second.reset(seed=seed + 1)
-    for _, action in before_reading[:1]:
-        step_on(second, action)
+    elsewhere = RandomActions(second, seed + 1)
+    elsewhere.reset(seed=seed + 1)
+    step_on(elsewhere, elsewhere.sample())
     restore(second, stored)
     compare_steps(second, [result for result, _ in original], [action for _, action in original])
 
     # on to the end of an episode: what only changes there is state, too
-    _run_to_an_end(first, actions)
+    _run_to_an_end(actions)
     changing |= _changed(first, constructed)
     return Trial(None, constructed, frozenset(changing), frozenset(remade))
 
@@ -162,22 +161,22 @@ def _innermost(env: Any) -> Any:
     return getattr(env, "unwrapped", env)
 
 
-def _steps(env: Any, actions: Any, n_steps: int) -> list[tuple[Any, Any]]:
+def _steps(actions: RandomActions, n_steps: int) -> list[tuple[Any, Any]]:
     """Random steps with their actions, fewer where they are slow, but one at least."""
     taken: list[tuple[Any, Any]] = []
     end = _own_seconds() + _STEP_SECONDS / 2
     while len(taken) < n_steps and (not taken or _own_seconds() < end):
         action = actions.sample()
-        taken.append((step_on(env, action), action))
+        taken.append((step_on(actions, action), action))
     return taken
 
 
-def _run_to_an_end(env: Any, actions: Any) -> None:
+def _run_to_an_end(actions: RandomActions) -> None:
     end = _own_seconds() + _STEP_SECONDS / 2
     for _ in range(_MOST_STEPS_TO_AN_END):
-        _, _, terminated, truncated, _ = env.step(actions.sample())
+        _, _, terminated, truncated, _ = actions.step(actions.sample())
         if terminated or truncated:
-            env.reset()
+            actions.reset()
             return
         if _own_seconds() > end:
             return

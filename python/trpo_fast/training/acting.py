@@ -51,12 +51,14 @@ class ActingAgent:
         state: None = None,
         episode_start: Any = None,
         deterministic: bool = False,
+        *,
+        action_masks: Any = None,
     ) -> tuple[Any, None]:
         """The action of the policy that is trained: :meth:`.Policy.predict`.
 
         Parameters
         ----------
-        observation, state, episode_start, deterministic
+        observation, state, episode_start, deterministic, action_masks
             As in :meth:`.Policy.predict`.
 
         Returns
@@ -64,7 +66,14 @@ class ActingAgent:
         tuple
             The action, or actions, and None.
         """
-        return self.acting.predict(observation, deterministic=deterministic)
+        return self.acting.predict(
+            observation, deterministic=deterministic, action_masks=action_masks
+        )
+
+    @property
+    def mask_source(self) -> str:
+        """Where the environments say which actions are allowed; "auto" until that is known."""
+        return self.acting.mask_source
 
     def values(self, observation: Any) -> Float64 | float:
         """V(s) in the units of the rewards, see :meth:`.Policy.values`.
@@ -82,7 +91,7 @@ class ActingAgent:
         return self.acting.values(observation)
 
     def evaluate_actions(
-        self, observation: Any, action: Any
+        self, observation: Any, action: Any, *, action_masks: Any = None
     ) -> tuple[Float64 | float, Float64 | float, Float64 | float]:
         """V(s), log pi(a|s) and entropy of pi(.|s), see :meth:`.Policy.evaluate_actions`.
 
@@ -92,13 +101,15 @@ class ActingAgent:
             One observation as the environment gives it, or a batch of N.
         action
             As ``step`` takes it, or a batch.
+        action_masks
+            Which choices are allowed, or a batch of such, see :meth:`.Policy.predict`.
 
         Returns
         -------
         values, log_prob, entropy
             Each a float, or (N,) float64 for a batch; in reward units, nats and nats.
         """
-        return self.acting.evaluate_actions(observation, action)
+        return self.acting.evaluate_actions(observation, action, action_masks=action_masks)
 
     def frozen_policy(self, *, seed: int | None = None) -> Policy:
         """The policy as it is now, by itself: without environments, untouched by further training.

@@ -75,6 +75,7 @@ def generalized_advantages(
         advantages=rollout.select(advantages),
         returns=rollout.select(returns),
         values=rollout.select(state_values),
+        action_masks=rollout.select(rollout.action_masks) if rollout.has_masks else None,
     )
 
 

@@ -113,6 +113,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
             self.value_fitting = ValueFitting(settings, encoder.dim)
         seed = derive(settings.seed, Purpose.PREDICTIONS)
         self.acting = Policy(self.policy, encoder, adapter, seed=seed, critic=self.value_fitting)
+        self.acting.mask_source = self.sampler.mask_source
         self.observation_statistics = core.RunningStatistics(encoder.dim)
         self.episodes = EpisodeWindow()
         self.timesteps = 0
@@ -146,6 +147,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
             n_workers=config.n_workers,
             worker_timeout=config.worker_timeout,
             restart_crashed_environments=config.restart_crashed_environments,
+            action_masks=config.action_masks,
         )
 
     # ------------------------------------------------------------------------------------ training
@@ -259,7 +261,9 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         on_step
             Called after every step of all environments.
         """
-        return self.sampler.collect(self._budget, on_step=on_step)
+        rollout = self.sampler.collect(self._budget, on_step=on_step)
+        self.note_masks()
+        return rollout
 
     def advantages(self, rollout: Rollout) -> Batch:
         """What to learn from: transitions with advantages and returns, in the units of the rewards.

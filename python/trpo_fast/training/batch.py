@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class Batch:
         Shape (N,), float64, in the units of the rewards: what the value function is fitted to.
     values
         Shape (N,), float64, in the units of the rewards: V before this batch's fit.
+    action_masks
+        Shape (N, W), bool: which choices were allowed; None where the environment has no masks.
     """
 
     observations: NDArray[Any]
@@ -32,3 +34,4 @@ class Batch:
     advantages: NDArray[np.float64]
     returns: NDArray[np.float64]
     values: NDArray[np.float64]
+    action_masks: NDArray[np.bool_] | None = field(default=None, kw_only=True)

@@ -38,6 +38,50 @@ class Predictor(Protocol):
 
 
 Policy: TypeAlias = Predictor | Callable[[Any], Any]
+MaskGiver: TypeAlias = Callable[[Any, Any], Any]
+
+
+class MaskedActing:
+    """From an observation, and a mask where the environment gives one, to the environment's action.
+
+    Parameters
+    ----------
+    act
+        Called as ``act(observation, mask)``; the mask is None where there are none.
+    mask_source
+        Where the policy expects masks, see `trpo_fast.envs.masks`.
+    """
+
+    def __init__(self, act: Callable[[Any, Any], Any], mask_source: str) -> None:
+        self._act = act
+        self._source = mask_source
+
+    def __call__(self, observation: Any, mask: Any = None) -> Any:
+        return self._act(observation, mask)
+
+    def masks_of(self, env: Any, info: Any) -> MaskGiver | None:
+        """What gives the masks of an environment that was reset; None where there are none.
+
+        Parameters
+        ----------
+        env
+            The environment.
+        info
+            What the reset returned as info.
+        """
+        source = self._source
+        space = getattr(env, "action_space", None)
+        if source == "none" or space is None:
+            return None
+        from ..envs.actions import ActionAdapter
+        from ..envs.masks import find_source, mask_giver, source_of_info
+
+        if source == "auto":
+            distribution = ActionAdapter.from_space(space).distribution
+            source = find_source("auto", env.observation_space, space, distribution, env)
+        if source == "auto":
+            source = source_of_info(info)
+        return None if source == "none" else mask_giver(source, env)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,10 +264,15 @@ def play(
     problem = reset_problem(returned)
     if problem is not None:
         raise EnvironmentFailure(f"evaluation episode {episode}: {problem}")
-    observation = returned[0]
+    observation, info = returned
+    giver = act.masks_of(env, info) if isinstance(act, MaskedActing) else None
     yield
     for step in range(result.max_steps):
-        returned = env.step(act(observation))
+        if giver is None:
+            action = act(observation)
+        else:
+            action = _masked(act, giver, observation, info, f"step {step} of episode {episode}")
+        returned = env.step(action)
         try:
             observation, reward, terminated, truncated, info = returned
             number = reward if type(reward) is float else one_number(reward)
@@ -246,6 +295,15 @@ def play(
         if ended:
             return
     result.cut[episode] = True
+
+
+def _masked(act: Any, giver: MaskGiver, observation: Any, info: Any, where: str) -> Any:
+    from ..envs.masks import MaskError
+
+    try:
+        return act(observation, giver(observation, info))
+    except MaskError as error:
+        raise ValueError(f"evaluation, {where}: {error}") from error
 
 
 def episode_seeds(seed: int | None, episodes: int) -> list[int | None]:
@@ -279,6 +337,14 @@ def act_function(policy: Policy, deterministic: bool) -> Callable[[Any], Any]:
         If ``policy`` has no ``predict`` and cannot be called.
     """
     predict = getattr(policy, "predict", None)
+    source = getattr(policy, "mask_source", None)
+    if predict is not None and isinstance(source, str):
+        return MaskedActing(
+            lambda observation, mask: predict(
+                observation, deterministic=deterministic, action_masks=mask
+            )[0],
+            source,
+        )
     if predict is not None:
         return lambda observation: predict(observation, deterministic=deterministic)[0]
     if callable(policy):

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..envs.masks import mask_row
 from ..envs.wrappers import close_all, refuse_environment_in_use
 from .episodes import (
     EvaluationResult,
+    MaskedActing,
     Policy,
     act_function,
     empty_result,
@@ -158,6 +160,7 @@ class _Share:
     longest_episode: int  # of training
     metric_names: tuple[str, ...] = ()
     version: int = 0  # of what `make` makes
+    mask_source: str = "none"
 
 
 def workers_of(agent: Any, deterministic: bool) -> _Workers | None:
@@ -198,6 +201,7 @@ def _run_in_workers(
             longest_episode=int(getattr(agent, "longest_episode", 0)),
             metric_names=_metric_names(agent),
             version=version_of(agent),
+            mask_source=agent.mask_source,
         )
         for w in range(n)
     ]
@@ -273,20 +277,25 @@ def _play_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
     else:
         policy.set_normalizer(**vars(share.normalizer))
 
-    def act(observation: Any) -> Any:
+    def act(observation: Any, mask: Any) -> Any:
         sampler.show_life()
-        action = policy.act_one(observation, deterministic=True) if encoder.is_plain else None
+        row = None if mask is None else mask_row(policy.distribution, mask, share.mask_source)
+        action = None
+        if encoder.is_plain:
+            action = policy.act_one(observation, deterministic=True, action_mask=row)
         if action is None:
             rows, _ = encoder.encode_any(observation)
             if not np.isfinite(rows).all():
                 raise ValueError("observation: expected finite numbers, got NaN or infinity.")
-            action = policy.act(rows, deterministic=True)
+            masks = None if row is None else row[np.newaxis]
+            action = policy.act(rows, deterministic=True, action_masks=masks)
         return to_env(action)[0]
 
     with sampler.spare_environment(share.make, share.version) as environment:
         limit = max(share.longest_episode, step_limit(share.max_steps, environment))
         result = replace(result, max_steps=share.max_steps or limit)
-        run_episodes(act, environment, share.seeds, result, share.metric_names)
+        acting = MaskedActing(act, share.mask_source)
+        run_episodes(acting, environment, share.seeds, result, share.metric_names)
     return result
 
 

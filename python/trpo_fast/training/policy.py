@@ -59,6 +59,10 @@ class Policy:
         Calls of :meth:`predict` that have sampled, the position in that stream.
     critic
         The value function; None for a policy without one.
+    mask_source
+        Where the environment says which actions are allowed: "info", "method", "observation:<name>",
+        "none", or "auto" where that is not known yet. Masks that are a part of the observation are
+        taken from it; others are given as ``action_masks``.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Policy:
         seed: int = 0,
         drawn: int = 0,
         critic: Critic | None = None,
+        mask_source: str = "none",
     ) -> None:
         self.network = network
         self.encoder = encoder
@@ -77,6 +82,7 @@ class Policy:
         self.seed = seed
         self.drawn = drawn
         self.critic = critic
+        self.mask_source = mask_source
         self._to_env = adapter.step_converter(1, network.dtype)
 
     # -------------------------------------------------------------------------------------- acting
@@ -87,6 +93,8 @@ class Policy:
         state: None = None,
         episode_start: Any = None,
         deterministic: bool = False,
+        *,
+        action_masks: Any = None,
     ) -> tuple[Any, None]:
         """Action for one observation, or actions for a batch: ``(action, None)``.
 
@@ -98,6 +106,11 @@ class Policy:
             Not used; the signature is that of Stable-Baselines3.
         deterministic
             True: the mode of the policy. False: a sample.
+        action_masks
+            0 and 1 for every choice, or a batch of such: which are allowed. One mask of Discrete has
+            (n,) entries, of MultiDiscrete those of its components one after the other, of MultiBinary
+            those that may be 1, or (n, 2). None: that of the observation where it holds one, else
+            everything is allowed.
 
         Returns
         -------
@@ -107,22 +120,29 @@ class Policy:
         Raises
         ------
         ValueError
-            An observation of another space, or with a NaN or an infinity.
+            An observation of another space, or with a NaN or an infinity; masks of another shape, or
+            that allow nothing.
         """
-        if self.encoder.is_plain:
+        if self.encoder.is_plain and (action_masks is None or np.ndim(observation) == 1):
             # One call of the core for a plain vector; None where it is a batch, or needs converting.
+            mask = self._masks(action_masks, observation, None)
             action = self.network.act_one(
-                observation, deterministic=deterministic, seed=self.seed, step=self.drawn
+                observation,
+                deterministic=deterministic,
+                seed=self.seed,
+                step=self.drawn,
+                action_mask=None if mask is None else mask[0],
             )
             if action is not None:
                 self.drawn += not deterministic
                 return self._to_env(action)[0], None
         rows, is_batch = self._rows(observation)
+        masks = self._masks(action_masks, observation, len(rows) if is_batch else None)
         if deterministic:
-            actions = self.network.act(rows, deterministic=True)
+            actions = self.network.act(rows, deterministic=True, action_masks=masks)
         else:
             steps = np.full(len(rows), self.drawn, np.uint64)
-            actions = self.network.act(rows, seed=self.seed, steps=steps)
+            actions = self.network.act(rows, seed=self.seed, steps=steps, action_masks=masks)
             self.drawn += 1
         return (self.adapter.to_env(actions) if is_batch else self._to_env(actions)[0]), None
 
@@ -147,7 +167,9 @@ class Policy:
         rows, is_batch = self._rows(observation)
         return _result(self._values(self.network.normalize(rows)), is_batch)
 
-    def log_prob(self, observation: Any, action: Any) -> Float64 | float:
+    def log_prob(
+        self, observation: Any, action: Any, *, action_masks: Any = None
+    ) -> Float64 | float:
         """log pi(a|s), summed over the components of an action.
 
         Parameters
@@ -158,11 +180,14 @@ class Policy:
             As ``step`` takes it, or a batch (N, ...). Numbers of a Box may lie beyond its bounds: the
             density is that of the distribution before anything is clipped, per unit of the
             distribution's own coordinates.
+        action_masks
+            As in :meth:`predict`.
 
         Returns
         -------
         float or ndarray
-            (N,) float64 for a batch; nats.
+            (N,) float64 for a batch; nats. Of a forbidden action it is a large negative number, whose
+            exponential is 0.
 
         Raises
         ------
@@ -171,15 +196,18 @@ class Policy:
         """
         rows, is_batch = self._rows(observation)
         stored = self._stored(action, len(rows), is_batch)
-        return _result(self.network.log_prob(rows, stored), is_batch)
+        masks = self._masks(action_masks, observation, len(rows) if is_batch else None)
+        return _result(self.network.log_prob(rows, stored, action_masks=masks), is_batch)
 
-    def entropy(self, observation: Any) -> Float64 | float:
+    def entropy(self, observation: Any, *, action_masks: Any = None) -> Float64 | float:
         """Entropy of pi(.|s), summed over the components of an action.
 
         Parameters
         ----------
         observation
             One observation, or a batch of N.
+        action_masks
+            As in :meth:`predict`.
 
         Returns
         -------
@@ -187,10 +215,11 @@ class Policy:
             (N,) float64 for a batch; nats.
         """
         rows, is_batch = self._rows(observation)
-        return _result(self.network.entropy(rows), is_batch)
+        masks = self._masks(action_masks, observation, len(rows) if is_batch else None)
+        return _result(self.network.entropy(rows, action_masks=masks), is_batch)
 
     def evaluate_actions(
-        self, observation: Any, action: Any
+        self, observation: Any, action: Any, *, action_masks: Any = None
     ) -> tuple[Float64 | float, Float64 | float, Float64 | float]:
         """:meth:`values`, :meth:`log_prob` and :meth:`entropy` at once.
 
@@ -200,6 +229,8 @@ class Policy:
             One observation, or a batch of N.
         action
             As in :meth:`log_prob`.
+        action_masks
+            As in :meth:`predict`.
 
         Returns
         -------
@@ -208,20 +239,26 @@ class Policy:
         """
         rows, is_batch = self._rows(observation)
         stored = self._stored(action, len(rows), is_batch)
+        masks = self._masks(action_masks, observation, len(rows) if is_batch else None)
         inputs = self.network.normalize(rows)
+        settings: dict[str, Any] = {"normalized": True, "action_masks": masks}
         return (
             _result(self._values(inputs), is_batch),
-            _result(self.network.log_prob(inputs, stored, normalized=True), is_batch),
-            _result(self.network.entropy(inputs, normalized=True), is_batch),
+            _result(self.network.log_prob(inputs, stored, **settings), is_batch),
+            _result(self.network.entropy(inputs, **settings), is_batch),
         )
 
-    def distribution_parameters(self, observation: Any) -> dict[str, NDArray[Any]]:
+    def distribution_parameters(
+        self, observation: Any, *, action_masks: Any = None
+    ) -> dict[str, NDArray[Any]]:
         """What the policy says of an action, before anything is sampled or clipped.
 
         Parameters
         ----------
         observation
             One observation, or a batch of N.
+        action_masks
+            As in :meth:`predict`.
 
         Returns
         -------
@@ -229,10 +266,12 @@ class Policy:
             For a Box "mean" and "log_std", (A,) each, in the distribution's own coordinates. For
             discrete spaces "logits" and "probabilities": of the n values of Discrete, of those of
             every component of MultiDiscrete one after the other, of a 1 in every place of
-            MultiBinary. float64; (N, ...) for a batch.
+            MultiBinary. float64; (N, ...) for a batch. What a mask forbids has a large negative logit,
+            and probability 0.
         """
         rows, is_batch = self._rows(observation)
-        outputs = self.network.outputs(rows).astype(np.float64)
+        masks = self._masks(action_masks, observation, len(rows) if is_batch else None)
+        outputs = self.network.outputs(rows, action_masks=masks).astype(np.float64)
         found = _parameters_of(self.network, outputs)
         return found if is_batch else {name: array[0] for name, array in found.items()}
 
@@ -241,6 +280,19 @@ class Policy:
         if not np.isfinite(rows).all():
             raise ValueError("observation: expected finite numbers, got NaN or infinity.")
         return rows, is_batch
+
+    def _masks(self, given: Any, observation: Any, n: int | None) -> NDArray[np.bool_] | None:
+        """Masks (N, W), those given or those of the observation; None: everything is allowed."""
+        if given is None and not self.mask_source.startswith("observation:"):
+            return None
+        from ..envs.masks import mask_in, mask_row
+
+        if given is None:
+            given = mask_in(self.mask_source, observation)
+        distribution = self.network.distribution
+        if n is None:
+            return mask_row(distribution, given)[np.newaxis]
+        return core.mask_rows(distribution, given, n)
 
     def _stored(self, action: Any, n: int, is_batch: bool) -> NDArray[Any]:
         actions = action if is_batch else np.asarray(action)[np.newaxis]

@@ -31,6 +31,7 @@ class PolicyParts(NamedTuple):
     seed: int
     drawn: int
     critic: FrozenCritic | None
+    mask_source: str
 
 
 def policy_state(policy: Policy) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -66,6 +67,7 @@ def policy_state(policy: Policy) -> tuple[dict[str, NDArray[Any]], dict[str, Any
         "spaces": describe_spaces(policy.encoder.space, policy.adapter.space),
         "predictions": policy.drawn,
         "prediction_seed": policy.seed,
+        "mask_source": policy.mask_source,
     }
     if critic is not None:
         tensors["value_function"] = critic.network.parameters
@@ -110,7 +112,8 @@ def parts_from_state(
         raise ValueError(f"predictions: expected 64-bit numbers, got {seed} and {drawn}")
     network = _network(tensors, config, encoder, adapter)
     critic = _critic(tensors, metadata, encoder)
-    return PolicyParts(network, encoder, adapter, int(seed), drawn, critic)
+    source = str(metadata.get("mask_source", "none"))  # early files have none
+    return PolicyParts(network, encoder, adapter, int(seed), drawn, critic, source)
 
 
 def _network(

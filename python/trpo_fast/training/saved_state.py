@@ -94,6 +94,7 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
         "elapsed_seconds": agent.elapsed_seconds,
         "schedule_span": None if agent.schedule_span is None else list(agent.schedule_span),
         "predictions": agent.acting.drawn,
+        "mask_source": agent.sampler.mask_source,
         "callbacks": agent.callback_state,
         "environment_changes": agent.environments.described(),
         "reset_options": encoded(agent.environments.options_of_resets)[0],
@@ -201,6 +202,7 @@ def _restore(
     CallbackList().load_state_dict(agent.callback_state)  # raises where it is no such state
     agent.freeze_normalizer()
     agent.restore_own_state(tensors, metadata)
+    agent.restore_masks(str(metadata.get("mask_source", "none")))
 
     options = decoded(metadata.get("reset_options", {}))
     if options:

@@ -37,14 +37,16 @@ def measured_signal(
         Of the update.
     """
     observations, actions, advantages = batch.observations, batch.actions, batch.advantages
+    masks = batch.action_masks
     n, split = len(advantages), None
     if n_envs >= 2 and n % n_envs == 0:
         is_first = np.arange(n) % n_envs < n_envs // 2
         order = np.argsort(~is_first, kind="stable")
         observations, actions, advantages = observations[order], actions[order], advantages[order]
+        masks = None if masks is None else masks[order]
         split = int(is_first.sum())
     return policy.gradient_signal(
-        observations, actions, advantages, options, split=split, normalized=True
+        observations, actions, advantages, options, split=split, normalized=True, action_masks=masks
     )
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from ..config import AgentConfig
     from ..envs import EnvSource
-    from ..rollout import Exclusive
+    from ..rollout import Exclusive, Sampler
     from .agent import OnPolicyAgent
+    from .policy import Policy
     from .saving import SavedState
 
 
@@ -41,7 +42,31 @@ class StoredAgent:
             self._said |= {sentence}
             self.notice = f"{self.notice}; {sentence}" if self.notice else sentence
 
+    def note_masks(self) -> None:
+        """Let predictions know where the environments have masks, and the user, once."""
+        from ..envs.masks import describe_source
+
+        source = self.acting.mask_source = self.sampler.mask_source
+        if where := describe_source(source):
+            self.say_once(f"actions are masked by {where}; action_masks='none' turns that off")
+
+    def restore_masks(self, source: str) -> None:
+        """Take masks from where a saved run took them, which has seen the first reset.
+
+        Parameters
+        ----------
+        source
+            What its sampler said.
+        """
+        if source not in ("auto", "none", "info", "method", self.sampler.mask_source):
+            raise ValueError(f"mask_source: expected where masks are, got {source!r:.80}")
+        if self.sampler.mask_source != "none":
+            self.sampler.mask_source = source
+        self.acting.mask_source = self.sampler.mask_source
+
     learning: Exclusive
+    acting: Policy
+    sampler: Sampler
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a checkpoint: safetensors with JSON inside, durable, no code in it.

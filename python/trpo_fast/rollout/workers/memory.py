@@ -67,8 +67,8 @@ class BlockShape:
     ----------
     n_envs
         E, of this worker.
-    obs_dim, action_dim, n_parameters
-        O, A, D.
+    obs_dim, action_dim, n_parameters, mask_width
+        O, A, D, W.
     dtype
         dtype of observations and parameters: "float32" or "float64".
     action_dtype
@@ -81,6 +81,7 @@ class BlockShape:
     n_parameters: int
     dtype: str
     action_dtype: str
+    mask_width: int = 0
 
     def lasting(self) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
         """What stays from one rollout to the next."""
@@ -96,6 +97,7 @@ class BlockShape:
             "returns": ((E,), np.float64),
             "lengths": ((E,), np.int64),
             "observations": ((E, O), self.dtype),
+            "action_masks": ((E, self.mask_width), np.bool_),
             "steps_beside": ((1,), np.int64),
             # Written by both: where the arrays of the rollout begin in the file, and their T.
             "place": ((2,), np.int64),
@@ -112,6 +114,7 @@ class BlockShape:
         E, O, A = self.n_envs, self.obs_dim, self.action_dim  # noqa: E741
         return {
             "observations": ((T + 1, E, O), self.dtype),
+            "action_masks": ((T + 1, E, self.mask_width), np.bool_),
             "actions": ((T, E, A), self.action_dtype),
             "rewards": ((T, E), np.float64),
             "terminated": ((T, E), np.bool_),

@@ -73,6 +73,8 @@ class WorkerPool:
         The environments of each.
     name, spaces
         Of the environments.
+    mask_source
+        Where they say which actions are allowed.
 
     Raises
     ------
@@ -99,7 +101,7 @@ class WorkerPool:
         n_workers = min(n_workers, n_envs)
         bounds = [n_envs * w // n_workers for w in range(n_workers + 1)]
         self.groups = [slice(*bounds[w : w + 2]) for w in range(n_workers)]
-        self.name = ""
+        self.name = self.mask_source = ""
         with self.stops_on_error():
             self.name, self.spaces = self.start()
 
@@ -144,6 +146,7 @@ class WorkerPool:
                         f"environment {group.start}: expected the {kind}_space of "
                         f"environment 0, {expected}, got {got}; all environments must be alike"
                     )
+        self.mask_source = answers[0]["mask_source"]
         return answers[0]["name"], first
 
     def _launch(self, w: int) -> WorkerProcess:
@@ -174,6 +177,7 @@ class WorkerPool:
         seed: int,
         action_dim: int,
         action_dtype: str,
+        mask_width: int,
         which: Sequence[int] | None = None,
     ) -> None:
         """Give workers a twin of the policy, and map the memory that its parameters come through.
@@ -184,8 +188,8 @@ class WorkerPool:
             A `PortablePolicy`.
         seed
             Seed of the run.
-        action_dim, action_dtype
-            A, and the dtype that actions are stored in.
+        action_dim, action_dtype, mask_width
+            A, the dtype that actions are stored in, and W.
         which
             Indices of the workers; None: all.
 
@@ -219,6 +223,7 @@ class WorkerPool:
                 n_parameters=policy.n_parameters,
                 dtype=dtype,
                 action_dtype=action_dtype,
+                mask_width=mask_width,
             )
             worker.block = SharedBlock(worker.memory, shape)
             worker.send("bind", facts, asdict(shape), seed)

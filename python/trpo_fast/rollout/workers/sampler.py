@@ -27,7 +27,7 @@ from ..budget import Budget
 from ..changes import on_group
 from ..cores import DEFAULT_TIMEOUT
 from ..crashes import MOST_CRASHES
-from ..data import Rollout
+from ..data import STEP_ARRAYS, Rollout, no_masks
 from ..filling import first_rows
 from ..interface import ActingPolicy
 from ..metrics import Metrics
@@ -74,6 +74,8 @@ class WorkerSampler(SamplerBase):
         Replace an environment that raises or returns something wrong, and restart a worker that
         exits or hangs (with all its environments); the steps of broken episodes are dropped, and
         ``Rollout.crashes`` says why.
+    action_masks
+        Where the environments say which actions are allowed, see `InProcessSampler`.
 
     Raises
     ------
@@ -95,12 +97,14 @@ class WorkerSampler(SamplerBase):
         env_kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         restart_crashed_environments: bool = False,
+        action_masks: str = "auto",
     ) -> None:
         settings = {
             "dtype": np.dtype(dtype).name,
             "state_dependent_std": state_dependent_std,
             "action_scaling": action_scaling,
             "restart_crashed_environments": restart_crashed_environments,
+            "action_masks": action_masks,
         }
         self.pool = WorkerPool(
             portable_source(env, dict(env_kwargs or {})),
@@ -118,6 +122,7 @@ class WorkerSampler(SamplerBase):
             state_dependent_std=state_dependent_std,
             action_scaling=action_scaling,
             recovers_crashes=restart_crashed_environments,
+            mask_source=self.pool.mask_source,
         )
         self.busy_cores = self.n_workers
 
@@ -193,6 +198,8 @@ class WorkerSampler(SamplerBase):
             self._started = self._resumes = False
             runtime.rest_threads()  # the workers need the processors
             self._ensure_started()
+            if start == "fresh":
+                self.mask_source = self._mask_source_at_first
             for worker in self.pool.workers:
                 if start:
                     self.state.write(worker.block.lasting, worker.group)
@@ -209,7 +216,8 @@ class WorkerSampler(SamplerBase):
         part = budget.part(worker.group)
         worker.block.reserve(first_rows(part))
         worker.write_policy(self._policy)
-        worker.send("collect", part.sampling, part.steps, start, pauses, self.metric_names)
+        settings = (self.metric_names, self.mask_source)
+        worker.send("collect", part.sampling, part.steps, start, pauses, *settings)
 
     def _parts(self, budget: Budget, on_step: Callable[[], object] | None) -> list[Rollout]:
         """Wait for the rollouts of all workers; their arrays are the shared ones."""
@@ -244,12 +252,22 @@ class WorkerSampler(SamplerBase):
                 for w, worker in enumerate(workers):
                     if answers[w] is ROW:
                         worker.go_on()
+        self._take_mask_source([answer[-1] for answer in answers])
         return [
-            _view_of(worker.block, n_rows, n_finals, n_episodes, (*lost, *sentences), metrics)
-            for worker, (n_rows, n_finals, n_episodes, sentences, metrics), lost in zip(
-                workers, answers, crashes, strict=True
-            )
+            _view_of(worker.block, answer[:3], (*lost, *answer[3]), answer[4], self.has_masks)
+            for worker, answer, lost in zip(workers, answers, crashes, strict=True)
         ]
+
+    def _take_mask_source(self, sources: Sequence[str]) -> None:
+        """Every worker has looked for itself where its environments have masks."""
+        self.mask_source = sources[0]
+        other = next((w for w, source in enumerate(sources) if source != sources[0]), None)
+        if other is not None:
+            raise ValueError(
+                f"environment {self.groups[other].start}: expected masks as environment 0 has them "
+                f"({sources[0]}), got {sources[other]}; all environments must be alike, or set "
+                "action_masks='none'"
+            )
 
     # --- processes ---
 
@@ -277,6 +295,7 @@ class WorkerSampler(SamplerBase):
             seed=self._seed,
             action_dim=adapter.action_dim,
             action_dtype=adapter.stored_dtype(self.observation_encoder.dtype).name,
+            mask_width=self.mask_width,
             which=which,
         )
 
@@ -301,20 +320,22 @@ class WorkerSampler(SamplerBase):
 
 def _view_of(
     block: SharedBlock,
-    n_rows: int,
-    n_finals: int,
-    n_episodes: int,
+    counts: tuple[int, int, int],
     crashes: tuple[str, ...],
     metrics: Metrics,
+    has_masks: bool,
 ) -> Rollout:
     """The rollout of one worker. Its arrays are the shared ones: copy before the next."""
     block.follow()
     arrays = block.arrays
-    rows = ("actions", "rewards", "terminated", "truncated", "valid")
+    n_rows, n_finals, n_episodes = counts
+    masks = arrays["action_masks"] if has_masks else no_masks(n_rows + 1, block.shape.n_envs)
     return Rollout(
         observations=arrays["observations"][:n_rows],
-        **{name: arrays[name][:n_rows] for name in rows},
+        **{name: arrays[name][:n_rows] for name in STEP_ARRAYS},
         last_observations=arrays["observations"][n_rows],
+        action_masks=masks[:n_rows],
+        last_action_masks=masks[n_rows],
         final_observations=arrays["final_observations"][:n_finals],
         final_indices=arrays["final_indices"][:n_finals],
         episode_returns=arrays["episode_returns"][:n_episodes],

@@ -149,7 +149,8 @@ class _Worker:
         Returns
         -------
         dict or None
-            Their name and spaces; None where the factory makes a whole vector environment.
+            Their name, spaces and source of masks; None where the factory makes a whole vector
+            environment.
         """
         import cloudpickle
         import gymnasium
@@ -189,12 +190,17 @@ class _Worker:
             action_scaling=settings["action_scaling"],
             remake=(lambda _: copy_environment(env, **kwargs)) if recovers else None,
             make_copy=partial(copy_environment, env, **kwargs),
+            action_masks=settings["action_masks"],
         )
         # What exists now stays: the collector of cycles need not look at it again.
         gc.collect()
         gc.freeze()
         spaces = (self._sampler.observation_space, self._sampler.action_space)
-        return {"name": opened.name, "spaces": cloudpickle.dumps(spaces)}
+        return {
+            "name": opened.name,
+            "spaces": cloudpickle.dumps(spaces),
+            "mask_source": self._sampler.mask_source,
+        }
 
     def bind(self, policy: dict[str, Any], shape: dict[str, Any], seed: int) -> None:
         """Make the policy, and map the memory that its parameters come through."""
@@ -214,7 +220,8 @@ class _Worker:
         start: str,
         pauses: bool,
         metric_names: tuple[str, ...],
-    ) -> tuple[int, int, int, tuple[str, ...], Metrics]:
+        mask_source: str,
+    ) -> tuple[int, int, int, tuple[str, ...], Metrics, str]:
         """Collect a rollout within a budget, in the shared block, which the parent has made ready.
 
         Parameters
@@ -226,14 +233,14 @@ class _Worker:
             parent wrote; "": where the last rollout ended.
         pauses
             Whether to wait for the parent after every row.
-        metric_names
+        metric_names, mask_source
             See `SamplerBase`.
 
         Returns
         -------
         tuple
             The number of rows, of final observations, of episodes that ended; sentences of crashes;
-            metrics of those episodes.
+            metrics of those episodes; where the environments have masks.
         """
         from ..budget import Budget
         from ..filling import RolloutBuffers
@@ -242,7 +249,7 @@ class _Worker:
         block.follow()
         first = len(block.arrays["rewards"])
         self._take_policy()
-        sampler.metric_names = metric_names
+        sampler.metric_names, sampler.mask_source = metric_names, mask_source
         if start == "fresh":
             sampler.load_state_dict({"counters": block.lasting["counters"].copy()})
         if start == "resume":
@@ -255,12 +262,13 @@ class _Worker:
             return buffers
 
         rollout = sampler.fill(Budget(sampling, steps), allocate, self._pause if pauses else None)
-        n_finals, n_episodes = len(rollout.final_indices), len(rollout.episode_indices)
+        counts = rollout.n_steps, len(rollout.final_indices), len(rollout.episode_indices)
+        _, n_finals, n_episodes = counts
         for name in ("final_observations", "final_indices"):
             block.arrays[name][:n_finals] = getattr(rollout, name)
         for name in ("episode_returns", "episode_lengths", "episode_indices"):
             block.arrays[name][:n_episodes] = getattr(rollout, name)
-        return rollout.n_steps, n_finals, n_episodes, rollout.crashes, rollout.episode_metrics
+        return *counts, rollout.crashes, rollout.episode_metrics, sampler.mask_source
 
     def _pause(self) -> None:
         self._connection.send(("row",))
