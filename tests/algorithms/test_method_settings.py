@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import trpo_fast
+from masked_envs import masked_factory
 from trpo_fast.algorithms import ALGORITHMS, algorithm_class
 from trpo_fast.config import ConfigError, TRPOConfig, field_names
 from trpo_fast.presets import PRESETS
@@ -85,12 +86,16 @@ OF_THE_MACHINE = {
 }  # fmt: skip
 
 
-def learned(method: str, **settings: Any) -> bytes:
+# Settings that need another environment: see test_every_method_follows_masks.
+OF_THE_ENVIRONMENT = {"action_masks"}
+
+
+def learned(method: str, env: Any = "Pendulum-v1", **settings: Any) -> bytes:
     """What two iterations have made of policy and value function."""
     own = {"vine": {"states": 16, "branch_steps": 4}} if method == "vine" else {}
     known = field_names(algorithm_class(method).config_type)
     small = {name: value for name, value in SMALL.items() if name in known}
-    agent = algorithm_class(method)("Pendulum-v1", **{**small, **own, **settings})
+    agent = algorithm_class(method)(env, **{**small, **own, **settings})
     updates = 4 if method == "vine" or "signal_guard" in settings else 2
     agent.learn(updates * agent.config.batch_size, progress=False)
     parts = [agent.policy.parameters.tobytes()]
@@ -102,7 +107,19 @@ def learned(method: str, **settings: Any) -> bytes:
 
 def test_every_setting_is_tried() -> None:
     every = {name for m in ALGORITHMS for name in field_names(algorithm_class(m).config_type)}
-    assert every == set(VALUES) | OF_THE_MACHINE
+    assert every == set(VALUES) | OF_THE_MACHINE | OF_THE_ENVIRONMENT
+
+
+@METHOD
+@pytest.mark.parametrize("kind", ["discrete", "multi_binary"])
+def test_every_method_follows_masks(method: str, kind: str) -> None:
+    """The environment raises where a forbidden action is taken, unless it is lenient."""
+    followed = learned(method, masked_factory(kind, "info"))
+    assert learned(method, masked_factory(kind, "info", lenient=True)) == followed
+    ignored = learned(method, masked_factory(kind, "info", lenient=True), action_masks="none")
+    assert ignored != followed
+    with pytest.raises(Exception, match="is forbidden by"):
+        learned(method, masked_factory(kind, "info"), action_masks="none")
 
 
 @METHOD

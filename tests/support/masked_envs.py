@@ -36,6 +36,8 @@ class MaskedEnv(gymnasium.Env[Any, Any]):
         Counted from 0; -1 is the first reset.
     terminal_zeros
         Whether the mask of a last observation allows nothing, as of some environments.
+    lenient
+        Whether forbidden actions may be taken.
     """
 
     def __init__(
@@ -45,11 +47,12 @@ class MaskedEnv(gymnasium.Env[Any, Any]):
         spoil: str = "",
         at: int = 3,
         terminal_zeros: bool = False,
+        lenient: bool = False,
         **_: Any,
     ) -> None:
         self.metadata = {"render_modes": []}
         self.kind, self.source, self.spoil, self.at = kind, source, spoil, at
-        self.terminal_zeros = terminal_zeros
+        self.terminal_zeros, self.lenient = terminal_zeros, lenient
         self.action_space = SPACES[kind]
         width = sum(SIZES[kind])
         numbers = spaces.Box(-np.inf, np.inf, (width + 2,), np.float64)
@@ -101,7 +104,7 @@ class MaskedEnv(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         chosen = np.ravel(np.asarray(action) - getattr(self.action_space, "start", 0))
         begins = np.concatenate([[0], np.cumsum(SIZES[self.kind])[:-1]])
-        if not self.mask[begins + chosen].all():
+        if not self.lenient and not self.mask[begins + chosen].all():
             raise RuntimeError(f"the action {action} is forbidden by {self.mask}")
         self.steps += 1
         self.left -= 1

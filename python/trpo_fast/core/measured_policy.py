@@ -199,12 +199,14 @@ class MeasuredPolicy(StochasticPolicy):
 
         Parameters
         ----------
-        observations, actions, advantages, normalized, action_masks
+        observations, actions, advantages, normalized
             As of :meth:`surrogate`.
         old_parameters
             (D,), of pi_old.
         kl_coefficient
             In the unit of the advantages per nat, at least 0.
+        action_masks
+            As of :meth:`surrogate`.
         """
         x = self.checked_inputs(observations, normalized)
         a, masks = self.checked_choices(actions, action_masks, x.shape[0])

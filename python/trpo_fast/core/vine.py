@@ -179,10 +179,12 @@ def vine_value(
     ----------
     policy
         At theta.
-    observations, actions, q_values, estimator, normalized, action_masks
+    observations, actions, q_values, estimator, normalized
         As of :func:`vine_update`.
     old_parameters
         (D,), of the policy that branched; None: those of now.
+    action_masks
+        As of :func:`vine_update`.
     """
     x, a, q = _checked(policy, observations, actions, q_values, estimator, normalized)
     old = policy.native if old_parameters is None else policy.native_at(old_parameters)
