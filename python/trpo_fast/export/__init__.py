@@ -28,6 +28,10 @@ component of MultiDiscrete, and the parts of a Dict or Tuple one after the other
 :meth:`PolicyFunction.raw_numbers` writes such rows in Python; a header lists them in its first
 comment.
 
+A policy that was trained with action masks takes the **mask** too: 0 and 1 for every choice of every
+component of an action, in one row, one component after the other (two for every bit of a MultiBinary:
+whether it may be 0, and 1). At least one choice of each must be allowed.
+
 An action space with finite bounds and ``action_scaling`` maps [-1, 1] to these bounds; the exported
 policy does so too, and needs nothing after it.
 """

@@ -20,6 +20,10 @@ order. Noise is A numbers: standard normals for a Box, uniforms in [0, 1) for di
 function returns 0; it returns 1, and leaves the action as it was, where ``predict`` would refuse the
 observation: a NaN, an infinity, or an integer outside its range.
 
+A policy that was trained with action masks takes them as its second argument, one byte for every choice
+(``trpo_policy_act(observation, allowed, NULL, action)``), or NULL where everything is allowed; it returns
+1 where a component has no allowed choice.
+
 Arithmetic is in the policy's dtype, ``float`` or ``double``.
 """
 
@@ -105,7 +109,7 @@ class _Header:
         lines = [
             f"A policy of trpo_fast {__version__}: {', '.join(f'{k} {v}' for k, v in f.facts.items())}.",
             "",
-            f"int {self.p}_act(observation, noise, action)",
+            f"int {self.p}_act(observation, {'allowed, ' if f.mask_width else ''}noise, action)",
             f"  observation  {f.raw_dim} raw numbers:",
             *(
                 f"               {leaf.columns.start} ... {leaf.columns.stop - 1}: {leaf.name} "
@@ -113,11 +117,20 @@ class _Header:
                 for leaf in f.leaves
                 if leaf.columns.stop > leaf.columns.start
             ),
+            *(
+                [
+                    f"  allowed      NULL, or {f.mask_width} bytes: whether each choice of "
+                    f"{', '.join(map(str, f.choices))} is allowed"
+                ]
+                if f.mask_width
+                else []
+            ),
             f"  noise        NULL for the mode, or {f.action_dim} "
             + ("uniforms in [0, 1)" if f.is_discrete else "standard normals")
             + " for a sample",
             f"  action       {f.action_dim} entries, {f.action_shape} in C order, written to",
-            "returns 0; 1, and action as it was, for a NaN, an infinity, or an integer out of range",
+            "returns 0; 1, and action as it was, for a NaN, an infinity, or an integer out of range"
+            + (", or where nothing is allowed" if f.mask_width else ""),
         ]
         safe = (line.replace("*/", "* /").encode("ascii", "replace").decode() for line in lines)
         return "/* " + "\n   ".join(safe).rstrip() + " */\n"
@@ -207,10 +220,13 @@ class _Header:
         a, b = max(widths[0::2]), max(widths[1::2])
         names = ["a", "b"]
         body = [
-            f"static inline int #act(const REAL *observation, const REAL *noise,\n"
+            "static inline int #act(const REAL *observation,"
+            + (" const unsigned char *allowed,\n                       " if f.mask_width else "")
+            + " const REAL *noise,\n"
             f"                       {self._action_type()} *action) {{",
             f"  REAL a[{a}], b[{b}];",
             "  size_t i;",
+            *self._check_mask(),
             *self._encode(),
         ]
         for k, (n_in, n_out) in enumerate(zip(widths[:-1], outputs, strict=True)):
@@ -230,6 +246,21 @@ class _Header:
         if f.action_dtype.kind in "iu" or f.action_dtype == np.bool_:
             return "int32_t" if f.action_dtype.itemsize < 4 or f.is_discrete else "int64_t"
         raise ExportError(f"action space: expected a dtype that C has, got {f.action_dtype}")
+
+    def _check_mask(self) -> list[str]:
+        if not self.f.mask_width:
+            return []
+        choices = "2" if self.f.kind == "bernoulli" else "#sizes[i]"
+        return [
+            "  if (allowed) {",
+            "    const unsigned char *flag = allowed;",
+            f"    for (i = 0; i < {self.f.n_groups}; ++i) {{",
+            "      int32_t k, any = 0;",
+            f"      for (k = 0; k < {choices}; ++k) any |= *flag++ != 0;",
+            "      if (!any) return 1;",
+            "    }",
+            "  }",
+        ]
 
     def _encode(self) -> list[str]:
         """From raw numbers to the row in `a`."""
@@ -278,9 +309,21 @@ class _Header:
                 f"  for (i = 0; i < {f.n_groups}; ++i) {{",
                 f"    const double e = exp(-fabs((double){out}[i]));",
                 f"    const double p = {out}[i] >= 0 ? 1 / (1 + e) : e / (1 + e);",
+                *(
+                    [
+                        "    if (allowed && !(allowed[2 * i] && allowed[2 * i + 1])) {",
+                        "      action[i] = allowed[2 * i + 1] ? 1 : 0;",
+                        "      continue;",
+                        "    }",
+                    ]
+                    if f.mask_width
+                    else []
+                ),
                 f"    action[i] = (noise ? (double)noise[i] < p : {out}[i] > 0) ? 1 : 0;",
                 "  }",
             ]
+        if f.mask_width:
+            return self._decide_among_allowed(out, starts)
         return [
             "  {",
             f"    const REAL *logits = {out};",
@@ -302,6 +345,36 @@ class _Header:
             "      }",
             f"      action[g] = best{starts};",
             "      logits += n;",
+            "    }",
+            "  }",
+        ]
+
+    def _decide_among_allowed(self, out: str, starts: str) -> list[str]:
+        return [
+            "  {",
+            f"    const REAL *logits = {out};",
+            "    size_t g;",
+            f"    for (g = 0; g < {self.f.n_groups}; ++g) {{",
+            "      const int32_t n = #sizes[g];",
+            "      int32_t k, best = -1;",
+            "      for (k = 0; k < n; ++k)",
+            "        if ((!allowed || allowed[k]) && (best < 0 || logits[k] > logits[best])) best = k;",
+            "      if (noise) {",
+            "        const double largest = (double)logits[best];",
+            "        double sum = 0, below = 0;",
+            "        for (k = 0; k < n; ++k)",
+            "          if (!allowed || allowed[k]) sum += exp((double)logits[k] - largest);",
+            "        /* the inverse of the cumulative distribution; the last allowed takes the rest */",
+            "        for (k = 0; k < n; ++k) {",
+            "          if (allowed && !allowed[k]) continue;",
+            "          best = k;",
+            "          below += exp((double)logits[k] - largest) / sum;",
+            "          if ((double)noise[g] < below) break;",
+            "        }",
+            "      }",
+            f"      action[g] = best{starts};",
+            "      logits += n;",
+            "      if (allowed) allowed += n;",
             "    }",
             "  }",
         ]

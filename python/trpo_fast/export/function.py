@@ -77,6 +77,7 @@ class PolicyFunction:
     half: Array | None
     decode_dtype: np.dtype[Any]  # in which a Box action is scaled and clipped
     action_starts: NDArray[np.int64] | None  # (A,) added to discrete actions; None where all are 0
+    mask_width: int = 0  # W flags of an action mask, which is a second input; 0 without masks
     facts: dict[str, str] = field(default_factory=dict)  # for whoever reads the file
 
     @property
@@ -103,6 +104,11 @@ class PolicyFunction:
     def is_discrete(self) -> bool:
         """Actions are integers that a distribution over integers gave."""
         return "gaussian" not in self.kind
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Choices of each component of a discrete action, which a mask has flags for."""
+        return (2,) * self.sizes[0] if self.kind == "bernoulli" else self.sizes
 
     @property
     def has_one_hot(self) -> bool:
@@ -133,7 +139,11 @@ class PolicyFunction:
 
 
 def policy_function(
-    network: Policy, encoder: ObservationEncoder, adapter: ActionAdapter
+    network: Policy,
+    encoder: ObservationEncoder,
+    adapter: ActionAdapter,
+    *,
+    has_masks: bool = False,
 ) -> PolicyFunction:
     """Describe a policy with its encoding and decoding.
 
@@ -143,6 +153,8 @@ def policy_function(
         Network, distribution and normaliser.
     encoder, adapter
         What stands between the environment and the network.
+    has_masks
+        Whether which actions are allowed is a second input.
 
     Returns
     -------
@@ -169,6 +181,7 @@ def policy_function(
         sizes=network.distribution.sizes,
         log_std=_log_std(network),
         **_decoding(adapter, dtype),
+        mask_width=network.distribution.mask_width if has_masks else 0,
         facts={
             "observation_space": str(encoder.space),
             "action_space": str(adapter.space),

@@ -7,6 +7,7 @@ wherever the policy acts.
 
 >>> act = numpy_reader.load("policy.npz")
 >>> act(raw)  # raw numbers (N, R), see trpo_fast.export, to actions (N, *shape)
+>>> act(raw, masks=masks)  # of a policy that was trained with action masks, (N, W)
 
 ============================  ========================================================================
 entry                         what it is

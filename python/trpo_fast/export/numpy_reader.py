@@ -16,7 +16,9 @@ ACTIVATIONS: dict[str, Any] = {
 
 
 def load(path: Any) -> Any:
-    """Return act(raw, noise=None): raw numbers (N, R) to actions (N, *shape), the mode or a sample.
+    """Return act(raw, noise=None, masks=None): raw numbers (N, R) to actions (N, *shape).
+
+    They are the mode, or with noise a sample; masks (N, W) of 0 and 1 say which are allowed.
 
     Parameters
     ----------
@@ -27,7 +29,7 @@ def load(path: Any) -> Any:
     kind, activation = str(p["kind"]), ACTIVATIONS[str(p["activation"])]
     dtype, like = p["bias_0"].dtype, p["action"]
 
-    def act(raw: Any, noise: Any = None) -> Any:
+    def act(raw: Any, noise: Any = None, masks: Any = None) -> Any:
         h = np.asarray(raw, dtype)
         if p["categories"].any():  # integers become one-hots
             numbers = zip(h.T[:, :, None], p["categories"], p["starts"], strict=True)
@@ -36,8 +38,15 @@ def load(path: Any) -> Any:
             h = np.clip((h.astype(dtype) - p["mean"]) * p["inverse_std"], -p["clip"], p["clip"])
         for i in range(p["layers"]):
             h = (activation(h) if i else h) @ p[f"weight_{i}"].T + p[f"bias_{i}"]
-        a = box(h, noise) if "gaussian" in kind else discrete(h.astype(float), noise)
+        a = box(h, noise) if "gaussian" in kind else discrete(masked(h.astype(float), masks), noise)
         return a.astype(like.dtype).reshape(len(h), *like.shape)
+
+    def masked(out: Any, masks: Any) -> Any:
+        if masks is None:
+            return out
+        may = np.asarray(masks).reshape(len(out), out.shape[1], -1) != 0
+        certain = np.where(may[:, :, 0], out, np.inf) if kind == "bernoulli" else out
+        return np.where(may[:, :, -1], certain, -np.inf)
 
     def box(out: Any, noise: Any) -> Any:
         a, log_std = (out, p["log_std"]) if kind == "gaussian" else np.split(out, 2, axis=1)

@@ -15,6 +15,8 @@ With ``sample=True`` there is one more input, ``noise`` (N, A): standard normals
 [0, 1) for discrete spaces, and the action is a sample. Integers outside their range give a one-hot
 of zeros: check them before.
 
+A policy that was trained with action masks has a second input, ``action_mask`` (N, W), bool.
+
 Needs the package onnx (``pip install "trpo_fast[onnx]"``), which also checks the graph. Opset 17.
 """
 
@@ -84,6 +86,8 @@ class _Graph:
                 row = self._activate(row)
             weight, bias = self._constant(layer.weight), self._constant(layer.bias)
             row = self._op("Gemm", row, weight, bias, transB=1)
+        if f.mask_width:
+            row = self._forbid(row, self._input("action_mask", np.bool_, (f.mask_width,)))
         noise = self._input("noise", f.dtype, (f.action_dim,)) if self.sample else None
         action = (
             self._decide_discrete(row, noise) if f.is_discrete else self._decide_box(row, noise)
@@ -191,6 +195,20 @@ class _Graph:
         where = (np.array([x], np.int64) for x in (begin, end, 1))
         return self._op("Slice", value, *map(self._constant, where))
 
+    def _forbid(self, logits: str, mask: str) -> str:
+        """Logits that no forbidden choice can win with; finite, as those of the core are."""
+        f = self.f
+        forbidden = np.finfo(f.dtype).min / 2**20
+        never, certain = (self._constant(np.array(x, f.dtype)) for x in (forbidden, -forbidden))
+        may = mask
+        if f.kind == "bernoulli":
+            zeros, ones = (
+                self._op("Gather", mask, self._constant(np.arange(k, f.mask_width, 2)), axis=1)
+                for k in (0, 1)
+            )
+            logits, may = self._op("Where", zeros, logits, certain), ones
+        return self._op("Where", may, logits, never)
+
     def _decide_discrete(self, logits: str, noise: str | None) -> str:
         f = self.f
         if f.kind == "bernoulli":
@@ -214,6 +232,8 @@ class _Graph:
         """The inverse of the cumulative distribution: how many partial sums are not above u."""
         p = self._op("Softmax", self._cast(logits, np.float64), axis=1)
         below = self._op("CumSum", p, self._constant(np.array(1, np.int64)))
+        if self.f.mask_width:  # exactly 1 where only forbidden choices follow
+            below = self._op("Div", below, self._columns(below, n - 1, n))
         # without the last, which takes what rounding leaves
         below = self._columns(below, 0, n - 1)
         passed = self._op("Not", self._op("Less", self._cast(uniform, np.float64), below))

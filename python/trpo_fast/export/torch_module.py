@@ -17,6 +17,9 @@ uniforms in [0, 1) for discrete spaces; a program takes it where it was exported
 activations, and can be trained on. Both files are read without unpickling any code:
 ``torch.load(path, weights_only=True)``.
 
+A policy that was trained with action masks takes them as the second argument, bool (N, W):
+``module(raw, action_mask, noise)``.
+
 Needs the package torch.
 """
 
@@ -57,7 +60,8 @@ def module_of(function: PolicyFunction) -> Any:
     Returns
     -------
     torch.nn.Module
-        ``module(raw, noise=None)``, from raw numbers (N, R) to actions (N, *shape).
+        ``module(raw, noise=None)``, from raw numbers (N, R) to actions (N, *shape); with masks it is
+        ``module(raw, action_mask, noise=None)``.
     """
     module = _build(*_settings(function))
     with _torch().no_grad():
@@ -101,6 +105,8 @@ def torch_program(function: PolicyFunction, *, sample: bool = False) -> bytes:
     torch = _torch()
     dtype = getattr(torch, function.dtype.name)
     arguments = [torch.zeros(2, function.raw_dim, dtype=dtype)]
+    if function.mask_width:
+        arguments.append(torch.ones(2, function.mask_width, dtype=torch.bool))
     if sample:
         arguments.append(torch.zeros(2, function.action_dim, dtype=dtype))
     batch = torch.export.Dim("N")
@@ -147,6 +153,7 @@ def _settings(f: PolicyFunction) -> tuple[dict[str, Any], dict[str, NDArray[Any]
         "clip": f.clip,
         "action_shape": list(f.action_shape),
         "action_dtype": f.action_dtype.name,
+        "mask_width": f.mask_width,
     }
     buffers: dict[str, NDArray[Any] | None] = {
         "mean": f.mean,
@@ -172,6 +179,7 @@ def _build(settings: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> Any:
     torch = _torch()
     nn = torch.nn
     kind, groups = settings["kind"], settings["groups"]
+    has_masks = settings.get("mask_width", 0) > 0  # early files have none
     dtype, action_dtype = (getattr(torch, settings[n]) for n in ("dtype", "action_dtype"))
 
     class PolicyModule(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
@@ -188,8 +196,17 @@ def _build(settings: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> Any:
             for name, array in buffers.items():
                 self.register_buffer(name, torch.from_numpy(np.array(array)))
 
-        def forward(self, raw: Any, noise: Any = None) -> Any:
-            out = self.network(self.encode(raw))
+        if has_masks:
+
+            def forward(self, raw: Any, action_mask: Any, noise: Any = None) -> Any:
+                return self.decide(self.forbid(self.network(self.encode(raw)), action_mask), noise)
+
+        else:
+
+            def forward(self, raw: Any, noise: Any = None) -> Any:
+                return self.decide(self.network(self.encode(raw)), noise)
+
+        def decide(self, out: Any, noise: Any) -> Any:
             a = (
                 self.decide_discrete(out, noise)
                 if "gaussian" not in kind
@@ -207,6 +224,13 @@ def _build(settings: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> Any:
                 row = row.clamp(-settings["clip"], settings["clip"])
             return row
 
+        def forbid(self, logits: Any, mask: Any) -> Any:
+            forbidden = torch.finfo(dtype).min / 2**20
+            may = mask.bool().reshape(len(logits), logits.shape[1], -1)
+            if kind == "bernoulli":
+                logits = torch.where(may[:, :, 0], logits, -forbidden)
+            return torch.where(may[:, :, -1], logits, forbidden)
+
         def decide_discrete(self, logits: Any, noise: Any) -> Any:
             if kind == "bernoulli":
                 return logits > 0 if noise is None else noise < torch.sigmoid(logits.double())
@@ -215,7 +239,8 @@ def _build(settings: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> Any:
                 if noise is None:
                     actions.append(z.argmax(dim=1))
                     continue
-                below = torch.softmax(z.double(), dim=1).cumsum(dim=1)[:, :-1]
+                below = torch.softmax(z.double(), dim=1).cumsum(dim=1)
+                below = (below / below[:, -1:] if has_masks else below)[:, :-1]
                 actions.append((noise[:, g : g + 1].double() >= below).sum(dim=1))
             action = torch.stack(actions, dim=1)
             return action + self.action_starts if "action_starts" in buffers else action

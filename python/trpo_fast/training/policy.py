@@ -400,7 +400,8 @@ class Policy:
         """
         from ..export import export_policy, policy_function
 
-        function = policy_function(self.network, self.encoder, self.adapter)
+        has_masks = self.mask_source not in ("none", "auto")
+        function = policy_function(self.network, self.encoder, self.adapter, has_masks=has_masks)
         return export_policy(function, path, to, sample=sample)
 
     def __reduce__(self) -> tuple[Any, ...]:
