@@ -203,7 +203,9 @@ def _build(settings: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> Any:
 
         else:
 
-            def forward(self, raw: Any, noise: Any = None) -> Any:
+            def forward(  # type: ignore[misc, unused-ignore]
+                self, raw: Any, noise: Any = None
+            ) -> Any:
                 return self.decide(self.network(self.encode(raw)), noise)
 
         def decide(self, out: Any, noise: Any) -> Any:

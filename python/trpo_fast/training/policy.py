@@ -440,7 +440,8 @@ def _parameters_of(network: core.Policy, outputs: Float64) -> dict[str, NDArray[
         mean, log_std = np.split(outputs, 2, axis=1)
         return {"mean": mean, "log_std": np.clip(log_std, *core.LOG_STD_BOUNDS)}
     if distribution.kind == "bernoulli":
-        return {"logits": outputs, "probabilities": 1.0 / (1.0 + np.exp(-outputs))}
+        with np.errstate(over="ignore"):  # of a bit that may not be 1: its probability is 0
+            return {"logits": outputs, "probabilities": 1.0 / (1.0 + np.exp(-outputs))}
     ends = np.cumsum(distribution.sizes)[:-1]
     groups = []
     for logits in np.split(outputs, ends, axis=1):
