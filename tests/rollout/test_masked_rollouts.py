@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from masked_envs import SIZES, SOURCES, SPACES, MaskedEnv, masked_factory
+from trpo_fast import TRPO
 from trpo_fast.rollout import (
     InProcessSampler,
     Rollout,
@@ -310,3 +311,66 @@ def test_registered_environments_too() -> None:
             check_masks(sampler.collect(20), "discrete")
     finally:
         del gymnasium.registry["tests/Masked-v0"]
+
+
+# ---- several agents ------------------------------------------------------------------------
+
+
+class Agents:
+    """Two agents, as PettingZoo has them; what one may do depends on the time, and on who it is."""
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "agents_v0"}
+    possible_agents: ClassVar[list[str]] = ["a", "b"]
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def observation_space(self, agent: str) -> Any:
+        seen = spaces.Box(-10, 10, (5,), np.float32)
+        if self.source == "info":
+            return seen
+        return spaces.Dict({"observation": seen, "action_mask": spaces.MultiBinary(3)})
+
+    def action_space(self, agent: str) -> Any:
+        return spaces.Discrete(3)
+
+    def allowed(self, agent: str) -> Any:
+        mask = np.ones(3, np.int8)
+        mask[(self.t + "ab".index(agent)) % 3] = 0
+        return mask
+
+    def told(self, agents: Any) -> tuple[Any, Any]:
+        seen = {a: np.array([*self.allowed(a), "ab".index(a), self.t], np.float32) for a in agents}
+        masks = {a: {"action_mask": self.allowed(a)} for a in agents}
+        if self.source == "info":
+            return seen, masks
+        return {a: {"observation": seen[a], **masks[a]} for a in agents}, {a: {} for a in agents}
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.t, self.agents = 0, ["a", "b"]
+        return self.told(self.agents)
+
+    def step(self, actions: Any) -> Any:
+        for agent, action in actions.items():
+            assert self.allowed(agent)[action], f"{agent} may not {action} at {self.t}"
+        here = list(self.agents)
+        self.t += 1
+        over = {a: self.t == (3 if a == "a" else 7) for a in here}
+        self.agents = [a for a in here if not over[a]]
+        seen, infos = self.told(here)
+        return seen, {a: float(actions[a]) for a in here}, over, dict.fromkeys(here, False), infos
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("source", ["info", "observation"])
+def test_several_agents_have_masks_of_their_own(source: str) -> None:
+    agent = TRPO(lambda: Agents(source), n_envs=2, batch_size=60, hidden_sizes=(8,))
+    agent.learn(180, progress=False)
+    rollout = agent.collect()
+    transitions = rollout.transitions()
+    assert transitions.action_masks is not None
+    np.testing.assert_array_equal(transitions.action_masks, transitions.observations[:, :3] > 0.5)
+    assert agent.evaluate(3).lengths.tolist() == [7, 7, 7]
+    agent.close()

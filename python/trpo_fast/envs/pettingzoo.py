@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 
 from ..extras import import_extra
+from .masks import INFO_KEY
 
 __all__ = ["PREFIX", "SharedPolicyEnv", "as_parallel", "is_of_several_agents", "make_parallel"]
 
@@ -206,9 +207,9 @@ class SharedPolicyEnv(gymnasium.Env[Any, Any]):
         seed, options
             Of the parallel environment.
         """
-        observations, _ = self.env.reset(seed=seed, options=options)
+        observations, infos = self.env.reset(seed=seed, options=options)
         self._here, self._told = list(self.env.agents), {}
-        return batch_of([observations[name] for name in self._here]), {}
+        return batch_of([observations[name] for name in self._here]), self._masks_in(infos)
 
     def step(self, actions: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Let every agent that is there act.
@@ -229,9 +230,17 @@ class SharedPolicyEnv(gymnasium.Env[Any, Any]):
                         self._told.setdefault(key, []).append(float(value))
         self._here = list(self.env.agents)
         if self._here:
-            return batch_of([observations[name] for name in self._here]), reward, False, False, {}
+            batch = batch_of([observations[name] for name in self._here])
+            return batch, reward, False, False, self._masks_in(infos)
         means = {key: float(np.mean(values)) for key, values in self._told.items()}
         return None, reward, True, False, means
+
+    def _masks_in(self, infos: Any) -> dict[str, Any]:
+        """The masks of the agents that are there, one a row, where all infos hold one."""
+        told = [infos.get(name, {}) if isinstance(infos, Mapping) else {} for name in self._here]
+        if not all(INFO_KEY in info for info in told):
+            return {}
+        return {INFO_KEY: batch_of([info[INFO_KEY] for info in told])}
 
     def render(self) -> Any:
         """A frame of the parallel environment."""

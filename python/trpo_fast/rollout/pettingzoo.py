@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..envs import EnvironmentFailure
+from ..envs.masks import MaskError, mask_giver
 from ..envs.wrappers import close_all
 from .changes import EnvironmentChange, to_one
 from .crashes import first_non_finite
@@ -38,6 +40,9 @@ class PettingZooSampler(VectorEnvSampler):
         Whether the Gaussian's deviation is a network output.
     action_scaling
         Whether [-1, 1] is mapped to the finite bounds of continuous actions.
+    action_masks
+        Where the environments say which actions an agent may take: "auto", "none", "info" (the
+        ``action_mask`` of an agent's info) or "observation:<name>".
 
     Raises
     ------
@@ -53,6 +58,7 @@ class PettingZooSampler(VectorEnvSampler):
         dtype: npt.DTypeLike = "float32",
         state_dependent_std: bool = False,
         action_scaling: bool = False,
+        action_masks: str = "auto",
     ) -> None:
         first = environments[0]
         self.agents = list(first.possible_agents)
@@ -76,6 +82,7 @@ class PettingZooSampler(VectorEnvSampler):
             state_dependent_std=state_dependent_std,
             action_scaling=action_scaling,
             autoreset_mode="SameStep",
+            action_masks=action_masks,
         )
         self._actions_of = self.action_adapter.step_converter(
             self.n_envs, self.observation_encoder.dtype
@@ -114,7 +121,7 @@ class PettingZooSampler(VectorEnvSampler):
             e = k * len(self.agents)
             seed = self._seeds()[e]
             try:
-                self._begin(k, self.state.observations, seed)
+                self._begin(k, self.state.observations, self.state.action_masks, seed)
             except Exception as error:
                 raise self._vector_failure(
                     _without_our_frame(error),
@@ -122,23 +129,47 @@ class PettingZooSampler(VectorEnvSampler):
                     "reset() must return (observations, infos) by agent",
                 ) from error
 
-    def _begin(self, k: int, rows: npt.NDArray[Any], seed: int | None = None) -> None:
-        """Reset environment k, and write what its agents see into the rows (E, O)."""
+    def _begin(
+        self,
+        k: int,
+        rows: npt.NDArray[Any],
+        masks: npt.NDArray[np.bool_],
+        seed: int | None = None,
+    ) -> None:
+        """Reset environment k; write what its agents see and may do into rows (E, O) and (E, W)."""
         environment = self.environments[k]
         options = {} if self.reset_options is None else {"options": dict(self.reset_options)}
         seeded = {} if seed is None else {"seed": seed}
-        observations, _ = environment.reset(**seeded, **options)
-        self._look(k, observations, rows)
+        observations, infos = environment.reset(**seeded, **options)
+        self._look_for_masks(next(iter(infos.values()), {}) if isinstance(infos, dict) else {})
+        self._look(k, observations, infos, rows, masks)
         if not self._here[k]:
             raise EnvironmentFailure(f"environment {k}: no agent is there after reset()")
 
-    def _look(self, k: int, observations: Any, rows: npt.NDArray[Any]) -> None:
-        """Note which agents are there, and write what they see; the others' rows stay."""
+    def _look(
+        self,
+        k: int,
+        observations: Any,
+        infos: Any,
+        rows: npt.NDArray[Any],
+        masks: npt.NDArray[np.bool_],
+    ) -> None:
+        """Note which agents are there, and write what they see and may do; the others' rows stay."""
         present = set(self.environments[k].agents)
         here = [(i, name) for i, name in enumerate(self.agents) if name in present]
         for i, name in here:
-            self.observation_encoder.write(observations[name], rows[k * len(self.agents) + i])
+            e = k * len(self.agents) + i
+            self.observation_encoder.write(observations[name], rows[e])
+            if self.has_masks:
+                masks[e] = self._mask_of_agent(name, observations[name], infos)
         self._here[k] = here
+
+    def _mask_of_agent(self, name: Any, observation: Any, infos: Any) -> Any:
+        try:
+            info = infos.get(name) if isinstance(infos, dict) else None
+            return self._mask_row(mask_giver(self.mask_source, None)(observation, info))
+        except MaskError as error:
+            raise MaskError(f"agent {name}: {error}") from None
 
     def _step(
         self, filling: Filling, row: int, actor: Actor, on_step: Callable[[], object] | None
@@ -152,6 +183,7 @@ class PettingZooSampler(VectorEnvSampler):
                 actor.step(t)
                 actions = to_env(stored[t])
                 buffers.observations[t + 1] = buffers.observations[t]
+                buffers.action_masks[t + 1] = buffers.action_masks[t]
                 buffers.valid[t] = False
                 inside = True
                 for k in range(len(self.environments)):
@@ -198,10 +230,11 @@ class PettingZooSampler(VectorEnvSampler):
                 if not terminates:
                     events.final_indices.append((t, e))
                     events.finals.append(self.observation_encoder.encode(observations[name]))
+        row, masks = buffers.observations[t + 1], buffers.action_masks[t + 1]
         if left:
-            self._look(k, observations, buffers.observations[t + 1])
+            self._look(k, observations, infos, row, masks)
         else:
-            self._begin(k, buffers.observations[t + 1])
+            self._begin(k, row, masks)
 
     def _close(self) -> None:
         close_all(self.environments)
