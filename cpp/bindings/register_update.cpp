@@ -133,8 +133,8 @@ class BoundUpdater {
 
   // (validated gain, apparent gain), or None where nothing could be measured
   py::object signal(const Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
-                    const Array<Scalar>& advantages, Index split,
-                    const TrustRegionOptions& options, const Masks& masks) {
+                    const Array<Scalar>& advantages, Index split, const TrustRegionOptions& options,
+                    const Masks& masks) {
     const SampleBatch<Scalar> samples = samples_of(policy, x, actions, masks);
     check_shape("advantages", advantages, {samples.size});
     const TrustRegionOptions fixed = options;
