@@ -21,9 +21,9 @@ def measured_signal(
 ) -> core.GradientSignal | None:
     """The signal in a batch, by halves of its environments, which share no episode.
 
-    Halves of the time would: environments that reach their time limit together are at the start of
-    their episodes in one half and balanced in the other, and the halves contradict each other. They
-    are what is left where there is one environment, or where environments have unequal numbers of rows.
+    The halves are those of the time where there is one environment, or where environments have
+    unequal numbers of rows. The same episodes then go through both, which counts as signal, or as its
+    opposite.
 
     Parameters
     ----------
