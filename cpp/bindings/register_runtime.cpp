@@ -15,6 +15,7 @@ void register_runtime(py::module_& m) {
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("default_num_threads", &default_num_threads);
+  m.def("granted_num_threads", &granted_num_threads);
   m.def("rest_threads", &rest_threads);
   m.def("forward_lines", &forward_lines, py::arg("source"), py::arg("target"), py::arg("prefix"));
   m.def("compiler_version", &compiler_version);

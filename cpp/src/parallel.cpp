@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <mutex>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
+#include <vector>
 
 #include "trpo_fast/runtime.h"
 
@@ -24,6 +28,10 @@ namespace {
 std::atomic<int> requested_threads{0};  // 0: not decided yet
 std::atomic<bool> pool_started{false};
 std::atomic<bool> forked_after_pool{false};
+std::atomic<int> most_granted{0};  // threads that the system let a loop have, where it refused more
+
+// Largest team that a loop of this thread has had since its threads were last ended.
+thread_local int largest_team = 1;
 
 int affinity_threads() {
 #if defined(__linux__)
@@ -77,12 +85,49 @@ void set_num_threads(int n) {
   requested_threads.store(n);
 }
 
-int usable_threads() { return forked_after_pool.load() ? 1 : num_threads(); }
+int granted_num_threads() { return most_granted.load(); }
+
+int usable_threads() {
+  if (forked_after_pool.load()) return 1;
+  const int most = most_granted.load();
+  return most > 0 ? std::min(most, num_threads()) : num_threads();
+}
+
+// OpenMP ends the process where it cannot start a thread, so as many as a larger team needs are started
+// here first, all at once, and ended again.
+int granted_threads(int threads) {
+  if (const int most = most_granted.load(); most > 0) threads = std::min(threads, most);
+  if (threads <= largest_team) return threads;
+  std::mutex mutex;
+  std::condition_variable condition;
+  bool may_end = false;
+  std::vector<std::thread> started;
+  started.reserve(static_cast<std::size_t>(threads - largest_team));
+  try {
+    while (largest_team + static_cast<int>(started.size()) < threads)
+      started.emplace_back([&] {
+        std::unique_lock lock(mutex);
+        condition.wait(lock, [&] { return may_end; });
+      });
+  } catch (const std::system_error&) {
+    most_granted.store(largest_team + static_cast<int>(started.size()));
+  }
+  {
+    const std::lock_guard lock(mutex);
+    may_end = true;
+  }
+  condition.notify_all();
+  for (std::thread& thread : started) thread.join();
+  largest_team += static_cast<int>(started.size());
+  return largest_team;
+}
 
 void rest_threads() {
 #if defined(_OPENMP)
-  if (pool_started.load() && !forked_after_pool.load() && !omp_in_parallel())
+  if (pool_started.load() && !forked_after_pool.load() && !omp_in_parallel()) {
     omp_pause_resource(omp_pause_soft, omp_get_initial_device());
+    largest_team = 1;
+  }
 #endif
 }
 

@@ -65,6 +65,20 @@ def rest_threads() -> None:
     _core.rest_threads()
 
 
+def thread_notice() -> str:
+    """Return a sentence if the system let the core have fewer threads than it asked for, else "".
+
+    Results do not depend on it. The core keeps to that number from then on.
+    """
+    granted = _core.granted_num_threads()
+    if not granted:
+        return ""
+    return (
+        f"the core computes on {granted} of {get_num_threads()} threads, because the system refused to "
+        "start more (a limit of processes, see ulimit -u, or of memory); results are the same"
+    )
+
+
 @contextmanager
 def fewer_threads(n: int) -> Iterator[None]:
     """While entered, let the core use ``n`` threads fewer, but at least one.

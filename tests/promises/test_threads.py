@@ -242,3 +242,34 @@ def test_memory_of_a_large_update_stays_within_the_budget() -> None:
     )
     # outputs (16 floats), log-probabilities and weights (a double each), and small change
     assert float(output) < 150.0, "bytes a sample above the batch"
+
+
+_FEW_THREADS = """
+import os, resource, sys
+import numpy as np
+from trpo_fast import TRPO, core, runtime
+
+def bits(agent):
+    return agent.policy.parameters.tobytes() + agent.value_function.parameters.tobytes()
+
+settings = dict(n_workers=0, n_envs=2, batch_size=2048, hidden_sizes=(64, 64), seed=5)
+free = TRPO("CartPole-v1", **settings, n_threads=1).learn(4096, progress=False)
+if os.geteuid() == 0:  # root has no such limit
+    os.setgid(65534), os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+said = []
+agent = TRPO("CartPole-v1", **settings, n_threads=8)
+agent.learn(4096, progress=False, callback=lambda _, record: said.append(record.get("run/notice")))
+assert bits(agent) == bits(free)
+assert "the core computes on 1 of 8 threads" in said[0], said
+assert said[1] is None, said
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of processes as Linux has")
+def test_fewer_threads_where_the_system_refuses_more_and_a_notice() -> None:
+    # OpenMP itself ends the process; and a value fit cannot have its thread either.
+    answer = subprocess.run(
+        [sys.executable, "-c", _FEW_THREADS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == 0, answer.stderr[-2000:]

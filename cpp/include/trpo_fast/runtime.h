@@ -19,6 +19,10 @@ int num_threads();
 void set_num_threads(int n);  // throws std::invalid_argument unless n >= 1
 int default_num_threads();
 
+// Threads that the system (a limit of processes, memory) has let a parallel loop have, where it refused as
+// many as were asked for; 0 where it never did. Loops keep to that number from then on.
+int granted_num_threads();
+
 // Ends the threads that the calling thread's parallel loops have started. Left alone they spin for
 // milliseconds after each loop, on processors that other processes could use. The next loop starts them
 // again, in a fraction of a millisecond.

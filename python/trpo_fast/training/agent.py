@@ -420,6 +420,8 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
             seconds=time.perf_counter() - started,
             elapsed_seconds=self.elapsed_seconds,
         )
+        if fewer := runtime.thread_notice():
+            self.say_once(fewer)
         if self.notice:
             record["run/notice"] = self.notice
             self.notice = ""

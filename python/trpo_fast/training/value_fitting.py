@@ -39,6 +39,7 @@ class ValueFitting:
         self.last_fit: core.FitSummary | None = None
         """Summary of the latest fit that has ended."""
         self._under_way: Future[core.FitSummary] | _Deferred | None = None
+        self._lacks_thread = False
         self._network = core.ValueFunction(
             obs_dim,
             hidden_sizes=config.value_hidden_sizes,
@@ -96,8 +97,14 @@ class ValueFitting:
             seed=derive(config.seed, Purpose.VALUE_FIT, step=iteration),
         )
         # The core releases the GIL for all of the fit, so a thread is enough to run it beside.
-        overlaps = config.overlap_value_fit
-        self._under_way = background.submit(fit) if overlaps else _Deferred(fit)
+        self._under_way = _Deferred(fit)
+        if config.overlap_value_fit and not self._lacks_thread:
+            try:
+                self._under_way = background.submit(fit)
+            except RuntimeError:
+                # The system refuses one more thread. What was submitted is never run: it waits for a
+                # thread of that executor, and nothing is submitted to it any more.
+                self._lacks_thread = True
 
     def finish(self) -> core.FitSummary | None:
         """Wait for the fit under way, if there is one; return the summary of the latest fit."""
