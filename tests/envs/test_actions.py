@@ -172,7 +172,19 @@ def test_scaling_changes_no_bit_of_bounds_of_one_and_of_no_bounds(space: spaces.
     scaled = ActionAdapter.from_space(space, scaling=True)
     plain = ActionAdapter.from_space(space)
     assert scaled.to_env(actions).tobytes() == plain.to_env(actions).tobytes()
-    assert scaled.notice == ""
+    half_bounded = np.isfinite(space.low) ^ np.isfinite(space.high)
+    assert ("2 of 3 entries" in scaled.notice) == half_bounded.any()
+    assert ("mapped" in scaled.notice) is False
+
+
+@pytest.mark.parametrize(("low", "high"), [(-np.inf, 5), (0, np.inf), (0, 1e35)])
+def test_one_finite_bound_is_told_where_actions_are_scaled(low: float, high: float) -> None:
+    space = spaces.Box(low, high, (2,), np.float64)
+    adapter = ActionAdapter.from_space(space, scaling=True)
+    assert "have one finite bound: they are not scaled, and are clipped" in adapter.notice
+    actions = np.array([[-7.0, 7.0]], np.float32)
+    np.testing.assert_array_equal(adapter.to_env(actions), np.clip(actions, low, high))
+    assert ActionAdapter.from_space(space).notice == ""
 
 
 def test_bounded_dimensions_are_scaled_beside_unbounded_ones() -> None:

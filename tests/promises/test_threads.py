@@ -270,6 +270,10 @@ assert said[1] is None, said
 def test_fewer_threads_where_the_system_refuses_more_and_a_notice() -> None:
     # OpenMP itself ends the process; and a value fit cannot have its thread either.
     answer = subprocess.run(
-        [sys.executable, "-c", _FEW_THREADS], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", _FEW_THREADS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert answer.returncode == 0, answer.stderr[-2000:]

@@ -51,6 +51,30 @@ CASES = {
     "no tuple": (lambda: Told(X), r"step 0: step\(\) must return .*got an array of shape \(3,\)"),
     "reward vector": (lambda: Told((X, np.ones(2), False, False, {})), "LinearReward"),
     "reward None": (lambda: Told((X, None, False, False, {})), "expected one number, got None"),
+    "no reward": (
+        lambda: Told((X, np.array([]), False, False, {})),
+        r"array of shape \(0,\)[^;]*$",
+    ),
+    "terminated None": (
+        lambda: Told((X, 1.0, None, False, {})),
+        "terminated: .*True or False, got None",
+    ),
+    "truncated NaN": (lambda: Told((X, 1.0, False, np.nan, {})), "truncated: .*got nan"),
+    "a text": (lambda: Told((X, 1.0, "False", False, {})), "terminated: .*got 'False'"),
+    "two flags": (
+        lambda: Told((X, 1.0, np.array([True, False]), False, {})),
+        "terminated: .*array",
+    ),
+    "info None": (
+        lambda: Told((X, 1.0, False, False, None)),
+        "info: expected a dictionary.*got None",
+    ),
+    "list of infos": (lambda: Told((X, 1.0, False, False, [{}])), "info: expected a dictionary"),
+    "info None of a reset": (
+        lambda: Told(reset=(X, None)),
+        "info: expected a dictionary.*got None",
+    ),
+    "two rows of a reset": (lambda: Told(reset=np.zeros((2, 3))), r"array of shape \(2, 3\)"),
     "observation only": (
         lambda: Told(reset=X),
         r"got only an array of shape \(3,\)",
@@ -77,6 +101,60 @@ def test_a_wrong_observation_is_told_from_a_wrong_tuple() -> None:
     with (
         closing(TRPO(lambda: Told((X[:2], 1.0, False, False, {})), n_workers=0, **SMALL)) as agent,
         pytest.raises(ValueError, match=r"step 0: observation: expected shape \(3,\), got \(2,\)"),
+    ):
+        agent.learn(64)
+
+
+@pytest.mark.parametrize("flag", [1, np.True_, np.array(True), np.array([True]), np.uint8(1)])
+def test_flags_of_every_kind_of_truth_end_an_episode(flag: Any) -> None:
+    with closing(TRPO(lambda: Told((X, 1.0, flag, False, {})), n_workers=0, **SMALL)) as agent:
+        agent.learn(64)
+        assert agent.last_record["rollout/episode_length"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("observation", "words"),
+    [
+        ([[1.0], [1.0, 2.0], 3.0], "got a ragged sequence"),
+        ([1e308, 0.0, 0.0], "entry 0 is inf as float32"),
+    ],
+)
+def test_observations_that_do_not_become_numbers_are_named(observation: Any, words: str) -> None:
+    make = lambda: Told((observation, 1.0, False, False, {}))  # noqa: E731
+    with (
+        closing(TRPO(make, n_workers=0, **SMALL)) as agent,
+        pytest.raises(ValueError, match=f"environment 0 .*, step 0: observation.*{words}"),
+    ):
+        agent.learn(64)
+
+
+def test_complex_observations_are_refused_at_the_first_one() -> None:
+    with (
+        closing(TRPO(lambda: Told(reset=(1j * X, {})), n_workers=0, **SMALL)) as agent,
+        pytest.raises(
+            ValueError, match=r"reset before environment 0 .*real numbers, got complex64"
+        ),
+    ):
+        agent.learn(64)
+
+
+class Far(Told):
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+
+
+@pytest.mark.parametrize("at", ["reset", "step"])
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_observations_whose_squares_overflow_are_named(at: str, n_workers: int) -> None:
+    def make() -> Any:
+        far = np.array([0.0, -1e308, 0.0])
+        if at == "reset":
+            return Far(reset=(far, {}))
+        return Far(step=(far, 1.0, False, False, {}))
+
+    where = "reset before environment 0" if at == "reset" else r"environment 0 .*, step 0"
+    with (
+        closing(TRPO(make, n_workers=n_workers, dtype="float64", **SMALL)) as agent,
+        pytest.raises(ValueError, match=rf"{where}.*entry 1 is -1e\+308.*TransformObservation"),
     ):
         agent.learn(64)
 

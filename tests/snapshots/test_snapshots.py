@@ -534,3 +534,60 @@ def test_a_snapshot_survives_many_restores() -> None:
         snapshotter.restore(snapshot)
         results.append(play(env, copy.deepcopy(actions)))
     assert all(result == results[0] for result in results)
+
+
+class Piece:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Pieces(gym.Env[Any, Any]):
+    """One of its pieces is in play: an object that stands in two places, in each environment another."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.active: Piece | None = None
+        self.generator: Any = None
+        self.pieces = [Piece(number) for number in range(5)]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self._choose()
+        return np.zeros(1), {}
+
+    def _choose(self) -> None:
+        self.active = self.pieces[self.np_random.integers(5)]
+
+    def step(self, action: Any) -> Any:
+        assert self.active is not None
+        self.active.number += 1
+        self._choose()
+        return np.array([float(self.active.number)]), 0.0, False, False, {}
+
+
+def test_an_object_in_two_places_is_restored_where_another_one_is_in_two() -> None:
+    for seed in range(6):
+        original, other = Pieces(), Pieces()
+        original.reset(seed=seed)
+        for _ in range(3):
+            original.step(0)
+        stored = Snapshot.from_arrays(*take(original).to_arrays())
+        other.reset(seed=seed + 1)
+        restore(other, stored)
+        assert other.active is other.pieces[original.pieces.index(original.active)]
+        for _ in range(20):
+            np.testing.assert_array_equal(other.step(0)[0], original.step(0)[0])
+
+
+def test_two_generators_are_restored_where_one_stands_in_two_places() -> None:
+    original, other = Pieces(), Pieces()
+    original.reset(seed=1)
+    original.generator = np.random.default_rng(5)
+    other.reset(seed=2)
+    other.generator = other.np_random
+    stored = Snapshot.from_arrays(*take(original).to_arrays())
+    restore(other, stored)
+    assert other.generator.random() == original.generator.random()
+    assert other.np_random.random() == original.np_random.random()

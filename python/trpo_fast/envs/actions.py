@@ -57,7 +57,8 @@ class ActionAdapter:
     is_discrete : bool
         Stored actions are integers.
     notice : str
-        One sentence about bounds that actions are mapped to; empty where none are.
+        Sentences about bounds that actions are mapped to, and about entries with one finite bound;
+        empty where there are none.
 
     Raises
     ------
@@ -103,7 +104,10 @@ class ActionAdapter:
         self._range: tuple[Array, Array] | None = None
         if scaling and not self.is_discrete:
             self._range = _range_of(plain.low.ravel(), plain.high.ravel())
-        self.notice = "" if self._range is None else _scaling_notice(plain)
+        self.notice = ""
+        if scaling and not self.is_discrete:
+            notices = (self._range and _scaling_notice(plain), _half_bounded_notice(plain))
+            self.notice = "; ".join(notice for notice in notices if notice)
 
     @classmethod
     def from_space(
@@ -330,9 +334,25 @@ def _range_of(low: Array, high: Array) -> tuple[Array, Array] | None:
 
 
 def _scaling_notice(space: Any) -> str:
-    low, high = np.unique(space.low), np.unique(space.high)
-    bounds = f"Box({low[0]:g}, {high[0]:g})" if len(low) == len(high) == 1 else str(space)
     return (
-        f"actions of the policy are mapped from [-1, 1] to the bounds of {bounds}; "
+        f"actions of the policy are mapped from [-1, 1] to the bounds of {_bounds_of(space)}; "
         "action_scaling=False passes them on unchanged"
     )
+
+
+def _half_bounded_notice(space: Any) -> str:
+    """A sentence about entries with one finite bound, which have no middle and no width."""
+    low, high = (np.abs(bound.astype(np.float64)) < _NO_BOUND for bound in (space.low, space.high))
+    n_half = int((low ^ high).sum())
+    if not n_half:
+        return ""
+    return (
+        f"{n_half} of {low.size} entries of actions of {_bounds_of(space)} have one finite bound: "
+        "they are not scaled, and are clipped at that bound; gymnasium.wrappers.TransformAction puts "
+        "them into another unit"
+    )
+
+
+def _bounds_of(space: Any) -> str:
+    low, high = np.unique(space.low), np.unique(space.high)
+    return f"Box({low[0]:g}, {high[0]:g})" if len(low) == len(high) == 1 else str(space)

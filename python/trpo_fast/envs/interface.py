@@ -38,7 +38,7 @@ def one_number(reward: Any) -> float:
         hint = (
             "; several rewards are weighed into one by a wrapper "
             "(gymnasium.RewardWrapper, or mo_gymnasium's LinearReward)"
-            if shape
+            if np.prod(shape) > 1
             else ""
         )
         raise TypeError(f"reward: expected one number, got {describe(reward)}{hint}")
@@ -46,6 +46,53 @@ def one_number(reward: Any) -> float:
         return float(reward)
     except (TypeError, ValueError):
         raise TypeError(f"reward: expected one number, got {describe(reward)}") from None
+
+
+_FLAGS = frozenset({bool, np.bool_})
+
+
+def is_end(terminated: Any, truncated: Any) -> bool:
+    """Return whether the flags of a step end the episode.
+
+    Parameters
+    ----------
+    terminated, truncated
+        As the environment returned them.
+
+    Raises
+    ------
+    TypeError
+        If one of them is neither True nor False: None, a text and NaN would count as either.
+    """
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if type(flag) not in _FLAGS and (problem := _flag_problem(name, flag)):
+            raise TypeError(problem)
+    return bool(terminated or truncated)
+
+
+def _flag_problem(name: str, flag: Any) -> str | None:
+    """A sentence about a flag; 0, 1 and arrays of one such entry are flags, too."""
+    if isinstance(flag, (bool, int, float, np.generic, np.ndarray)):
+        value = np.asarray(flag)
+        if value.size == 1 and value.dtype.kind in "biuf" and value.item() in (0, 1):
+            return None
+    return f"{name}: expected True or False, got {describe(flag)}"
+
+
+def require_info(info: Any) -> None:
+    """Raise TypeError if what `step` or `reset` returned last is no dictionary.
+
+    Parameters
+    ----------
+    info
+        As the environment returned it.
+    """
+    if not isinstance(info, Mapping):
+        raise TypeError(_info_problem(info))
+
+
+def _info_problem(info: Any) -> str:
+    return f"info: expected a dictionary, which may be empty, got {describe(info)}"
 
 
 def step_problem(returned: Any) -> str | None:
@@ -65,14 +112,13 @@ def step_problem(returned: Any) -> str | None:
         )
     if len(returned) != 5:
         return f"step() must return the 5 values {STEP}, got {len(returned)}"
-    _, reward, *flags, _ = returned
+    _, reward, terminated, truncated, info = returned
     try:
         one_number(reward)
+        is_end(terminated, truncated)
+        require_info(info)
     except TypeError as error:
         return str(error)
-    for name, flag in zip(("terminated", "truncated"), flags, strict=True):
-        if isinstance(flag, (str, Mapping)) or np.size(flag) != 1 or flag is None:
-            return f"{name}: expected True or False, got {describe(flag)}"
     return None
 
 
@@ -84,8 +130,11 @@ def reset_problem(returned: Any) -> str | None:
     returned
         What `reset` returned. Its observation is not looked at.
     """
-    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
-        return None
+    if isinstance(returned, (tuple, list)) and len(returned) == 2:
+        if isinstance(returned[1], Mapping):
+            return None
+        if isinstance(returned, tuple):
+            return f"reset() must return {RESET}; {_info_problem(returned[1])}"
     if isinstance(returned, tuple) and len(returned) != 2:
         return f"reset() must return the 2 values {RESET}, got {len(returned)}"
     return f"reset() must return {RESET}, got only {describe(returned)}; {_OLD_GYM}"
@@ -119,6 +168,8 @@ def describe(value: Any) -> str:
         Any object.
     """
     kind = type(value).__name__
+    if isinstance(value, (float, np.floating)) and not np.isfinite(value):
+        return str(float(value))
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     if isinstance(value, (tuple, list)):

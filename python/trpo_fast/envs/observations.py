@@ -235,6 +235,20 @@ def _wrong_shape(where: str, expected: object, value: Any) -> ObservationError:
     )
 
 
+def _real(value: Any, where: str, expected: tuple[int, ...]) -> Array:
+    """A value as an array; ObservationError where it is ragged or complex."""
+    try:
+        values = np.asarray(value)
+    except ValueError:
+        raise _wrong_shape(where, expected, value) from None
+    if values.dtype.kind == "c":
+        raise ObservationError(
+            f"{where}: expected real numbers, got {values.dtype.name}; return real and imaginary "
+            "parts as entries of their own"
+        )
+    return values
+
+
 def _observation_writer(space: Any, where: str) -> _Write:
     """Return the function that writes one observation of `space` into a row of its length."""
     if isinstance(space, Box) and len(space.shape) == 1:
@@ -260,7 +274,7 @@ def _plain_writer(dim: int, where: str) -> _Write:
             agrees = len(observation) == dim
         except TypeError:
             agrees = False
-        if not agrees or np.ndim(observation) != 1:
+        if not agrees or _real(observation, where, (dim,)).ndim != 1:
             raise _wrong_shape(where, (dim,), observation)
         row[:] = observation
 
@@ -269,7 +283,7 @@ def _plain_writer(dim: int, where: str) -> _Write:
 
 def _array_writer(shape: tuple[int, ...], where: str) -> _Write:
     def write(observation: Any, row: Array) -> None:
-        values = np.asarray(observation)
+        values = _real(observation, where, shape)
         if values.shape != shape:
             raise _wrong_shape(where, shape, observation)
         row.reshape(shape)[...] = values
@@ -317,8 +331,8 @@ def _batch_writer(space: Any, where: str) -> _Write:
 
 def _array_batch_writer(shape: tuple[int, ...], where: str) -> _Write:
     def write(observations: Any, rows: Array) -> None:
-        values = np.asarray(observations)
         expected = (len(rows), *shape)
+        values = _real(observations, where, expected)
         if values.shape != expected:
             raise _wrong_shape(where, expected, observations)
         # the assignment converts while it copies: no intermediate array of another dtype is made

@@ -13,14 +13,18 @@ from ..envs.interface import reset_error_problem, reset_problem, step_problem
 from .crashes import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..envs import ObservationEncoder
     from .crashes import NonFinite
     from .data import Rollout
 
     Array = npt.NDArray[Any]
 
+LARGEST_OBSERVATION = 1e150  # in size: sums of squares of many millions stay finite
 LARGEST_REWARD = 1e304  # in size: sums of some thousand rewards stay finite
 _FINITE = "the environment must return finite numbers: mend it, or wrap it"
+_CLIP = "clip or scale the observations (gymnasium.wrappers.TransformObservation)"
 
 RESET_RETURNS = "reset() must return (observation, info)"
 STEP_RETURNS = (
@@ -99,10 +103,31 @@ class Sentences:
         if found.kind is Kind.REWARD:
             return ValueError(f"{self.step(t, e)}: the reward is {value}; {_FINITE}")
         if found.kind is Kind.FINAL_STATE:
-            what = f"entry {found.entry} of the final observation is {value}"
+            what = f"entry {found.entry} of the final observation is {_shown(value)}"
             return ValueError(f"{self.step(t, e)}: {what}; {_FINITE}")
         where = self.reset_before(t, e) if after_reset else self.step(t - 1, e)
-        return ValueError(f"{where}: observation entry {found.entry} is {value}; {_FINITE}")
+        return ValueError(f"{where}: observation entry {found.entry} is {_shown(value)}; {_FINITE}")
+
+    def too_large_state(
+        self, states: Array, after_reset: Callable[[int, int], bool]
+    ) -> ValueError | None:
+        """The error about a finite observation whose square is not, if there is one.
+
+        Parameters
+        ----------
+        states
+            Of the rollout, (T + 1, E, O), dtype of the policy.
+        after_reset
+            Whether state t of environment e came from a reset, not from a step.
+        """
+        if states.dtype == np.float32 or not (np.abs(states) > LARGEST_OBSERVATION).any():
+            return None
+        t, e, k = (int(i) for i in np.argwhere(np.abs(states) > LARGEST_OBSERVATION)[0])
+        where = self.reset_before(t, e) if after_reset(t, e) else self.step(t - 1, e)
+        return ValueError(
+            f"{where}: observation entry {k} is {states[t, e, k]:g}; expected at most "
+            f"{LARGEST_OBSERVATION:g} in size, whose square is finite: {_CLIP}"
+        )
 
     def too_large(self, rewards: Array) -> ValueError | None:
         """The error about a finite reward that is too large to be learned from, if there is one.
@@ -164,6 +189,12 @@ class Sentences:
             f"{where}: observation entry {k} is {row[k]} as {row.dtype.name}; "
             "the environment must return numbers that this dtype can hold"
         )
+
+
+def _shown(value: Any) -> str:
+    """A number that is not finite; an infinity may have been a number that float32 cannot hold."""
+    is_single = getattr(value, "dtype", None) == np.float32
+    return f"{value} as float32" if is_single and np.isinf(value) else str(value)
 
 
 def with_transitions(rollout: Rollout) -> Rollout:

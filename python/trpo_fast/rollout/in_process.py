@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..core import MaskWriter
 from ..envs import ActionAdapter
-from ..envs.interface import one_number
+from ..envs.interface import is_end, one_number, require_info
 from ..envs.masks import find_source, mask_giver
 from ..envs.wrappers import close_all, refuse_environment_in_use
 from .changes import to_one
@@ -211,6 +211,7 @@ class InProcessSampler(SteppingSampler):
             seed = environment_seed(self._seed, index, counter)
             returned = self.environments[e].reset(seed=seed, **self._options)
             observation, info = returned
+            require_info(info)
             self.observation_encoder.write(observation, self.state.observations[e])
             self._look_for_masks(info)
             if self.has_masks:
@@ -305,7 +306,11 @@ class InProcessSampler(SteppingSampler):
                         # Not a plain number. An array of one entry will do, although NumPy warns of
                         # it, and a user may have made that warning an error.
                         rewards[i] = one_number(reward)
-                    if terminated or truncated:
+                    if type(info) is not dict:
+                        require_info(info)
+                    if (terminated is not False or truncated is not False) and is_end(
+                        terminated, truncated
+                    ):
                         # Keep the true successor before the reset replaces it.
                         if truncated and not terminated:
                             events.finals.append(encoder.encode(observation))
@@ -317,6 +322,7 @@ class InProcessSampler(SteppingSampler):
                             events.metrics[t, e] = told
                         returned = resets[e]()
                         observation, info = returned
+                        require_info(info)
                     # Store s_{t+1}, and what is allowed there.
                     if plain and len(observation) == dim:
                         rows[i + n_envs] = observation

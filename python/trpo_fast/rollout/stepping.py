@@ -155,7 +155,10 @@ class SteppingSampler(SamplerBase):
             found = first_non_finite(buffers, events, states=slice(0, None), rewards=slice(0, None))
             assert found is not None
             raise self._non_finite(found, buffers, events)
-        if error := self._sentences.too_large(buffers.rewards):
+        error = self._sentences.too_large(buffers.rewards) or self._sentences.too_large_state(
+            buffers.observations, lambda t, e: self._follows_reset(t, e, buffers, events)
+        )
+        if error is not None:
             raise error
 
         # Keep what the next rollout starts from.

@@ -59,6 +59,7 @@ class Restorer:
         self._simulators = simulators
         self._same = same
         self._objects: dict[int, Any] = {}
+        self._written: dict[int, Any] = {}  # by id: objects that hold the state of a node already
 
     def restore(self, node: Node, current: Any, path: str) -> Any:
         """The value that belongs where `current` is.
@@ -202,8 +203,8 @@ class Restorer:
     def _generator(self, node: GeneratorNode, current: Any, path: str) -> Any:
         target = node.target if self._same else current
         state = self.restore(node.state, None, path)
-        if target is None or target is MISSING or type(target).__name__ != node.kind:
-            # not there before the first reset
+        if type(target).__name__ != node.kind or id(target) in self._written:
+            # not there before the first reset, or one that stands for another one here
             target = {"Random": random.Random, "RandomState": np.random.RandomState}.get(
                 node.kind, np.random.default_rng
             )()
@@ -224,7 +225,7 @@ class Restorer:
             raise SnapshotError(
                 f"{path}: the snapshot's random state does not fit ({error})"
             ) from None
-        self._objects[node.number] = target
+        self._objects[node.number] = self._written[id(target)] = target
         return target
 
     def _object(self, node: ObjectNode, current: Any, path: str) -> Any:
@@ -235,7 +236,9 @@ class Restorer:
                 f"{path}: the snapshot was taken from a {node.class_name}, this environment has "
                 f"{found}; make it as the other one was made, and reset it once"
             )
-        self._objects[node.number] = target
+        if id(target) in self._written:
+            target = self._twin(node, target, path)
+        self._objects[node.number] = self._written[id(target)] = target
         here = attributes_of(target)
         values = {
             name: self.restore(child, here.get(name, MISSING), f"{path}.{name}")
@@ -259,6 +262,23 @@ class Restorer:
                 dictionary[name] = value
         return target
 
+    def _twin(self, node: ObjectNode, target: Any, path: str) -> Any:
+        """A blank object beside one that stands in two places here, where the snapshot had two.
+
+        Nothing of its class runs.
+        """
+        if not node.whole or any(type(c) is ConstantNode for c in node.attributes.values()):
+            raise SnapshotError(
+                f"{path}: the snapshot has an object of its own there, and this environment one that "
+                "stands elsewhere, too"
+            )
+        try:
+            return object.__new__(type(target))
+        except TypeError as error:  # its class is built in, or compiled
+            raise SnapshotError(
+                f"{path}: another {node.class_name} cannot be made ({error})"
+            ) from None
+
     def _counterpart(
         self, node: MuJoCoNode | ALENode, current: Any, path: str, module: str, name: str
     ) -> Any:
@@ -268,7 +288,9 @@ class Restorer:
                 f"{path}: the snapshot holds the state of a {module} {name}, this environment has "
                 "none there; make it as the other one was made"
             )
-        self._objects[node.number] = target
+        if id(target) in self._written:
+            raise SnapshotError(f"{path}: the snapshot has two simulators, this environment one")
+        self._objects[node.number] = self._written[id(target)] = target
         return target
 
     def _mujoco(self, node: MuJoCoNode, current: Any, path: str) -> Any:

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..envs import EnvironmentFailure
-from ..envs.interface import one_number, reset_error_problem, reset_problem, step_problem
+from ..envs import EnvironmentFailure, ObservationError
+from ..envs.interface import (
+    is_end,
+    one_number,
+    require_info,
+    reset_error_problem,
+    reset_problem,
+    step_problem,
+)
 from ..rollout import metrics_of, record_name
 from ..seeds import Purpose, derive_reset
 
@@ -268,15 +275,20 @@ def play(
     giver = act.masks_of(env, info) if isinstance(act, MaskedActing) else None
     yield
     for step in range(result.max_steps):
-        if giver is None:
-            action = act(observation)
-        else:
-            action = _masked(act, giver, observation, info, f"step {step} of episode {episode}")
+        try:
+            if giver is None:
+                action = act(observation)
+            else:
+                where = f"step {step} of episode {episode}"
+                action = _masked(act, giver, observation, info, where)
+        except ObservationError as error:
+            raise ValueError(f"step {step} of evaluation episode {episode}: {error}") from error
         returned = env.step(action)
         try:
             observation, reward, terminated, truncated, info = returned
             number = reward if type(reward) is float else one_number(reward)
-            ended = bool(terminated or truncated)
+            ended = is_end(terminated, truncated)
+            require_info(info)
         except (TypeError, ValueError) as error:
             problem = step_problem(returned) or str(error)
             raise EnvironmentFailure(

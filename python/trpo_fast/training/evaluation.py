@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..envs import ObservationError
 from ..envs.masks import mask_row
 from ..envs.wrappers import close_all, refuse_environment_in_use
 from .episodes import (
@@ -286,7 +287,7 @@ def _play_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult:
         if action is None:
             rows, _ = encoder.encode_any(observation)
             if not np.isfinite(rows).all():
-                raise ValueError("observation: expected finite numbers, got NaN or infinity.")
+                raise ObservationError("observation: expected finite numbers, got NaN or infinity")
             masks = None if row is None else row[np.newaxis]
             action = policy.act(rows, deterministic=True, action_masks=masks)
         return to_env(action)[0]

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
+from ..envs.errors import ObservationError
 from ..seeds import Purpose, derive
 from .critic import Critic
 from .policy_state import parts_from_state, policy_state
@@ -278,7 +279,7 @@ class Policy:
     def _rows(self, observation: Any) -> tuple[NDArray[Any], bool]:
         rows, is_batch = self.encoder.encode_any(observation)
         if not np.isfinite(rows).all():
-            raise ValueError("observation: expected finite numbers, got NaN or infinity.")
+            raise ObservationError("observation: expected finite numbers, got NaN or infinity.")
         return rows, is_batch
 
     def _masks(self, given: Any, observation: Any, n: int | None) -> NDArray[np.bool_] | None:
