@@ -30,7 +30,16 @@ from stand_ins import (
     SwigEnv,
 )
 from trpo_fast.checkpoint import load_checkpoint, save_checkpoint
-from trpo_fast.snapshots import SnapshotError, StateKeeper, configuration_of, try_out
+from trpo_fast.snapshots import (
+    Snapshot,
+    SnapshotError,
+    StateKeeper,
+    configuration_of,
+    restore,
+    take,
+    try_out,
+)
+from trpo_fast.snapshots.configuration import constructed_by
 
 
 def play(env: Any, n_steps: int, seed: int = 0) -> list[Any]:
@@ -318,3 +327,88 @@ def test_configuration_names_what_is_there() -> None:
     assert found["TimeLimit._max_episode_steps"] == "500"
     hopper = configuration_of(gym.make("Hopper-v5"))
     assert any(name.startswith("MuJoCo model") for name in hopper)
+
+
+class Grid(Plain):
+    """Its transitions stand in a large table, as those of Taxi do; a step may change the table."""
+
+    def __init__(self, *, changes: bool = False, seed: int = 0, n_states: int = 500) -> None:
+        super().__init__()
+        self.table = {
+            s: {a: [(1.0, np.int64(s + a), -1.0, False)] for a in range(6)} for s in range(n_states)
+        }
+        self.table[7][0].append((0.5, np.int64(seed), 0.0, True))
+        self.changes, self.visits = changes, 0
+
+    def step(self, action: Any) -> Any:
+        if self.changes:
+            self.table[self.visits % 50][0].append((0.0, np.int64(self.visits), 0.0, False))
+        self.visits += 1
+        observation, reward, *flags, info = super().step(action)
+        return observation, reward + len(self.table[self.visits % 3][0]), *flags, info
+
+
+def test_many_environments_with_large_tables_are_saved_in_milliseconds(tmp_path: Any) -> None:
+    environments = [Grid() for _ in range(16)]
+    keeper = StateKeeper(environments, Grid)
+    for e, env in enumerate(environments):
+        env.reset(seed=e)
+        play(env, 10)
+    keeper.save()  # tries it out
+    began = time.thread_time()
+    states = keeper.save()
+    assert time.thread_time() - began < 0.05
+    assert sum(array.nbytes for state in states for array in state.values()) < 200_000
+    there = [Grid() for _ in environments]
+    StateKeeper(there, Grid).load([(77, through_a_file(state, tmp_path)) for state in states])
+    for here, other in zip(environments, there, strict=True):
+        assert play(other, 60, seed=5) == play(here, 60, seed=5)
+
+
+def test_a_table_that_steps_change_is_state(tmp_path: Any) -> None:
+    def make() -> Grid:
+        return Grid(changes=True, n_states=60)
+
+    env, keeper = running(make)
+    (state,) = keeper.save()
+    there = make()
+    StateKeeper([there], make).load([(77, through_a_file(state, tmp_path))])
+    assert there.table == env.table
+    assert play(there, 60, seed=5) == play(env, 60, seed=5)
+
+
+def test_another_table_is_another_configuration(tmp_path: Any) -> None:
+    _, keeper = running(Grid)
+    (state,) = keeper.save()
+    with pytest.raises(SnapshotError, match=r"Grid\.table is dict of 500 \(.*\) now and was dict"):
+        StateKeeper([Grid(seed=1)], Grid).load([(77, through_a_file(state, tmp_path))])
+
+
+def test_a_table_in_a_forged_state_is_compared() -> None:
+    env = Grid()
+    env.reset(seed=1)
+    snapshot = take(env, tables=constructed_by(Grid())[1])
+    arrays, metadata = snapshot.to_arrays()
+    assert metadata["state"][3]["table"][0] == "table"
+    metadata["state"][3]["table"][2] = "0" * 64
+    with pytest.raises(SnapshotError, match="other values"):
+        restore(Grid(), Snapshot.from_arrays(arrays, metadata))
+
+
+@pytest.mark.parametrize("slow", ["reset", "step"])
+def test_an_environment_of_long_resets_or_steps_is_not_tried_out(slow: str) -> None:
+    class Sleeping(Plain):
+        def reset(self, **kwargs: Any) -> Any:
+            time.sleep(0.5 * (slow == "reset"))
+            return super().reset(**kwargs)
+
+        def step(self, action: Any) -> Any:
+            time.sleep(0.3 * (slow == "step"))
+            return super().step(action)
+
+    began = time.monotonic()
+    why_not = try_out(Sleeping).why_not
+    assert time.monotonic() - began < 1.0
+    assert why_not is not None
+    assert f"a {slow}" in why_not
+    assert "too long to try out" in why_not

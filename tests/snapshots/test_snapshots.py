@@ -505,7 +505,7 @@ def test_damaged_files_are_refused() -> None:
     assert not outcomes["several lines"]
     assert outcomes["refused"] > 500
     with pytest.raises(SnapshotError, match="expected format 2, got 3"):
-        Snapshot.from_arrays(arrays, {**metadata, "format": 3})
+        Snapshot.from_arrays(arrays, {**metadata, "format": 4})
     deep: Any = []
     for _ in range(100_000):
         deep = ["container", 0, "list", [deep], None]
@@ -591,3 +591,62 @@ def test_two_generators_are_restored_where_one_stands_in_two_places() -> None:
     restore(other, stored)
     assert other.generator.random() == original.generator.random()
     assert other.np_random.random() == original.np_random.random()
+
+
+class Wall:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Door(Wall):
+    pass
+
+
+class Trap(Door):
+    def __del__(self) -> None:
+        """A class with a finaliser: a file makes no object of it."""
+
+
+class Cells(Pieces):
+    """Objects of several classes, each time in other places."""
+
+    kinds: tuple[type[Wall], ...] = (Wall, Door)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        which = self.np_random.permutation([0, 0, 0, 1, 1])
+        self.pieces = [self.kinds[k](10 * i) for i, k in enumerate(which)]  # type: ignore[misc]
+        self._choose()
+        return np.zeros(1), {}
+
+
+def test_objects_whose_classes_stand_elsewhere_here_are_made_blank() -> None:
+    for seed in range(6):
+        original, other = Cells(), Cells()
+        original.reset(seed=seed)
+        stored = Snapshot.from_arrays(*take(original).to_arrays())
+        other.reset(seed=seed + 1)
+        restore(other, stored)
+        assert [type(p) for p in other.pieces] == [type(p) for p in original.pieces]
+        for _ in range(20):
+            np.testing.assert_array_equal(other.step(0)[0], original.step(0)[0])
+
+
+def test_no_object_of_an_unknown_class_or_with_a_finaliser_is_made() -> None:
+    class WithTraps(Cells):
+        kinds = (Wall, Trap)
+
+    for kind, reason in (
+        (Cells, "taken from a test_snapshots.Door"),
+        (WithTraps, "cannot be made"),
+    ):
+        original, other = kind(), kind()
+        original.reset(seed=1)
+        other.reset(seed=2)
+        assert [type(p) for p in other.pieces] != [type(p) for p in original.pieces]
+        if kind is Cells:  # no door anywhere
+            other.pieces = [Piece(0) for _ in range(5)]
+            other.active = None
+        stored = Snapshot.from_arrays(*take(original).to_arrays())
+        with pytest.raises(SnapshotError, match=reason):
+            restore(other, stored)

@@ -20,6 +20,7 @@ from .nodes import (
     LeafNode,
     Node,
     ObjectNode,
+    TableNode,
     ViewNode,
     attribute_label,
     class_name,
@@ -29,19 +30,23 @@ from .nodes import (
 )
 from .replay import model_bytes
 from .snapshot import take
+from .tables import tables_in
 
 if TYPE_CHECKING:
-    from .snapshot import Environment
+    from .snapshot import Environment, Snapshot
 
 Configuration: TypeAlias = dict[str, str]
 
 # what Gymnasium notes for itself of what stands in other attributes
 _NOTES = ("_saved_kwargs", "_cached_spec")
+_MOST_CONSTRUCTED = 60_000  # values of a new environment, read once: some 0.2 s
 _MOST_ITEMS = 200  # of a container, by name
 _LONGEST = 60  # characters of a value that are kept as they are; of longer ones, a digest
 
 
-def configuration_of(env: Environment, budget: Budget | None = None) -> Configuration:
+def configuration_of(
+    env: Environment, budget: Budget | None = None, *, snapshot: Snapshot | None = None
+) -> Configuration:
     """Every value that can be reached from an environment, by name, as short texts.
 
     Read before the first reset, these are what its constructor set. Random generators and the data
@@ -53,6 +58,8 @@ def configuration_of(env: Environment, budget: Budget | None = None) -> Configur
         The environment; none of its methods is called.
     budget
         How much may be read; None: no limit.
+    snapshot
+        What `take` has just read of it; by default it is taken here.
 
     Returns
     -------
@@ -64,7 +71,7 @@ def configuration_of(env: Environment, budget: Budget | None = None) -> Configur
     SnapshotError
         It holds something that cannot be read.
     """
-    snapshot = take(env, budget=budget)
+    snapshot = snapshot or take(env, budget=budget)
     found: Configuration = {}
     assert snapshot.node is not None
     for label, text in _values(snapshot.node, short_name(env)):
@@ -75,6 +82,37 @@ def configuration_of(env: Environment, budget: Budget | None = None) -> Configur
     for i, model in enumerate(model_bytes(snapshot)):
         found[f"MuJoCo model {i}"] = _digest(model)
     return found
+
+
+def constructed_by(
+    env: Environment, tables: Set[str] = frozenset()
+) -> tuple[Configuration, frozenset[str]]:
+    """What the constructor of an environment set, and the tables in it.
+
+    Parameters
+    ----------
+    env
+        An environment before its first reset; none of its methods is called.
+    tables
+        Those of environments made alike, which are compared, not read.
+
+    Returns
+    -------
+    configuration, tables
+        As of `configuration_of`, and as of `tables_in`, with those given.
+
+    Raises
+    ------
+    SnapshotError
+        It holds something that cannot be read, or too much.
+    """
+    snapshot = take(env, budget=Budget(_MOST_CONSTRUCTED), tables=tables)
+    assert snapshot.node is not None
+    new = tables_in(snapshot.node)
+    if new:
+        tables = tables | new
+        snapshot = take(env, budget=Budget(_MOST_CONSTRUCTED), tables=tables)
+    return configuration_of(env, snapshot=snapshot), frozenset(tables)
 
 
 def difference(
@@ -97,29 +135,27 @@ def difference(
     return None
 
 
-def places_of(env: Environment, budget: Budget | None = None) -> dict[str, Any]:
+def places_of(snapshot: Snapshot) -> dict[str, Any]:
     """Every object, container and array that can be reached from an environment, by name.
 
     Two results tell which of them were replaced in between; hold on to both while comparing.
 
     Parameters
     ----------
-    env
-        The environment; none of its methods is called.
-    budget
-        How much may be read; None: no limit.
+    snapshot
+        What `take` has read of it in this process.
 
     Returns
     -------
     dict
         The objects themselves, by the names of `configuration_of`.
     """
-    snapshot = take(env, budget=budget)
     found: dict[str, Any] = {}
-    waiting: list[tuple[Node | None, str]] = [(snapshot.node, short_name(env))]
+    assert isinstance(snapshot.node, ObjectNode)
+    waiting: list[tuple[Node | None, str]] = [(snapshot.node, short_name(snapshot.node.target))]
     while waiting:
         node, label = waiting.pop()
-        if isinstance(node, ObjectNode | ContainerNode | ArrayNode):
+        if isinstance(node, ObjectNode | ContainerNode | TableNode | ArrayNode):
             found.setdefault(label, node.target)
         if isinstance(node, ObjectNode):
             for name, child in node.attributes.items():
@@ -156,6 +192,8 @@ def _values(node: Node, label: str) -> Iterator[tuple[str, str]]:
             yield label, _array(np.ndarray(node.shape, node.dtype, base, node.offset, node.strides))
         case ContainerNode():
             yield from _items(node, label)
+        case TableNode():
+            yield label, f"{type(node.target).__name__} of {len(node.target)} ({node.digest[:16]})"
         case ObjectNode():
             yield label, f"a {node.class_name}"
             for name, child in node.attributes.items():

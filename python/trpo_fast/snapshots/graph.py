@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import random
+from collections.abc import Set
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ from .nodes import (
     ObjectNode,
     ReferenceNode,
     SnapshotError,
+    TableNode,
     ViewNode,
     attribute_label,
     attributes_of,
@@ -38,6 +40,7 @@ from .nodes import (
     type_name,
 )
 from .simulators import Simulators
+from .tables import known_table
 
 _BYTES_A_VALUE = 4096  # of an array, which take as long to copy as a value to be read
 _LEAVES = frozenset(LEAF_TYPES)
@@ -112,10 +115,18 @@ class Recorder:
         Readers of simulators written in another language.
     budget
         How much may be read; None: no limit.
+    tables
+        What `tables_in` found when the environment was made: they are compared, not read.
     """
 
-    def __init__(self, simulators: Simulators, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        simulators: Simulators,
+        budget: Budget | None = None,
+        tables: Set[str] = frozenset(),
+    ) -> None:
         self._simulators = simulators
+        self._tables = tables
         self._budget = budget or Budget()
         self._numbers: dict[int, int] = {}
         self._alive: list[Any] = []  # ids stay taken while recording
@@ -201,6 +212,10 @@ class Recorder:
         kind = CONTAINER_NAMES.get(type(value), "namedtuple")
         if kind in ("tuple", "frozenset") and _LEAVES.issuperset(map(type, value)):
             return LeafNode(value)
+        if self._tables and kind in ("list", "tuple", "dict"):
+            digest = known_table(value, self._tables)
+            if digest is not None:
+                return TableNode(self._number(value), digest, value)
         self._budget.spend(len(value))
         node = ContainerNode(self._number(value), kind, [], getattr(value, "maxlen", None), value)
         items, record = node.items, self.record

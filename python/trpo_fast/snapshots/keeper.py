@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .configuration import Configuration, configuration_of, difference
+from .configuration import Configuration, constructed_by, difference
 from .foreign import refuse_deadly_states
 from .graph import Budget
 from .nodes import Array, SnapshotError, type_name
@@ -38,7 +38,10 @@ class StateKeeper:
         self._environments = environments
         self._make_copy = make_copy
         self._trial: Trial | None = None
-        self._constructed = [_read(env) for env in environments]
+        self._tables: frozenset[str] = frozenset()
+        self._constructed: list[Configuration | SnapshotError] = []
+        for env in environments:
+            self._constructed.append(self._read(env))
 
     def renewed(self, e: int) -> None:
         """Environment e was replaced by a new one, which has not been reset yet.
@@ -48,7 +51,7 @@ class StateKeeper:
         e
             Index of the environment, from 0.
         """
-        self._constructed[e] = _read(self._environments[e])
+        self._constructed[e] = self._read(self._environments[e])
 
     def prepare(self) -> None:
         """Find out now whether the states can be saved, if that is not known yet.
@@ -57,7 +60,7 @@ class StateKeeper:
         does no harm before their first reset.
         """
         if self._make_copy is not None and self._trial is None:
-            self._trial = try_out(self._make_copy, beside=self._environments)
+            self._trial = try_out(self._make_copy, beside=self._environments, tables=self._tables)
 
     def save(self) -> list[dict[str, Array]]:
         """The state of every environment, as arrays that a checkpoint can hold.
@@ -72,7 +75,7 @@ class StateKeeper:
         saved: list[dict[str, Array]] = []
         for env, configuration in zip(self._environments, configurations, strict=True):
             try:
-                state = save_environments([env], budget=budget)
+                state = save_environments([env], budget=budget, tables=self._tables)
             except SnapshotError as error:
                 # what is too large once is not tried at every save
                 self._trial = Trial(str(error))
@@ -154,9 +157,16 @@ class StateKeeper:
             )
         return lasting
 
+    def _read(self, env: Any) -> Configuration | SnapshotError:
+        """What the constructor of an environment set; what is large in it is noted as a table.
 
-def _read(env: Any) -> Configuration | SnapshotError:
-    try:
-        return configuration_of(env, Budget(_MOST_VALUES))
-    except SnapshotError as error:
-        return error
+        Where one of them cannot be read, the others are not tried.
+        """
+        for earlier in self._constructed:
+            if isinstance(earlier, SnapshotError):
+                return earlier
+        try:
+            configuration, self._tables = constructed_by(env, self._tables)
+        except SnapshotError as error:
+            return error
+        return configuration

@@ -85,6 +85,18 @@ class ContainerNode:
 
 
 @dataclass(slots=True)
+class TableNode:
+    """A large container of plain values that are those which the constructor set.
+
+    The environment at hand has them, too, so they are not stored.
+    """
+
+    number: int
+    digest: str  # of its values, see `trpo_fast.snapshots.tables`
+    target: Any
+
+
+@dataclass(slots=True)
 class GeneratorNode:
     """A generator of random numbers."""
 
@@ -133,6 +145,7 @@ Node: TypeAlias = (
     | ArrayNode
     | ViewNode
     | ContainerNode
+    | TableNode
     | GeneratorNode
     | ObjectNode
     | MuJoCoNode

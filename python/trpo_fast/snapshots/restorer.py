@@ -13,7 +13,9 @@ import numpy as np
 from .generators import checked_state
 from .nodes import (
     BIT_GENERATORS,
+    CONTAINER_NAMES,
     CONTAINERS,
+    LEAF_TYPES,
     MAPPINGS,
     MISSING,
     ALENode,
@@ -29,15 +31,23 @@ from .nodes import (
     ObjectNode,
     ReferenceNode,
     SnapshotError,
+    TableNode,
     ViewNode,
     attributes_of,
+    bases_of,
     class_name,
     dictionary_of,
     is_a,
+    is_constant,
     is_named_tuple,
+    is_python_object,
     slots_of,
 )
 from .simulators import Simulators
+from .tables import table_digest
+
+# read without asking a metaclass
+_ATTRIBUTES_OF_CLASS = type.__dict__["__dict__"].__get__
 
 
 class Restorer:
@@ -59,7 +69,22 @@ class Restorer:
         self._simulators = simulators
         self._same = same
         self._objects: dict[int, Any] = {}
+        self._classes: dict[str, type] = {}  # of objects here, before anything is written
         self._written: dict[int, Any] = {}  # by id: objects that hold the state of a node already
+
+    def restore_all(self, node: Node, env: Any) -> None:
+        """Write a whole snapshot into an environment.
+
+        Parameters
+        ----------
+        node
+            What was recorded of an environment.
+        env
+            The environment.
+        """
+        if not self._same:
+            self._classes = classes_in(env)
+        self.restore(node, env, "env")
 
     def restore(self, node: Node, current: Any, path: str) -> Any:
         """The value that belongs where `current` is.
@@ -88,6 +113,8 @@ class Restorer:
                 return self._view(node, current, path)
             case ContainerNode():
                 return self._container(node, current, path)
+            case TableNode():
+                return self._table(node, current, path)
             case GeneratorNode():
                 return self._generator(node, current, path)
             case ObjectNode():
@@ -166,6 +193,16 @@ class Restorer:
         self._objects[node.number] = result
         return result
 
+    def _table(self, node: TableNode, current: Any, path: str) -> Any:
+        target = node.target if self._same else current
+        if type(target) not in (list, tuple, dict) or table_digest(target) != node.digest:
+            raise SnapshotError(
+                f"{path}: the snapshot was taken where the constructor had set other values; make the "
+                "environment as the other one was made"
+            )
+        self._objects[node.number] = target
+        return target
+
     def _item(self, node: Node, current: Any, path: str) -> Any:
         value = self.restore(node, current, path)
         if value is MISSING:
@@ -232,12 +269,16 @@ class Restorer:
         target = node.target if self._same else current
         found = "nothing" if target is MISSING else class_name(target)
         if found != node.class_name:
-            raise SnapshotError(
-                f"{path}: the snapshot was taken from a {node.class_name}, this environment has "
-                f"{found}; make it as the other one was made, and reset it once"
-            )
-        if id(target) in self._written:
-            target = self._twin(node, target, path)
+            kind = self._classes.get(node.class_name)
+            if kind is None:
+                raise SnapshotError(
+                    f"{path}: the snapshot was taken from a {node.class_name}, this environment has "
+                    f"{found}; make it as the other one was made, and reset it once"
+                )
+            target = _blank(node, kind, path)
+        elif id(target) in self._written:
+            # it stands in two places here, where the snapshot had two objects
+            target = _blank(node, type(target), path)
         self._objects[node.number] = self._written[id(target)] = target
         here = attributes_of(target)
         values = {
@@ -261,23 +302,6 @@ class Restorer:
             else:
                 dictionary[name] = value
         return target
-
-    def _twin(self, node: ObjectNode, target: Any, path: str) -> Any:
-        """A blank object beside one that stands in two places here, where the snapshot had two.
-
-        Nothing of its class runs.
-        """
-        if not node.whole or any(type(c) is ConstantNode for c in node.attributes.values()):
-            raise SnapshotError(
-                f"{path}: the snapshot has an object of its own there, and this environment one that "
-                "stands elsewhere, too"
-            )
-        try:
-            return object.__new__(type(target))
-        except TypeError as error:  # its class is built in, or compiled
-            raise SnapshotError(
-                f"{path}: another {node.class_name} cannot be made ({error})"
-            ) from None
 
     def _counterpart(
         self, node: MuJoCoNode | ALENode, current: Any, path: str, module: str, name: str
@@ -314,6 +338,45 @@ class Restorer:
             view.ravel()[:] = node.computed[at : at + view.size]
             at += view.size
         return data
+
+
+def classes_in(env: Any) -> dict[str, type]:
+    """Classes of the Python objects that can be reached from an environment, by their full names.
+
+    Parameters
+    ----------
+    env
+        The environment; none of its methods is called.
+    """
+    found: dict[str, type] = {}
+    seen: dict[int, Any] = {}
+    waiting = [env]
+    while waiting:
+        value = waiting.pop()
+        if type(value) in LEAF_TYPES or id(value) in seen:
+            continue
+        if type(value) in CONTAINER_NAMES:
+            seen[id(value)] = value
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif is_python_object(value) and not is_constant(value):
+            seen[id(value)] = value
+            found[class_name(value)] = type(value)
+            waiting.extend(attributes_of(value).values())
+    return found
+
+
+def _blank(node: ObjectNode, kind: type, path: str) -> Any:
+    """A new object of a class, for all the attributes of a snapshot's one. Nothing of the class runs."""
+    bare = not any("__del__" in _ATTRIBUTES_OF_CLASS(base) for base in bases_of(kind))
+    if not node.whole or not bare or any(type(c) is ConstantNode for c in node.attributes.values()):
+        raise SnapshotError(
+            f"{path}: the snapshot has a {node.class_name} of its own there, which this environment has "
+            "not, and which cannot be made of a file alone"
+        )
+    try:
+        return object.__new__(kind)
+    except TypeError as error:  # its class is built in, or compiled
+        raise SnapshotError(f"{path}: another {node.class_name} cannot be made ({error})") from None
 
 
 def _fits(place: Array, node: ArrayNode) -> bool:

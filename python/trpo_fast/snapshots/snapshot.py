@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     Environment: TypeAlias = gymnasium.Env[Any, Any]
 
-FORMAT = 2  # version of what to_arrays gives; 1 had no arrays of text, dates and complex numbers
+# Version of what to_arrays gives: 1 had no arrays of text, dates and complex numbers, and 2 no tables.
+FORMAT = 3
 
 
 class Snapshot:
@@ -117,7 +118,7 @@ class Snapshot:
         """
         if not isinstance(metadata, Mapping) or "state" not in metadata:
             raise SnapshotError("snapshot: expected the metadata of to_arrays, with a state")
-        if metadata.get("format") not in (1, FORMAT):
+        if metadata.get("format") not in (1, 2, FORMAT):
             raise SnapshotError(
                 f"snapshot: expected format {FORMAT}, got {metadata.get('format')!r:.40}; "
                 "was it written by a newer trpo_fast?"
@@ -130,7 +131,11 @@ class Snapshot:
 
 
 def take(
-    env: Environment, *, simulators: Simulators | None = None, budget: Budget | None = None
+    env: Environment,
+    *,
+    simulators: Simulators | None = None,
+    budget: Budget | None = None,
+    tables: Set[str] = frozenset(),
 ) -> Snapshot:
     """Read the whole state of an environment, which is left as it is.
 
@@ -142,13 +147,15 @@ def take(
         Readers of its simulators, kept from an earlier call.
     budget
         How much may be read; None: no limit.
+    tables
+        What `tables_in` found when the environment was made: they are compared, not read.
 
     Raises
     ------
     SnapshotError
         It holds something whose state cannot be read, or too much.
     """
-    recorder = Recorder(simulators or Simulators(), budget)
+    recorder = Recorder(simulators or Simulators(), budget, tables)
     try:
         node = recorder.record(env, short_name(env))
     except SnapshotError:
@@ -185,11 +192,14 @@ def restore(env: Environment, snapshot: Snapshot, *, simulators: Simulators | No
             "snapshot: a state that was deep-copied goes back only into the environment that it "
             "was taken from, through its Snapshotter"
         )
-    Restorer(simulators or Simulators(), snapshot.is_of(env)).restore(snapshot.node, env, "env")
+    Restorer(simulators or Simulators(), snapshot.is_of(env)).restore_all(snapshot.node, env)
 
 
 def save_environments(
-    environments: Sequence[Environment], *, budget: Budget | None = None
+    environments: Sequence[Environment],
+    *,
+    budget: Budget | None = None,
+    tables: Set[str] = frozenset(),
 ) -> dict[str, Array]:
     """The states of several environments as arrays only, for a checkpoint.
 
@@ -198,7 +208,9 @@ def save_environments(
     environments
         In their order.
     budget
-        Time for all of them; None: no limit.
+        How much of all of them may be read; None: no limit.
+    tables
+        As for `take`.
 
     Returns
     -------
@@ -212,7 +224,7 @@ def save_environments(
     """
     state: dict[str, Array] = {}
     for e, env in enumerate(environments):
-        arrays, metadata = take(env, budget=budget).to_arrays()
+        arrays, metadata = take(env, budget=budget, tables=tables).to_arrays()
         state[f"{e}.metadata"] = json_array(metadata)
         state.update({f"{e}.{name}": array for name, array in arrays.items()})
     return state

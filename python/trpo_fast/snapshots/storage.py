@@ -30,6 +30,7 @@ from .nodes import (
     ObjectNode,
     ReferenceNode,
     SnapshotError,
+    TableNode,
     ViewNode,
     attribute_label,
     type_name,
@@ -105,6 +106,8 @@ class Writer:
                     for i, item in enumerate(node.items)
                 ]
                 return ["container", node.number, node.kind, items, node.maxlen]
+            case TableNode():
+                return ["table", node.number, node.digest]
             case GeneratorNode():
                 state = self.write(node.state, path, label)
                 return ["generator", node.number, node.kind, state]
@@ -220,6 +223,8 @@ class Reader:
                     raise SnapshotError("snapshot: a mapping has a key without a value")
                 nodes = [self._read(item) for item in items]
                 return ContainerNode(number, kind, nodes, maxlen, None)
+            case ["table", int(number), str(digest)]:
+                return TableNode(number, digest, None)
             case ["generator", int(number), str(kind), state]:
                 if kind not in ("Generator", "RandomState", "Random"):
                     raise SnapshotError(f"snapshot: unknown random generator {kind!r}")

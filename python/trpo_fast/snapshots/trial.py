@@ -6,22 +6,29 @@ import contextlib
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .configuration import Configuration, configuration_of, lies_under, places_of
+from .configuration import (
+    Configuration,
+    configuration_of,
+    constructed_by,
+    lies_under,
+    places_of,
+)
 from .graph import Budget
 from .nodes import SnapshotError, type_name
 from .random_actions import RandomActions
 from .replay import compare_steps, model_bytes, refuse_rewritten_models, step_on, stored_form
-from .snapshot import restore, take
+from .snapshot import Snapshot, restore, take
 
 # Seconds as of `_own_seconds`, so that a busy machine comes to the same findings as an idle one.
-_LONGEST_MAKING = (1.0, 5.0)  # that a copy may take to be made: of a processor, and in all
-_STEP_SECONDS = 0.3  # of steps before and after the state that is restored
+_LONGEST_MAKING = (1.0, 2.0)  # that a copy may take to be made: of a processor, and in all
+_LONGEST_TRIAL = 1.0  # for resets and steps of the copies
+_STEP_SECONDS = 0.12  # for each of the four sets of steps, where they are slow
 _MOST_VALUES = 16_000  # of one environment
 _MOST_STEPS_TO_AN_END = 1000
 
@@ -60,13 +67,19 @@ class Trial:
 
 
 def try_out(
-    make: Callable[[], Any], *, n_steps: int = 50, seed: int = 0, beside: Sequence[Any] = ()
+    make: Callable[[], Any],
+    *,
+    n_steps: int = 50,
+    seed: int = 0,
+    beside: Sequence[Any] = (),
+    tables: Set[str] = frozenset(),
 ) -> Trial:
     """Store the state of one copy of an environment and restore it into another one.
 
     The first copy is reset and takes random actions; the second one takes the same actions from
-    the stored state, and must return the same bits. About a second at most is spent on steps; a
-    slow environment is judged by fewer of them, and one that takes long to make not at all. The
+    the stored state, and must return the same bits. A second at most is spent on resets and
+    steps, as far as that can be told from the first ones: a slow environment is judged by fewer
+    steps, and one that takes long to make, to reset or to step not at all. The
     global generators of NumPy and Python are left as they were.
 
     Parameters
@@ -80,6 +93,8 @@ def try_out(
     beside
         Environments that are in use. Where one of them is made again instead of a copy, it is
         neither stepped nor closed.
+    tables
+        Those of environments made alike, see `constructed_by`.
     """
     copies: list[Any] = []
 
@@ -103,7 +118,7 @@ def try_out(
     with _global_generators_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _try_out(make_copy, n_steps, seed)
+            return _try_out(make_copy, n_steps, seed, tables)
         except SnapshotError as error:
             return Trial(str(error))
         except Exception as error:  # whatever an environment raises
@@ -115,26 +130,37 @@ def try_out(
                     made.close()
 
 
-def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
+def _try_out(
+    make_copy: Callable[[], Any], n_steps: int, seed: int, tables: Set[str] = frozenset()
+) -> Trial:
+    def read(env: Any) -> Snapshot:
+        return take(env, budget=Budget(_MOST_VALUES), tables=tables)
+
     first = make_copy()
-    constructed = configuration_of(first, Budget(_MOST_VALUES))
-    models, places = model_bytes(take(first)), places_of(first, Budget(_MOST_VALUES))
+    constructed, tables = constructed_by(first, tables)
+    untouched = read(first)
+    models, places = model_bytes(untouched), places_of(untouched)
     actions = RandomActions(first, seed)
 
     # a state that is not the first of an episode, and what follows from it
+    began = _own_seconds()
     actions.reset(seed=seed)
-    _steps(actions, 3)
-    snapshot = take(first, budget=Budget(_MOST_VALUES))
+    was_reset = _own_seconds()
+    _steps(actions, 1)
+    _refuse_slow(was_reset - began, _own_seconds() - was_reset)
+    _steps(actions, 2)
+    snapshot = read(first)
     stored = stored_form(snapshot)
     original = _steps(actions, n_steps)
-    refuse_rewritten_models(models, snapshot)
-    changing = _changed(first, constructed)
+    after = read(first)
+    refuse_rewritten_models(models, after)
+    changing = _changed(first, after, constructed)
 
     # another copy, which has gone elsewhere, goes on from the stored state
     second = make_copy()
     # An object that every reset makes anew, with other contents in each copy, is state.
-    there = configuration_of(second, Budget(_MOST_VALUES))
-    now = places_of(first, Budget(_MOST_VALUES))
+    there = configuration_of(second, snapshot=read(second))
+    now = places_of(after)
     replaced = {name for name, place in places.items() if now.get(name) is not place}
     unlike = {
         name
@@ -153,8 +179,19 @@ def _try_out(make_copy: Callable[[], Any], n_steps: int, seed: int) -> Trial:
 
     # on to the end of an episode: what only changes there is state, too
     _run_to_an_end(actions)
-    changing |= _changed(first, constructed)
+    changing |= _changed(first, read(first), constructed)
     return Trial(None, constructed, frozenset(changing), frozenset(remade))
+
+
+def _refuse_slow(reset: float, step: float) -> None:
+    """Raise SnapshotError where a reset and a step of such lengths would make a long trial."""
+    if 3 * reset + 6 * step > _LONGEST_TRIAL:
+        slow = (
+            f"a reset of it takes {reset:.1f} s"
+            if reset > 2 * step
+            else f"a step takes {step:.1f} s"
+        )
+        raise SnapshotError(f"{slow}, too long to try out whether its state can be restored")
 
 
 def _innermost(env: Any) -> Any:
@@ -164,7 +201,7 @@ def _innermost(env: Any) -> Any:
 def _steps(actions: RandomActions, n_steps: int) -> list[tuple[Any, Any]]:
     """Random steps with their actions, fewer where they are slow, but one at least."""
     taken: list[tuple[Any, Any]] = []
-    end = _own_seconds() + _STEP_SECONDS / 2
+    end = _own_seconds() + _STEP_SECONDS
     while len(taken) < n_steps and (not taken or _own_seconds() < end):
         action = actions.sample()
         taken.append((step_on(actions, action), action))
@@ -172,7 +209,7 @@ def _steps(actions: RandomActions, n_steps: int) -> list[tuple[Any, Any]]:
 
 
 def _run_to_an_end(actions: RandomActions) -> None:
-    end = _own_seconds() + _STEP_SECONDS / 2
+    end = _own_seconds() + _STEP_SECONDS
     for _ in range(_MOST_STEPS_TO_AN_END):
         _, _, terminated, truncated, _ = actions.step(actions.sample())
         if terminated or truncated:
@@ -182,8 +219,8 @@ def _run_to_an_end(actions: RandomActions) -> None:
             return
 
 
-def _changed(env: Any, constructed: Configuration) -> set[str]:
-    now = configuration_of(env, Budget(_MOST_VALUES))
+def _changed(env: Any, snapshot: Snapshot, constructed: Configuration) -> set[str]:
+    now = configuration_of(env, snapshot=snapshot)
     return {name for name, value in constructed.items() if now.get(name) != value}
 
 
