@@ -14,6 +14,8 @@ from trpo_fast import cli
 from trpo_fast.algorithms import PAGES, algorithm_class, page
 from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.config import TRPOConfig
+from trpo_fast.envs import EnvironmentFailure
+from trpo_fast.training import evaluate_every
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +211,28 @@ def test_info_names_versions_and_the_level() -> None:
     assert done.returncode == 0, done.stderr
     for word in ("trpo_fast", "python", "numpy", "gymnasium", "simd", "thread"):
         assert word in done.stdout
+
+
+def test_the_last_evaluation_is_made_up_where_it_was_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is killed ends the run, which has taken all its steps by then."""
+    flags = ["--total-timesteps", "1024", "--evaluate-every", "1024", "--evaluation-episodes", "2"]
+    main, evaluate = cli.main, evaluate_every.evaluate_policy
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise EnvironmentFailure("worker 1 was killed by signal 9")
+
+    whole, run = str(tmp_path / "whole"), str(tmp_path / "run")
+    assert main(["train", "CartPole-v1", *flags, *TINY, "--run-dir", whole]) == 0
+    monkeypatch.setattr(evaluate_every, "evaluate_policy", killed)
+    assert main(["train", "CartPole-v1", *flags, *TINY, "--run-dir", run]) == 1
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    monkeypatch.setattr(evaluate_every, "evaluate_policy", evaluate)
+    assert main(["train", "--resume", run, "--total-timesteps", "1024"]) == 0
+    for name in ("evaluations.csv", "best.safetensors"):
+        assert (tmp_path / "run" / name).exists()
+    assert rows(tmp_path / "run" / "evaluations.csv") == rows(
+        tmp_path / "whole" / "evaluations.csv"
+    )
+    assert main(["train", "--resume", run, "--total-timesteps", "1024"]) == 2

@@ -8,9 +8,11 @@ import enum
 import hashlib
 import io
 import json
+import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ from trpo_fast.snapshots import (
     load_environments,
     restore,
     save_environments,
+    simulators,
     take,
 )
 
@@ -650,3 +653,48 @@ def test_no_object_of_an_unknown_class_or_with_a_finaliser_is_made() -> None:
         stored = Snapshot.from_arrays(*take(original).to_arrays())
         with pytest.raises(SnapshotError, match=reason):
             restore(other, stored)
+
+
+def test_a_game_with_sticky_actions_is_only_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the last action must be found out, a child process plays on, not the training's game."""
+    played: list[int] = []
+    forks: list[int | None] = []
+    play_on, in_a_child = simulators._ALETool._play_on, simulators.found_in_a_child
+
+    def spied(self: Any, n_frames: int, expected: Any) -> Any:
+        played.append(n_frames)
+        return play_on(self, n_frames, expected)
+
+    def counted(find: Any) -> int | None:
+        forks.append(in_a_child(find))
+        return forks[-1]
+
+    monkeypatch.setattr(simulators._ALETool, "_play_on", spied)
+    monkeypatch.setattr(simulators, "found_in_a_child", counted)
+    env = gym.make("ALE/Pong-v5", obs_type="ram", repeat_action_probability=0.6)
+    env.reset(seed=1)
+    for action in [2, 3, 2, 4, 5, 2] * 2:
+        env.step(action)
+        take(env)
+    assert len(forks) >= 3
+    assert None not in forks
+    assert not played
+    env.close()
+
+
+@pytest.mark.parametrize("answer", ["raises", "hangs", "ends", "finds nothing"])
+def test_a_child_that_finds_nothing_is_ended(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulators, "_CHILD_SECONDS", 0.2)
+
+    def find() -> int | None:
+        if answer == "raises":
+            raise KeyError(answer)
+        if answer == "hangs":
+            time.sleep(60.0)
+        if answer == "ends":
+            os._exit(3)
+        return None
+
+    assert simulators.found_in_a_child(find) is None
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +25,7 @@ from .streams import write_line
 if TYPE_CHECKING:
     from ..envs import EnvSource
     from ..training.agent import OnPolicyAgent
+    from ..training.callbacks import CallbackLike
 
 # settings that may change with --resume: results do not depend on the first two, and a longer run
 # may need a longer way for its schedules
@@ -154,7 +155,7 @@ def _resumed(
         file, env=env, env_kwargs=env_kwargs, n_workers=config.n_workers, schedule_timesteps=way
     )
     agent = held.enter_context(closing(loaded))
-    if agent.timesteps >= command.total_timesteps:
+    if agent.timesteps >= command.total_timesteps and not _evaluation_is_due(agent):
         raise UsageError(
             f"--total-timesteps: expected more than the {agent.timesteps} steps already done, "
             f"got {command.total_timesteps}; raise it"
@@ -171,7 +172,7 @@ def _resumed(
 
 def _learn(agent: OnPolicyAgent[Any], run: RunFolder, command: Train, stop: StopOnSignal) -> None:
     from ..logging import CsvLogger, Logger, TensorBoardLogger
-    from ..training.callbacks import CallbackLike, CheckpointEvery
+    from ..training.callbacks import CheckpointEvery
     from ..training.evaluate_every import EvaluateEvery
 
     callbacks: list[CallbackLike] = []
@@ -201,12 +202,42 @@ def _learn(agent: OnPolicyAgent[Any], run: RunFolder, command: Train, stop: Stop
         loggers.append(TensorBoardLogger(run.tensorboard, resume_timesteps=resume))
 
     # learn counts the steps of this call, the flag those of the whole run
+    steps = command.total_timesteps - agent.timesteps
+    if steps <= 0:
+        _make_up_evaluation(agent, run, callbacks)
+        return
     agent.learn(
-        command.total_timesteps - agent.timesteps,
+        steps,
         callback=callbacks,
         progress=sys.stderr.isatty(),
         loggers=loggers,
     )
+
+
+def _evaluation_is_due(agent: OnPolicyAgent[Any]) -> bool:
+    """Whether the run ended while its last evaluation was made."""
+    return any(
+        entry["kind"] == "EvaluateEvery" and entry["state"].get("is_due")
+        for entry in agent.callback_state.get("callbacks", ())
+    )
+
+
+def _make_up_evaluation(
+    agent: OnPolicyAgent[Any], run: RunFolder, callbacks: Sequence[CallbackLike]
+) -> None:
+    """Make the last evaluation of a run that has taken all its steps."""
+    from ..training.callbacks import CallbackList
+    from ..training.evaluate_every import EvaluateEvery
+
+    makers = CallbackList([each for each in callbacks if isinstance(each, EvaluateEvery)])
+    makers.load_state_dict(agent.callback_state)
+    makers.on_start(agent, agent.timesteps)
+    try:
+        makers.on_iteration(agent, {})
+    finally:
+        makers.on_end(agent)
+    agent.callback_state = makers.state_dict()
+    agent.save(run.latest)
 
 
 def _tell_notice(agent: OnPolicyAgent[Any], record: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ class Snapshotter:
     def __init__(self, env: Environment, method: Literal["attributes", "deepcopy"]) -> None:
         self.env = env
         self.method: Literal["attributes", "deepcopy"] = method
-        self._simulators = Simulators()
+        self._simulators = Simulators(in_place=True)
 
     @classmethod
     def for_environment(cls, env: Environment, *, n_steps: int = 50, seed: int = 0) -> Snapshotter:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import os
 import re
+import select
+import signal
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,9 +23,17 @@ from .nodes import (
 
 
 class Simulators:
-    """What is worked out once per simulator of an environment."""
+    """What is worked out once per simulator of an environment.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    in_place
+        A game whose state cannot be told without playing on is played on and put back. False: that is
+        done in a child process, so that this one's is only read.
+    """
+
+    def __init__(self, *, in_place: bool = False) -> None:
+        self._in_place = in_place
         self._mujoco: dict[int, tuple[_IntegrationState, list[Array]]] = {}
         self._ale: dict[int, _ALETool] = {}
 
@@ -45,7 +58,7 @@ class Simulators:
             An ``ALEInterface``.
         """
         if id(ale) not in self._ale:
-            self._ale[id(ale)] = _ALETool(ale)
+            self._ale[id(ale)] = _ALETool(ale, self._in_place)
         return self._ale[id(ale)]
 
 
@@ -111,12 +124,14 @@ class _ALETool:
     the frame before. ALE does not save that action, and nobody can ask for it. The random generator,
     which is saved, has decided how many of the next frames repeat it: mostly none, and then it does
     not matter. Otherwise any action that leads through the same frames is as good as the true one:
-    `_sticky_action` looks for one. This is the one place where a simulator is played on and put
-    back, below everything that Gymnasium knows of, and a few frames long.
+    `_sticky_action` looks for one, by playing on for a few frames. A child process does so in its
+    own copy of the game; this process's game is played on and put back only where `in_place` says
+    that its environment is there to be driven, as that of a vine.
     """
 
-    def __init__(self, ale: Any) -> None:
+    def __init__(self, ale: Any, in_place: bool) -> None:
         self._ale = ale
+        self._in_place = in_place
         self._module = importlib.import_module(type(ale).__module__)
         self._probability = p = float(ale.getFloat("repeat_action_probability"))
         # frames after which a repetition has ended, up to a probability of 1e-12
@@ -131,7 +146,16 @@ class _ALETool:
         state = self._ale.cloneState(include_rng=True)
         written = _written(state)  # before anything is played: it may be refused
         repeated = self._repeated_frames(written) if self._most_frames else 0
-        last = self._sticky_action(state, repeated) if repeated else None
+        last = None
+        if repeated and self._in_place:
+            last = self._sticky_action(state, repeated)
+        elif repeated:
+            last = found_in_a_child(lambda: self._sticky_action(state, repeated))
+        if repeated and last is None:
+            raise SnapshotError(
+                "the last action of the Atari game could not be found out, so sticky actions would "
+                "not replay; make the environment with repeat_action_probability=0"
+            )
         return ALENode(number, written, last, self._ale)
 
     def restore(self, node: ALENode) -> None:
@@ -167,7 +191,7 @@ class _ALETool:
                 return frame
         return self._most_frames
 
-    def _sticky_action(self, state: Any, n_frames: int) -> int:
+    def _sticky_action(self, state: Any, n_frames: int) -> int | None:
         """An action that behaves as the hidden last one; ALE is left as it was found."""
         true_frames = self._play_on(n_frames, None)
         for action in self._actions:
@@ -178,10 +202,7 @@ class _ALETool:
                 self._set_last_action(action, state, n_frames + 1)
                 self._ale.restoreState(state)
                 return action
-        raise SnapshotError(
-            "the last action of the Atari game could not be found out, so sticky actions would not "
-            "replay; make the environment with repeat_action_probability=0"
-        )
+        return None
 
     def _play_on(self, n_frames: int, expected: list[bytes] | None) -> list[bytes]:
         """The states of the next frames; stops at the first that is not as expected."""
@@ -202,3 +223,42 @@ class _ALETool:
 
 # 624 words and a position, as libstdc++ writes std::mt19937
 _MERSENNE_TWISTER = re.compile(rb"(?:\d+ ){624}\d+")
+
+
+_CHILD_SECONDS = 10.0
+
+
+def found_in_a_child(find: Callable[[], int | None]) -> int | None:
+    """What a function returns in a forked child, which has a copy of everything; None if it fails.
+
+    Parameters
+    ----------
+    find
+        Returns a number in [0, 255), or None. It must not need another thread, nor a lock that one
+        may hold.
+    """
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of forks beside threads
+        try:
+            child = os.fork()
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            return None
+    if child == 0:  # nothing but `find` runs here, whatever it raises
+        try:
+            found = find()
+            os.write(writer, bytes([255 if found is None else found]))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        answered = bool(select.select([reader], [], [], _CHILD_SECONDS)[0])
+        answer = os.read(reader, 1) if answered else b""
+    finally:
+        os.close(reader)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return answer[0] if answer and answer[0] != 255 else None
