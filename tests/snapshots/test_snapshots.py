@@ -507,7 +507,7 @@ def test_damaged_files_are_refused() -> None:
             outcomes["read"] += 1  # a number for another number
     assert not outcomes["several lines"]
     assert outcomes["refused"] > 500
-    with pytest.raises(SnapshotError, match="expected format 2, got 3"):
+    with pytest.raises(SnapshotError, match="expected format 3, got 4"):
         Snapshot.from_arrays(arrays, {**metadata, "format": 4})
     deep: Any = []
     for _ in range(100_000):
