@@ -36,16 +36,14 @@ def gae(
     at a truncation that of the final observation, not of the first one after the reset; where
     terminated it is ignored. lambda = 1 gives Monte Carlo returns, lambda = 0 one-step TD errors.
 
-    Returns (advantages, returns), float64 (T, E).
-
     Parameters
     ----------
     rewards
-        r_t: (T, E).
+        r_t: (T, E), in any unit.
     values
-        V(s_t): (T, E).
+        V(s_t): (T, E), in the unit of the rewards.
     next_values
-        V of the true successor of step t: (T, E).
+        V of the true successor of step t: (T, E), in the unit of the rewards.
     terminated
         Whether step t ended in a terminal state: (T, E), booleans.
     truncated
@@ -54,6 +52,16 @@ def gae(
         Discount factor, in [0, 1].
     gae_lambda
         lambda, in [0, 1].
+
+    Returns
+    -------
+    advantages, returns
+        A and R: (T, E), float64, in the unit of the rewards.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An array of another shape or of no numbers, or a number out of range.
     """
     r = numeric_array("rewards", rewards, np.float64)
     if r.ndim != 2:
@@ -74,12 +82,21 @@ class ConjugateGradientResult:
     """What :func:`conjugate_gradient` found."""
 
     x: Float64
+    """The last iterate that was finite, (n,)."""
+
     status: Literal[
         "converged", "max_iterations", "non_positive_curvature", "non_finite", "zero_rhs"
     ]
-    iterations: int  # products with the operator
-    relative_residual: float  # ||b - A x|| / ||b||, by the recursion
+    """How it ended."""
+
+    iterations: int
+    """Products with the operator."""
+
+    relative_residual: float
+    """||b - A x|| / ||b||, by the recursion."""
+
     message: str
+    """One sentence with the numbers."""
 
 
 def conjugate_gradient(
@@ -111,6 +128,16 @@ def conjugate_gradient(
         Of the relative residual, 0 or more.
     preconditioner
         r (n,) float64 to M^-1 r (n,); None: the identity.
+
+    Returns
+    -------
+    ConjugateGradientResult
+        x, and how it was found.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument, or what a callable returned, of another shape, type or range.
     """
     for name, given in (("operator", operator), ("preconditioner", preconditioner)):
         if not callable(given) and (given is not None or name == "operator"):
