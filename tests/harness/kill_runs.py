@@ -11,7 +11,8 @@ there are always 2 workers, and SIGKILL meets a random one of them, the parent, 
 - every tensor of latest.safetensors and best.safetensors, every row of evaluations.csv and every
   row of progress.csv, but for the times, is that of a run that nobody has disturbed (not so after a
   second SIGINT or SIGTERM, which stops within an iteration, nor where a notice in progress.csv says
-  that episodes started anew: then the run goes on to its end);
+  that episodes started anew: then the run goes on to its end). Where a signal met an evaluation, that
+  evaluation is made later, if at all, and everything else is as it would have been;
 - no process, no shared memory and no temporary file is left.
 """
 
@@ -89,6 +90,7 @@ class Trial:
         self.log = folder / "log"
         self.shared = _shared_memory()
         self.impatient = False  # stopped within an iteration
+        self.postponed = False  # stopped within an evaluation, which was made later
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the run, or resume it if there is one."""
@@ -220,6 +222,28 @@ def tensors(file: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     }
 
 
+def evaluation_is_due(file: Path) -> bool:
+    """Whether the run of a checkpoint was stopped within an evaluation."""
+    from trpo_fast.checkpoint import load_checkpoint
+
+    callbacks = load_checkpoint(file)[1]["callbacks"]["callbacks"]
+    return any(callback["state"].get("is_due", False) for callback in callbacks)
+
+
+def without_evaluations(found: dict[str, Any]) -> dict[str, Any]:
+    """Results but for what evaluations have written."""
+    learned = {
+        name: value
+        for name, value in found.items()
+        if name != "evaluations.csv" and not name.startswith("best.safetensors")
+    }
+    progress = [
+        {key: value for key, value in row.items() if not key.startswith("eval/")}
+        for row in found["progress.csv"]
+    ]
+    return {**learned, "progress.csv": progress}
+
+
 def rows(file: Path) -> list[dict[str, str]]:
     """Rows of a CSV file without what a clock has measured."""
     counted = ("time/iteration", "time/timesteps")
@@ -286,13 +310,16 @@ def run_trial(
             # before a resumption clears what a killed writer has left in the run folder
             tally.leaks += [f"{where}: {leak}" for leak in trial.leaks(temporary_files=False)]
             if (trial.run / "config.json").is_file():
-                tensors(trial.run / "latest.safetensors")  # at every moment there is a good one
+                # at every moment there is a good one
+                trial.postponed |= evaluation_is_due(trial.run / "latest.safetensors")
         process = trial.start()
         status = trial.finish(process)
         complete = status == 2 and "steps already" in trial.said()
         if status != 0 and not complete:
             raise RuntimeError(f"resumption ended with {status}: {trial.said()}")
         found = results(trial.run)
+        if trial.postponed:
+            expected, found = without_evaluations(expected), without_evaluations(found)
         if trial.impatient or any(row.get("run/notice") for row in found["progress.csv"]):
             last = found["progress.csv"][-1]["time/timesteps"]
             if last != str(TOTAL):
