@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -141,6 +141,62 @@ class ActingAgent:
             The file.
         """
         return self.acting.export(path, to, sample=sample)
+
+    def card(self, evaluation: EvaluationResult | None = None, *, licence: str = "mit") -> str:
+        """A model card: what others need to use and judge the policy, in Markdown.
+
+        >>> print(agent.card(agent.evaluate(episodes=100)))
+
+        Parameters
+        ----------
+        evaluation
+            What :meth:`evaluate` gave; without it the card has no results.
+        licence
+            Identifier of the policy's licence, as hubs of models know it.
+        """
+        from .card import model_card
+
+        return model_card(cast("OnPolicyAgent[Any]", self), evaluation, licence=licence)
+
+    def save_folder(
+        self,
+        folder: str | os.PathLike[str],
+        evaluation: EvaluationResult | None = None,
+        *,
+        forms: Sequence[Target] = (),
+        licence: str = "mit",
+    ) -> Path:
+        """Write a folder that a hub of models takes as it is; nothing is sent anywhere.
+
+        ::
+
+            README.md            the card
+            policy.safetensors   the policy by itself: trpo_fast.Policy.load
+            config.json          the settings
+            results.json         what the evaluation gave
+            policy.onnx, ...     exported forms
+
+        Parameters
+        ----------
+        folder
+            Made where it is missing; files of these names in it are replaced.
+        evaluation
+            What :meth:`evaluate` gave; without it there are no results.
+        forms
+            Exported forms to add, such as ``("onnx", "c")``, see :meth:`export`.
+        licence
+            As of :meth:`card`.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
+        from .card import write_model_folder
+
+        return write_model_folder(
+            cast("OnPolicyAgent[Any]", self), folder, evaluation, forms=forms, licence=licence
+        )
 
     def evaluate(
         self,
