@@ -1,11 +1,11 @@
 """Time one action of one policy in every program that it is exported to.
 
-    python benchmarks/speed/exported.py --envs HalfCheetah-v5,CartPole-v1
+    python benchmarks/speed/exported.py --json benchmarks/results/exported.json
 
 The mode for one raw observation, on one thread: ``predict`` here, the C header (compiled with -O3, in a
 loop in C, so that the call from Python does not count), onnxruntime, PyTorch's exported program, and
 the NumPy reader. Sides that are not installed are left out. The network is as large before training
-as after it.
+as after it. The documentation's page of results is made from the JSON file.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ int run(int n, const float *observation, void *action) {
 Side = Callable[[], Any]
 
 
-def c_side(policy: Policy, raw: Any, folder: Path) -> Side | None:
-    """A thousand actions of the C header; None without a compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+def c_side(name: str, policy: Policy, raw: Any, folder: Path) -> Side | None:
+    """A thousand actions of the C header, compiled by a compiler of this name; None without it."""
+    compiler = shutil.which(name)
     if compiler is None:
         return None
     policy.export(folder / "trpo_policy.h")
     (folder / "loop.c").write_text(LOOP)
-    library = folder / "loop.so"
+    library = folder / f"loop_{name}.so"
     command = [
         compiler,
         "-O3",
@@ -123,7 +123,8 @@ def measure(env_id: str, rounds: int) -> dict[str, Any]:
         act = numpy_reader.load(policy.export(folder / "policy.npz"))
         offered: dict[str, Side | None] = {
             "predict": partial(policy.predict, observation, deterministic=True),
-            "C header": c_side(policy, raw, folder),
+            "C header, gcc": c_side("gcc", policy, raw, folder),
+            "C header, clang": c_side("clang", policy, raw, folder),
             "onnxruntime": onnx_side(policy, function, observation, folder),
             "PyTorch": torch_side(policy, raw, folder),
             "NumPy": partial(act, raw[np.newaxis]),
@@ -133,7 +134,7 @@ def measure(env_id: str, rounds: int) -> dict[str, Any]:
                 print(f"{side}: left out, it is not installed")
         sides = {side: call for side, call in offered.items() if call is not None}
         timings = report.time_paired(sides, rounds=rounds)
-    calls = {side: C_CALLS if side == "C header" else 1 for side in timings}
+    calls = {side: C_CALLS if side.startswith("C header") else 1 for side in timings}
     rows = []
     for side, timing in timings.items():
         middle, (low, high) = timing.median, timing.quartiles

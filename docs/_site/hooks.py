@@ -8,6 +8,7 @@ twice: the methods' pages are those that ``trpo-fast explain`` shows, the figure
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -31,8 +32,22 @@ GUIDES = (
     "deployment",
 )
 # pages before and behind the guides
-FIRST = ("index.md", "start.md", "tour.md")
+FIRST = ("start.md", "tour.md")
 HELP = ("questions.md", "coming_from.md")
+
+EXPORTED = """# How fast an exported policy acts
+
+Microseconds of one action, the mode for one observation, on one thread: median and quartiles, by turns,
+of networks with two hidden layers of 64. `predict` is this package in Python; the C header is called in a
+loop in C, all others from Python.
+
+| | {environments} |
+|---|{columns}
+{rows}
+
+{machine}; {versions}; {date}. The page is made from `benchmarks/results/exported.json`, which
+`python benchmarks/speed/exported.py --json benchmarks/results/exported.json` writes.
+"""
 
 
 def on_config(config: Any) -> Any:
@@ -48,9 +63,10 @@ def on_config(config: Any) -> Any:
     guides = {page.stem: f"guides/{page.name}" for page in sorted((docs / "guides").glob("*.md"))}
     first = [guides.pop(name) for name in GUIDES if name in guides]
     config.nav = [
-        *(page for page in FIRST if (docs / page).is_file()),
+        {"Overview": "index.md"},
+        *FIRST,
         {"Guides": [*first, *guides.values()]},
-        {"Help": [page for page in HELP if (docs / page).is_file()]},
+        {"Help": [*HELP]},
         {"Methods": ["methods/index.md", *(f"methods/{file.name}" for file in _methods())]},
         {
             "Reference": [
@@ -58,7 +74,7 @@ def on_config(config: Any) -> Any:
                 *(f"reference/{page.name}" for page in sorted((docs / "reference").glob("*.md"))),
             ]
         },
-        {"Results": ["benchmarks.md", "changelog.md"]},
+        {"Results": ["benchmarks.md", "exported.md", "changelog.md"]},
     ]
     return config
 
@@ -84,10 +100,37 @@ def on_files(files: Files, config: Any) -> Files:
     add("changelog.md", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     figures = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     add("benchmarks.md", figures)
+    add("exported.md", exported_page())
     for picture in re.findall(r"\]\((pictures/[^)]+)\)", figures):
         path = ROOT / "benchmarks" / picture
         files.append(File.generated(config, picture, abs_src_path=str(path)))
     return files
+
+
+def exported_page() -> str:
+    """The table of exported policies, from what benchmarks/speed/exported.py has measured."""
+    told = json.loads(
+        (ROOT / "benchmarks" / "results" / "exported.json").read_text(encoding="utf-8")
+    )
+    facts = told["facts"]
+    environments = [result["env"] for result in told["results"]]
+    times: dict[str, list[str]] = {}
+    for result in told["results"]:
+        for side, timing in result["seconds"].items():
+            calls = result["calls"][side]
+            low, high = (1e6 * seconds / calls for seconds in timing["quartile_seconds"])
+            middle = 1e6 * timing["median_seconds"] / calls
+            times.setdefault(side, []).append(f"{middle:.3g} ({low:.3g} to {high:.3g})")
+    rows = "\n".join(f"| {side} | {' | '.join(cells)} |" for side, cells in times.items())
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return EXPORTED.format(
+        environments=" | ".join(environments),
+        columns="---:|" * len(environments),
+        rows=rows,
+        machine=f"{facts['cpu']}, {facts['cores']} cores, instruction-set level {facts['simd_level']}",
+        versions=f"Python {facts['python']}, {versions}",
+        date=facts["date"][:10],
+    )
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
