@@ -20,6 +20,7 @@ RUNS = {
     "curriculum": (["16384"], r"level [1-4] of 4; success rate on the hardest: \d\.\d\d"),
     "dict_observations": (["4096"], r"delivered \d+% in \d+\.\d steps"),
     "export_c": (["2048"], r"largest difference of 1,000 torques: \d\.\de-0[678] N m of 2"),
+    "masks": (["4096"], r"return of an episode -?\d+\.\d, by evaluate"),
     "numerics": (["1024"], r"accepted after \d backtracks[^\n]*\n.*parameter: \de-0[6-9]"),
     "own_environment": (["4096"], r"return -?\d+, success rate \d\.\d\d"),
     "resume": (["4096"], r"after 4096 steps the weights are the same bits"),
