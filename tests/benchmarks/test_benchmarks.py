@@ -220,6 +220,22 @@ def test_acting_times_the_same_steps(tmp_path: Path) -> None:
     )
 
 
+# ---- one_hots.py
+
+
+def test_wide_rows_are_timed_beside_narrow_ones(tmp_path: Path) -> None:
+    run(
+        "speed/one_hots.py", "--cases", "Taxi", "--rounds", "1", "--json", "one_hots.json",
+        folder=tmp_path,
+    )  # fmt: skip
+    found = json.loads((tmp_path / "one_hots.json").read_text())
+    dense, least = found["Taxi/total"]
+    assert 0.0 < least < dense
+    assert {"Taxi/acting", "Taxi/update", "Taxi/value fit"} <= set(found)
+    wrong = run("speed/one_hots.py", "--cases", "Taxy", folder=tmp_path, code=2)
+    assert "--cases: expected some of Taxi, MiniGrid, got Taxy" in wrong
+
+
 # ---- exported.py
 
 
