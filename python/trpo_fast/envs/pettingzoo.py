@@ -7,6 +7,7 @@ with a function ``parallel_env``.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import warnings
@@ -109,21 +110,35 @@ def make_parallel(source: str, **kwargs: Any) -> Any:
     family, _, short = name.rpartition("/")
     short = short.replace("-v", "_v")
     for candidate in (family,) if family else _FAMILIES:
-        if (made := _from_registry(zoo, candidate, short, kwargs)) is not None:
+        try:
+            made = _from_registry(zoo, candidate, short, kwargs)
+        except Exception as error:
+            missing = isinstance(error, ImportError) or "import" in type(error).__name__.lower()
+            said = " ".join(str(error).split())
+            kind = ImportError if missing else ValueError
+            raise kind(f"environment {source!r} cannot be made: {said}") from error
+        if made is not None:
             return as_parallel(made)
         module = f"pettingzoo.{candidate}.{short}"
         if _exists(module):
             return as_parallel(_from_module(module, source, kwargs))
     raise ValueError(
-        f"env: no environment of PettingZoo is called {source!r}; write pettingzoo:pursuit_v5, or "
+        f"env: no environment of PettingZoo is called {source!r}; {_closest(short)}write "
         "pettingzoo:MODULE.NAME for one of another package (mpe2.simple_spread_v3)"
     )
+
+
+def _closest(short: str) -> str:
+    """The start of a remedy: a name of the registry that is like this one, or nothing."""
+    known = {str(key).rpartition("/")[2].replace("-v", "_v") for key in _registry_of("aec")}
+    close = difflib.get_close_matches(short, sorted(known), n=1, cutoff=0.6)
+    return f"did you mean {PREFIX}{close[0]}? Or " if close else ""
 
 
 def _exists(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the family
+    except ImportError:  # there is no such family, or it has moved into a package of its own
         return False
 
 
@@ -143,7 +158,10 @@ def _from_registry(zoo: Any, family: str, short: str, kwargs: Mapping[str, Any])
 
 
 def _registry_of(kind: str) -> Mapping[str, Any]:
-    registration = importlib.import_module("pettingzoo.env_registry.registration")
+    try:
+        registration = importlib.import_module("pettingzoo.env_registry.registration")
+    except ImportError:  # before 1.27
+        return {}
     found: Mapping[str, Any] = getattr(registration, f"{kind}_registry", {})
     return found
 
