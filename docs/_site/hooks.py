@@ -45,8 +45,8 @@ loop in C, all others from Python.
 |---|{columns}
 {rows}
 
-{machine}; {versions}; {date}. The page is made from `benchmarks/results/exported.json`, which
-`python benchmarks/speed/exported.py --json benchmarks/results/exported.json` writes.
+{machine}; {versions}; {date}; load of the minute before: {load}. The page is made
+from `benchmarks/results/exported.json`, which `python benchmarks/speed/exported.py --json benchmarks/results/exported.json` writes.
 """
 
 
@@ -130,6 +130,7 @@ def exported_page() -> str:
         machine=f"{facts['cpu']}, {facts['cores']} cores, instruction-set level {facts['simd_level']}",
         versions=f"Python {facts['python']}, {versions}",
         date=facts["date"][:10],
+        load=facts["load_average_1min"],
     )
 
 

@@ -23,7 +23,7 @@ RUNS = {
     "masks": (["4096"], r"return of an episode -?\d+\.\d, by evaluate"),
     "numerics": (["1024"], r"accepted after \d backtracks[^\n]*\n.*parameter: \de-0[6-9]"),
     "own_environment": (["4096"], r"return -?\d+, success rate \d\.\d\d"),
-    "resume": (["4096"], r"after 4096 steps the weights are the same bits"),
+    "resume": (["2048"], r"after 2048 steps the weights are the same bits"),
     "study": (["2048", "2"], r"max_kl 0\.003 .* ± .*\nmax_kl 0\.03 "),
     "vine": (["2048"], r"return \d+ after [\d,]+ steps, branches included"),
 }
