@@ -46,7 +46,9 @@ loop in C, all others from Python.
 {rows}
 
 {machine}; {versions}; {date}; load of the minute before: {load}. The page is made
-from `benchmarks/results/exported.json`, which `python benchmarks/speed/exported.py --json benchmarks/results/exported.json` writes.
+from `benchmarks/results/exported.json`, which this command writes:
+
+    python benchmarks/speed/exported.py --json benchmarks/results/exported.json
 """
 
 
