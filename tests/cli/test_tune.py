@@ -69,6 +69,11 @@ def test_every_setting_of_the_default_space_is_one_of_trpo(tmp_path: Path) -> No
             tuning.config({name: value}, seed=0)
 
 
+def test_schedules_run_over_the_whole_of_a_trial(finished: TuneResult) -> None:
+    config = finished.tuning.config({"max_kl": "linear:0.05:0.01"}, seed=0)
+    assert config.schedule_timesteps == finished.tuning.total_timesteps
+
+
 def test_the_best_trial_is_the_one_with_the_largest_return(finished: TuneResult) -> None:
     values = [t.value for t in finished.study.trials if t.state.name == "COMPLETE"]
     assert finished.n_done == 6

@@ -78,7 +78,9 @@ class Tuning:
         ConfigError
             If the method does not take them.
         """
-        given = {"n_workers": 0, "n_threads": 1, **self.settings, **settings_of(chosen)}
+        # trained in pieces: schedules run over all of them
+        whole = {"n_workers": 0, "n_threads": 1, "schedule_timesteps": self.total_timesteps}
+        given = {**whole, **self.settings, **settings_of(chosen)}
         env = self.env if isinstance(self.env, str) else None
         kind = algorithm_class(self.algorithm)
         config: AgentConfig = kind.make_config(None, self.preset, {**given, "seed": seed}, env)
