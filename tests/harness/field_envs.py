@@ -53,6 +53,14 @@ def reach(**kwargs: Any) -> gymnasium.Env[Any, Any]:
     return gymnasium.make("Meta-World/MT1", env_name="reach-v3", **kwargs)
 
 
+def descent(**kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """BlueSky's descent; importing the package does not register its ids."""
+    import bluesky_gym
+
+    bluesky_gym.register_envs()
+    return gymnasium.make("DescentEnv-v0", **kwargs)
+
+
 def spread() -> Any:
     """PettingZoo's simple spread (of mpe2), every agent with the same policy, by way of SuperSuit."""
     import supersuit
@@ -68,6 +76,7 @@ MADE: dict[str, Callable[..., gymnasium.Env[Any, Any]]] = {
     "WeightedTreasure-v0": weighted_treasure,
     "WeightedMountainCar-v0": weighted_mountain_car,
     "Reach-v0": reach,
+    "Descent-v0": descent,
 }
 
 for name, function in MADE.items():

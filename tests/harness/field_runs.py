@@ -63,6 +63,8 @@ def ids(*names: str) -> tuple[Id, ...]:
     return tuple(Id(name) for name in names)
 
 
+NO_PICTURES = "its pictures need a NumPy that takes np.integer as a dtype, before 2.4"
+UNSEEDED_TASKS = "the generator that draws its tasks is not seeded by reset(seed=)"
 UNSEEDED_GOALS = "a reset without a seed takes a new generator, of the operating system's entropy"
 
 PACKAGES = (
@@ -123,14 +125,15 @@ PACKAGES = (
          Id("mo_gymnasium:deep-sea-treasure-v0", refused="several rewards")),
     ),
     Package("pettingzoo", ("pettingzoo", "mpe2", "supersuit"), ids("field_envs:spread()")),
-    Package("metaworld", ("metaworld", "packaging"), (Id("field_envs:Reach-v0", batch=32),)),
+    Package("metaworld", ("metaworld", "packaging"),
+            (Id("field_envs:Reach-v0", batch=32, repeats=UNSEEDED_TASKS),)),
     Package("pyflyt", ("PyFlyt",), (Id("PyFlyt.gym_envs:PyFlyt/QuadX-Hover-v4", batch=32),)),
     Package(
         "tetris-gymnasium",
         ("tetris-gymnasium",),
-        ids("tetris_gymnasium.envs:tetris_gymnasium/Tetris"),
+        (Id("tetris_gymnasium.envs:tetris_gymnasium/Tetris", reasons={"recorded": NO_PICTURES}),),
     ),
-    Package("bluesky-gym", ("bluesky-gym",), (Id("bluesky_gym:DescentEnv-v0", batch=32),)),
+    Package("bluesky-gym", ("bluesky-gym",), (Id("field_envs:Descent-v0", batch=32),)),
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import traceback
@@ -185,10 +186,14 @@ def test_other_threads_are_refused_and_learning_goes_on(n_workers: int, tmp_path
     def use() -> None:
         sentences.append(refusal(lambda: agent.learn(64)))
         sentences.append(refusal(lambda: agent.save(tmp_path / "a.safetensors")))
+        sentences.append(refusal(agent.collect))
+        sentences.append(refusal(lambda: copy.deepcopy(agent)))
 
     assert beside_learning(agent, use) == [agent]
     assert sentences[0].startswith("learn: a call of learn is under way already")
     assert sentences[1].startswith("save: the agent is learning in another thread; save it in a c")
+    assert sentences[2].startswith("collect: a call of learn is under way in another thread")
+    assert sentences[3].startswith("copy: a call of learn is under way in another thread")
     assert not (tmp_path / "a.safetensors").exists()
     untouched.learn(640)
     np.testing.assert_array_equal(agent.policy.parameters, untouched.policy.parameters)

@@ -181,6 +181,47 @@ def test_a_channel_of_opacity_is_left_out(tmp_path: Path) -> None:
     assert len(frames) > 1
 
 
+@pytest.mark.parametrize("kind", ["grey", "floats", "a list", "no metadata"])
+def test_frames_of_other_forms_are_filmed(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+
+    class Other(Countdown):
+        metadata = None if kind == "no metadata" else Countdown.metadata  # type: ignore[assignment]
+
+        def render(self) -> Any:
+            frame = super().render()
+            forms = {"grey": frame[..., 0], "floats": frame / 255.0, "a list": [0 * frame, frame]}
+            return forms.get(kind, frame)
+
+    env, path = Other(frame_shape=(34, 48, 3)), tmp_path / "film.mp4"
+    record_video(Agent(), path, env, 1, seed=1, fps=25)
+    _, frames = read_mp4(path, 48, 34)
+    grey = [20 * left for left in range(env.starts[0], -1, -1)]
+    np.testing.assert_allclose([frame.mean() for frame in frames], grey, atol=3)
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (lambda n: np.zeros((32 + 2 * n, 32, 3), np.uint8), "frames of one size, got 34 x 32"),
+        (lambda n: np.full((32, 32, 3), 7.0), r"floats from 0 to 1.* from 7 to 7"),
+        (lambda n: "a text" * 99, r"got 'a text.* \(str\); make"),
+        (lambda n: None, "got None; make"),
+    ],
+)
+def test_what_is_no_film_is_told(frame: Any, words: str, tmp_path: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+
+    class Other(Countdown):
+        def render(self) -> Any:
+            self.shown = getattr(self, "shown", 0) + 1
+            return frame(self.shown)
+
+    with pytest.raises(ValueError, match=words):
+        record_video(Agent(), tmp_path / "film.mp4", Other(), 1, seed=1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_mp4_holds_every_frame_with_sides_made_even(tmp_path: Path) -> None:
     pytest.importorskip("imageio_ffmpeg")
     env, path = Countdown(), tmp_path / "new" / "film.mp4"
@@ -233,8 +274,8 @@ def test_a_failure_leaves_the_old_film_and_nothing_else(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     with pytest.raises(ZeroDivisionError):
         record_video(lambda left: 1 // (int(left[0]) - 1), path, Countdown(), 9, seed=1)
-    with pytest.raises(ValueError, match="got an array of shape \\(8, 8\\); make the environment"):
-        record_video(Agent(), path, Countdown(frame_shape=(8, 8)))
+    with pytest.raises(ValueError, match="got an array of shape \\(8, 8, 2\\)"):
+        record_video(Agent(), path, Countdown(frame_shape=(8, 8, 2)))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

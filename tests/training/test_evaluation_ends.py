@@ -243,3 +243,36 @@ def test_an_agent_is_not_evaluated_in_its_training_environment(tmp_path: Path) -
         pytest.raises(ValueError, match="got the one that the agent trains in"),
     ):
         agent.evaluate(1, env=vector.envs[0])
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ("Pendulum-v1", "expected the agent's observation space Box"),
+        ("MountainCar-v0", "expected the agent's observation space Box"),
+        (
+            lambda: gymnasium.make_vec("CartPole-v1", 2),
+            "it is a vector environment; give one environment",
+        ),
+        (lambda: [gymnasium.make("CartPole-v1")], "got list: give the function that makes one"),
+    ],
+)
+def test_an_environment_of_other_spaces_or_several_is_refused(env: Any, words: str) -> None:
+    with (
+        closing(TRPO("CartPole-v1", n_workers=0, n_envs=1, batch_size=32)) as agent,
+        pytest.raises((ValueError, TypeError), match=words),
+    ):
+        agent.evaluate(1, env=env)
+
+
+def test_an_environment_with_other_actions_is_refused() -> None:
+    class Fewer(gymnasium.ActionWrapper[Any, Any, Any]):
+        def __init__(self, env: Any) -> None:
+            super().__init__(env)
+            self.action_space = gymnasium.spaces.Discrete(1)
+
+    with (
+        closing(TRPO("CartPole-v1", n_workers=0, n_envs=1, batch_size=32)) as agent,
+        pytest.raises(ValueError, match=r"agent's action space Discrete\(2\), got Discrete\(1\)"),
+    ):
+        agent.evaluate(1, env=lambda: Fewer(gymnasium.make("CartPole-v1")))

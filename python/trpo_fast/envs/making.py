@@ -172,6 +172,17 @@ def _foreign_remedy(made: object) -> str:
         )
     if "dm_env" in homes or "dm_control" in homes:
         return ": it is an environment of dm_env; shimmy makes a gymnasium.Env of it"
+    if "stable_baselines3" in homes:
+        return (
+            ": it is a vector environment of Stable-Baselines3; give the function that makes one of its "
+            "environments, and n_envs"
+        )
+    if hasattr(made, "single_observation_space"):
+        return ": it is a vector environment; give one environment, or a function that makes one"
+    if isinstance(made, (list, tuple)):
+        return ": give the function that makes one of them, and n_envs"
+    if hasattr(type(made), "step") and hasattr(type(made), "reset"):
+        return ": derive its class from gymnasium.Env"
     return ""
 
 

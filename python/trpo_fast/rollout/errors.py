@@ -230,8 +230,13 @@ def raised_by_us(error: Exception) -> bool:
         An error, caught in a function that calls environments.
     """
     trace = error.__traceback__
-    if trace is None or trace.tb_next is None:
-        return True
-    module = str(trace.tb_next.tb_frame.f_globals.get("__name__", ""))
-    package, _, rest = module.partition(".")
+    while trace is not None and _is_ours(trace.tb_frame.f_globals):
+        trace = trace.tb_next
+    # What NumPy raises when one of our functions calls it is a matter of what was returned.
+    return trace is None or str(trace.tb_frame.f_globals.get("__name__", "")).startswith("numpy")
+
+
+def _is_ours(names: dict[str, Any]) -> bool:
+    """Whether these are the global names of a module of this package that is no environment."""
+    package, _, rest = str(names.get("__name__", "")).partition(".")
     return package == __name__.partition(".")[0] and rest != "envs.single_envpool"

@@ -33,6 +33,20 @@ class Exclusive:
         """Whether a call is under way in another thread of this process."""
         return self.is_taken and self._taken_by != (os.getpid(), threading.get_ident())
 
+    def refuse_other_threads(self, name: str) -> None:
+        """Raise RuntimeError if a call is under way in another thread of this process.
+
+        Parameters
+        ----------
+        name
+            Of the call that must not come in between, for the sentence.
+        """
+        if self.is_taken_by_another_thread:
+            raise RuntimeError(
+                f"{name}: {self._under_way} is under way in another thread; wait until that has "
+                "returned, or do it in a callback"
+            )
+
     @contextlib.contextmanager
     def taken(self, name: str) -> Iterator[None]:
         """Take it for a ``with`` block.

@@ -260,7 +260,13 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         ----------
         on_step
             Called after every step of all environments.
+
+        Raises
+        ------
+        RuntimeError
+            It is learning in another thread.
         """
+        self.learning.refuse_other_threads("collect")
         rollout = self.sampler.collect(self._budget, on_step=on_step)
         self.note_masks()
         return rollout
@@ -420,8 +426,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
             seconds=time.perf_counter() - started,
             elapsed_seconds=self.elapsed_seconds,
         )
-        if fewer := runtime.thread_notice():
-            self.say_once(fewer)
+        self.say_once(runtime.thread_notice())
         if self.notice:
             record["run/notice"] = self.notice
             self.notice = ""

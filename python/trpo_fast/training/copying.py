@@ -29,6 +29,7 @@ class CopyableAgent:
                 f"one of the object {agent.env_name}, which a second agent cannot step too; copy "
                 "agent.frozen_policy(), or save the agent and load it with env=."
             )
+        agent.learning.refuse_other_threads("copy")
         tensors, metadata = agent.state()
         copied = type(agent).from_state(
             copy.deepcopy(tensors),

@@ -357,6 +357,36 @@ def _own_name(agent: Any) -> str:
     return name
 
 
+def _refuse_other_spaces(policy: object, env: Env[Any, Any]) -> None:
+    """Raise ValueError if an agent cannot read the observations of an environment, or act in it."""
+    agent = getattr(policy, "__self__", policy)
+    sampler = getattr(agent, "sampler", None)
+    for kind, part in (("observation", "observation_encoder"), ("action", "action_adapter")):
+        known = getattr(getattr(sampler, part, None), "space", None)
+        here = getattr(env, f"{kind}_space", None)
+        if known is None or here is None or not _is_of_gymnasium(known):
+            continue
+        if (
+            type(known) is not type(here)
+            or known.shape != here.shape
+            or _size(known) != _size(here)
+        ):
+            raise ValueError(
+                f"env: expected the agent's {kind} space {known}, got {here}; evaluate in an "
+                "environment like those of training"
+            )
+
+
+def _is_of_gymnasium(space: object) -> bool:
+    return type(space).__module__.startswith("gymnasium.spaces")
+
+
+def _size(space: Any) -> Any:
+    """What of a space decides how many inputs or actions a policy has, beside its shape."""
+    sizes = getattr(space, "nvec", getattr(space, "n", None))
+    return sizes.tolist() if isinstance(sizes, np.ndarray) else sizes
+
+
 @contextmanager
 def opened(env: Environment, policy: object, **settings: Any) -> Iterator[Env[Any, Any]]:
     """Make an environment and close it at the end; one that exists already is left open.
@@ -380,8 +410,9 @@ def opened(env: Environment, policy: object, **settings: Any) -> Iterator[Env[An
     environment = (
         make_environment(env, **settings) if isinstance(env, str) else make_environment(env)
     )
-    refuse_training_environment(policy, environment)
     try:
+        refuse_training_environment(policy, environment)
+        _refuse_other_spaces(policy, environment)
         yield environment
     finally:
         if environment is not env:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..export import Target
 
 __all__ = ["Policy"]
-
 Float64 = NDArray[np.float64]
 
 

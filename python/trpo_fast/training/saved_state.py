@@ -279,6 +279,7 @@ def trusted_id(env_id: Any) -> str:
     if module is not None:
         raise CheckpointError(
             f"checkpoint: its environment {env_id!r} lives in the module {module!r}, and loading a "
-            f"file runs no code; if you trust the module, pass env={env_id!r}."
+            f"file runs no code; if you trust the module, pass env={env_id!r} "
+            f"(--env {env_id} on the command line)."
         )
     return str(env_id)

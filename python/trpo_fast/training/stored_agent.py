@@ -36,9 +36,9 @@ class StoredAgent:
         Parameters
         ----------
         sentence
-            Without a full stop.
+            Without a full stop; an empty one is not said.
         """
-        if sentence not in self._said:
+        if sentence and sentence not in self._said:
             self._said |= {sentence}
             self.notice = f"{self.notice}; {sentence}" if self.notice else sentence
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..envs.errors import error_sentence
+from ..envs.interface import describe
 from ..extras import import_extra
 from ..logging import file_to_replace
 from .episodes import (
@@ -109,8 +110,8 @@ def record_video(
         source = own_environment(policy, render_mode="rgb_array") if env is None else env
         with opened(source, policy, render_mode="rgb_array") as environment:
             result = replace(result, max_steps=step_limit(max_steps, environment, policy))
-            rate = fps or float(environment.metadata.get("render_fps") or 30.0)
-            encode(unfinished, frames(environment), rate)
+            rate = fps or float((environment.metadata or {}).get("render_fps") or 30.0)
+            encode(unfinished, _of_one_size(frames(environment)), rate)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -132,13 +133,38 @@ def _frame(env: Env[Any, Any]) -> Frame:
             "env: expected a display or a renderer without one, got no OpenGL context; set "
             "MUJOCO_GL=egl or MUJOCO_GL=osmesa before the environment is made"
         ) from error
+    if isinstance(frame, (list, tuple)) and frame:
+        frame = frame[-1]  # render modes whose names end in _list give the frames so far
+    if isinstance(frame, np.ndarray) and frame.ndim == 2:
+        frame = np.repeat(frame[..., np.newaxis], 3, axis=2)  # grey
     if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] in (3, 4)):
-        got = f"an array of shape {frame.shape}" if isinstance(frame, np.ndarray) else repr(frame)
+        mode = getattr(env, "render_mode", None)
+        made = f" (it was made with render_mode={mode!r})" if mode != "rgb_array" else ""
         raise ValueError(
             "env: expected frames of shape (height, width, 3) or (height, width, 4) from render(), "
-            f'got {got}; make the environment with render_mode="rgb_array"'
+            f'got {describe(frame)}{made}; make the environment with render_mode="rgb_array"'
         )
+    if frame.dtype.kind == "f":
+        if not (float(np.min(frame)) >= 0.0 and float(np.max(frame)) <= 1.0):
+            raise ValueError(
+                "env: expected frames of numbers from 0 to 255, or of floats from 0 to 1, got "
+                f"{describe(frame)} from {np.min(frame):g} to {np.max(frame):g}"
+            )
+        frame = np.rint(255.0 * frame)
     return np.ascontiguousarray(frame[..., :3], dtype=np.uint8)  # without a channel of opacity
+
+
+def _of_one_size(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """The frames; ValueError where one has another size than the first."""
+    shape: tuple[int, ...] | None = None
+    for frame in frames:
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise ValueError(
+                f"env: expected frames of one size, got {shape[0]} x {shape[1]} pixels first and "
+                f"{frame.shape[0]} x {frame.shape[1]} later; a film has one size"
+            )
+        yield frame
 
 
 def require_encoder(path: str | os.PathLike[str]) -> None:
