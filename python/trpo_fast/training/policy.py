@@ -85,8 +85,6 @@ class Policy:
         self.mask_source = mask_source
         self._to_env = adapter.step_converter(1, network.dtype)
 
-    # -------------------------------------------------------------------------------------- acting
-
     def predict(
         self,
         observation: Any,
