@@ -228,7 +228,9 @@ def _build(settings: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> Any:
 
         def forbid(self, logits: Any, mask: Any) -> Any:
             forbidden = torch.finfo(dtype).min / 2**20
-            may = mask.bool().reshape(len(logits), logits.shape[1], -1)
+            n_outputs = settings["sizes"][-1]
+            # len() of a batch would fix its size in an exported program
+            may = mask.bool().reshape(-1, n_outputs, settings["mask_width"] // n_outputs)
             if kind == "bernoulli":
                 logits = torch.where(may[:, :, 0], logits, -forbidden)
             return torch.where(may[:, :, -1], logits, forbidden)
