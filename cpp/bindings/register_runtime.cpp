@@ -17,7 +17,9 @@ void register_runtime(py::module_& m) {
   m.def("default_num_threads", &default_num_threads);
   m.def("granted_num_threads", &granted_num_threads);
   m.def("rest_threads", &rest_threads);
-  m.def("forward_lines", &forward_lines, py::arg("source"), py::arg("target"), py::arg("prefix"));
+  m.def("forward_lines", &forward_lines, py::arg("source"), py::arg("target"), py::arg("prefix"),
+        py::arg("pending"));
+  m.attr("line_forwarder_bytes") = kLineForwarderBytes;
   m.def("compiler_version", &compiler_version);
   m.def("eigen_version", &eigen_version);
 }

@@ -3,11 +3,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
+#include <cstring>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -16,7 +19,6 @@ namespace {
 
 constexpr int kPatienceMilliseconds = 200;  // for the end of a line
 constexpr std::size_t kLongestLine = 4000;  // what one write puts out in one piece, and less
-constexpr std::size_t kBufferSize = 1 << 16;
 
 // Writes all of it, or gives up where nobody reads.
 void write_all(int to, const std::string& text) {
@@ -29,44 +31,57 @@ void write_all(int to, const std::string& text) {
   }
 }
 
-void pump(int from, int to, const std::string& prefix) {
-  std::string line;
-  std::string buffer(kBufferSize, '\0');
-  const auto put_out = [&] {
-    write_all(to, prefix + line + "\n");
-    line.clear();
+// `pending` is shared memory of kLineForwarderBytes, zero where nothing waits: what was read and not
+// written yet stands at its beginning, so that it survives this process.
+void pump(int from, int to, const std::string& prefix, char* pending) {
+  std::size_t filled = 0;
+  // writes the first n bytes as a line, and takes them and what follows them out of the buffer
+  const auto put_out = [&](std::size_t n, std::size_t skipped) {
+    write_all(to, prefix + std::string(pending, n) + "\n");
+    const std::size_t rest = filled - n - skipped;
+    std::memmove(pending, pending + n + skipped, rest);
+    std::memset(pending + rest, 0, filled - rest);
+    filled = rest;
   };
   for (;;) {
     // wait for more, and not long if a line has begun
     pollfd readable{from, POLLIN, 0};
-    const int ready = poll(&readable, 1, line.empty() ? -1 : kPatienceMilliseconds);
+    const int ready = poll(&readable, 1, filled == 0 ? -1 : kPatienceMilliseconds);
     if (ready == 0) {
-      put_out();
+      put_out(filled, 0);
       continue;
     }
-    const ssize_t n = ready < 0 ? -1 : read(from, buffer.data(), buffer.size());
+    const ssize_t n = ready < 0 ? -1 : read(from, pending + filled, kLineForwarderBytes - filled);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n <= 0) break;
+    filled += static_cast<std::size_t>(n);
 
     // cut it into lines
-    for (ssize_t i = 0; i < n; ++i) {
-      const char c = buffer[static_cast<std::size_t>(i)];
-      if (c != '\n') line += c;
-      if (c == '\n' || line.size() >= kLongestLine) put_out();
+    for (;;) {
+      const void* end = std::memchr(pending, '\n', filled);
+      if (end != nullptr) {
+        put_out(static_cast<std::size_t>(static_cast<const char*>(end) - pending), 1);
+      } else if (filled >= kLongestLine) {
+        put_out(kLongestLine, 0);
+      } else {
+        break;
+      }
     }
   }
-  if (!line.empty()) put_out();
+  if (filled > 0) put_out(filled, 0);
 }
 
 }  // namespace
 
-void forward_lines(int from, int to, const std::string& prefix) {
+void forward_lines(int from, int to, const std::string& prefix, int pending) {
+  void* memory = mmap(nullptr, kLineForwarderBytes, PROT_READ | PROT_WRITE, MAP_SHARED, pending, 0);
+  if (memory == MAP_FAILED) throw std::runtime_error("forward_lines: the buffer cannot be mapped");
   std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   // Signals are for the other threads: the new one inherits that it takes none.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread(pump, from, to, prefix).detach();
+  std::thread(pump, from, to, prefix, static_cast<char*>(memory)).detach();
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 

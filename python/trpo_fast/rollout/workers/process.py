@@ -13,6 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ... import _core
 from ...envs import EnvironmentFailure
 from .memory import SharedBlock, anonymous_file, beyond_standard
 from .worker import BOOTSTRAP, GRACE_SECONDS
@@ -86,6 +87,8 @@ class WorkerProcess:
         self.memory, self._report = anonymous_file(), anonymous_file()
         self._prefix = _prefix(index, group)
         self._output, into_output = map(beyond_standard, os.pipe())
+        self._pending = anonymous_file()
+        os.ftruncate(self._pending, _core.line_forwarder_bytes)
         ours, theirs = (
             socket.socket(fileno=beyond_standard(end.detach())) for end in socket.socketpair()
         )
@@ -96,8 +99,9 @@ class WorkerProcess:
             with_us.callback(os.close, into_output)
             stderr = _standard_error()
             with_us.callback(os.close, stderr)
-            inherited = (theirs.fileno(), self.memory, self._report, self._output, stderr)
-            names = ("connection", "memory", "report", "output", "stderr")
+            files = (self.memory, self._report, self._output, stderr, self._pending)
+            inherited = (theirs.fileno(), *files)
+            names = ("connection", "memory", "report", "output", "stderr", "pending")
             program = BOOTSTRAP.format(
                 **dict(zip(names, inherited, strict=True)), prefix=self._prefix
             )
@@ -257,7 +261,7 @@ class WorkerProcess:
     def _close_files(self) -> None:
         self.__dict__.pop("block", None)  # a mapping holds its file as well
         self._put_out_the_rest()
-        for name in ("memory", "_report", "_output"):
+        for name in ("memory", "_report", "_output", "_pending"):
             file = getattr(self, name)
             setattr(self, name, -1)
             if file >= 0:
@@ -267,7 +271,7 @@ class WorkerProcess:
         """Write what a worker that is gone had no time to forward."""
         if self._output < 0:
             return
-        rest = b""
+        rest = os.pread(self._pending, _core.line_forwarder_bytes, 0).rstrip(b"\0")
         with contextlib.suppress(OSError):
             os.set_blocking(self._output, False)
             while part := os.read(self._output, 1 << 16):

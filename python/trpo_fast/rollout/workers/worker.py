@@ -44,7 +44,7 @@ try:
 except (EOFError, OSError):
     sys.exit()
 from trpo_fast.rollout.workers.worker import main
-main(connection, {memory}, {report}, {output}, {stderr}, {prefix!r})
+main(connection, {memory}, {report}, {output}, {stderr}, {prefix!r}, {pending})
 """
 
 # What an error may be in the parent; the first of its base classes that is listed counts.
@@ -66,7 +66,13 @@ class _Terminated(BaseException):
 
 
 def main(
-    connection: Connection, memory: int, report: int, output: int, stderr: int, prefix: str
+    connection: Connection,
+    memory: int,
+    report: int,
+    output: int,
+    stderr: int,
+    prefix: str,
+    pending: int,
 ) -> None:
     """Serve the parent until it says goodbye.
 
@@ -84,8 +90,10 @@ def main(
         Descriptor of the parent's standard error.
     prefix
         What stands before every line there.
+    pending
+        Descriptor of the file that tells the parent what has not been forwarded yet.
     """
-    _core.forward_lines(output, stderr, prefix)
+    _core.forward_lines(output, stderr, prefix, pending)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _survive_only_the_parent(connection.fileno())
