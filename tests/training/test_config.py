@@ -130,6 +130,7 @@ INVALID: list[tuple[str, Any]] = [
     ("value_learning_rate", 0.0),
     ("value_learning_rate_schedule", "cosine"),
     ("schedule_timesteps", 0),
+    ("action_masks", 3),
     ("value_epochs", 0),
     ("value_minibatch_size", 0),
     ("value_lbfgs_iterations", 0),
