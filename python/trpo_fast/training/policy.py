@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from ..envs.errors import ObservationError
 from ..seeds import Purpose, derive
 from .critic import Critic
 from .policy_state import parts_from_state, policy_state
@@ -276,6 +275,8 @@ class Policy:
     def _rows(self, observation: Any) -> tuple[NDArray[Any], bool]:
         rows, is_batch = self.encoder.encode_any(observation)
         if not np.isfinite(rows).all():
+            from ..envs import ObservationError
+
             raise ObservationError("observation: expected finite numbers, got NaN or infinity.")
         return rows, is_batch
 
