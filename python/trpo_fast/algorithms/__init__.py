@@ -63,9 +63,10 @@ def algorithm_class(name: str) -> type[OnPolicyAgent[Any]]:
     classes = [
         value
         for value in vars(module).values()
-        if isinstance(value, type)
+        # the module first: to Python 3.10 an alias such as NDArray[Any] is a type without subclasses
+        if getattr(value, "__module__", None) == module.__name__
+        and isinstance(value, type)
         and issubclass(value, OnPolicyAgent)
-        and value.__module__ == module.__name__
     ]
     if len(classes) != 1:
         raise ConfigError(
