@@ -101,7 +101,7 @@ def test_spaces_of_old_gym_are_recognised() -> None:
 
 def test_a_text_in_the_observation_is_named_with_the_wrapper_that_helps() -> None:
     space = spaces.Dict({"image": spaces.Box(0, 1, (2,)), "mission": spaces.Text(9)})
-    with pytest.raises(TypeError, match=r"its part \['mission'\] is a text: .*FlatObsWrapper"):
+    with pytest.raises(TypeError, match=r"Its part \['mission'\] is a text: .*FlatObsWrapper"):
         ObservationEncoder.from_space(space)
 
 

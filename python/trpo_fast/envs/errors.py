@@ -103,12 +103,12 @@ def unsupported_space(kind: str, space: Any, supported: str) -> TypeError:
     others = [(name, leaf) for name, leaf in leaves if type(leaf).__name__ not in _NUMERIC]
     if old is not None:
         remedy = (
-            f"it is a space of the old gym: make it of gymnasium.spaces.{type(old).__name__}, or "
+            f"It is a space of the old gym: make it of gymnasium.spaces.{type(old).__name__}, or "
             "wrap the environment with shimmy"
         )
     elif kind == "observation" and others:
         name, leaf = others[0]
-        which = f"its part {name}" if name else "it"
+        which = f"Its part {name}" if name else "It"
         what = "a text" if type(leaf).__name__ == "Text" else f"of type {type(leaf).__name__}"
         remedy = (
             f"{which} is {what}: wrap the environment so that it is left out or encoded "
