@@ -49,7 +49,7 @@ def batch_of(env: str, timesteps: int, batch_size: int) -> tuple[core.Policy, An
     gradient = agent.policy.surrogate_gradient(
         batch.observations, batch.actions, (a - a.mean()) / a.std(), normalized=True
     )
-    damping = natural_step_options(agent.current, agent.policy).cg_damping
+    damping = natural_step_options(agent.current, agent.policy, batch.observations).cg_damping
     agent.close()
     return agent.policy, batch.observations, gradient, damping
 

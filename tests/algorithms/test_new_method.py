@@ -50,7 +50,7 @@ class FixedStepTRPO(OnPolicyAgent[FixedStepConfig]):
         """Solve F x = g, and step along x."""
         return self.policy.update(
             batch.observations, batch.actions, batch.advantages,
-            natural_step_options(self.current, self.policy), normalized=True,
+            natural_step_options(self.current, self.policy, batch.observations), normalized=True,
             step="fixed", step_size=self.config.step_length, seed=self.update_seed,
         )
 '''

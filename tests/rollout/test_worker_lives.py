@@ -178,7 +178,9 @@ def test_a_worker_terminated_in_an_import_ends_after_it(
 
 def test_a_worker_whose_parent_is_gone_before_it_began_says_nothing() -> None:
     ours, theirs = socket.socketpair()
-    program = BOOTSTRAP.format(connection=theirs.fileno(), memory=0, report=0)
+    program = BOOTSTRAP.format(
+        connection=theirs.fileno(), memory=0, report=0, output=0, stderr=0, prefix="", pending=0
+    )
     with ours, theirs:
         ours.close()
         done = subprocess.run(
