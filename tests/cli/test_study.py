@@ -66,7 +66,8 @@ def test_improvement_counts_pairs_and_halves_ties() -> None:
 
 def test_unlearning_is_counted_in_the_second_half() -> None:
     assert unlearning_share([0, 0, 100, 49, 100, 51]) == pytest.approx(1 / 3)
-    assert unlearning_share([-500, -100, -100, -400]) == 0.5  # most of the way is lost again
+    assert unlearning_share([-500, -100, -199, -201]) == 0.5  # half as good as -100 is -200
+    assert unlearning_share([7.0]) == 0.0
 
 
 # The plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import yaml
 
@@ -110,6 +111,11 @@ def test_a_wrong_setting_is_told_before_a_folder_is_made(tmp_path: Path) -> None
         tune("CartPole-v1", run_dir=tmp_path / "t", search={"max_kl": Interval(-1.0, 1.0)})
     with pytest.raises(StudyError, match="max_kl to be given or searched"):
         tune("CartPole-v1", run_dir=tmp_path / "t", search=SEARCH, max_kl=0.1)
+    with (
+        gym.make("CartPole-v1") as env,
+        pytest.raises(StudyError, match="several agents cannot step"),
+    ):
+        tune(env, run_dir=tmp_path / "t", search=SEARCH)
     assert not (tmp_path / "t").exists()
 
 

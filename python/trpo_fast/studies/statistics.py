@@ -80,8 +80,7 @@ def improvement_probability(scores: ArrayLike, baseline: ArrayLike) -> Estimate:
 def unlearning_share(evaluations: ArrayLike) -> float:
     """Share of the evaluations in the second half of a run that are below half of the best so far.
 
-    Below half means that more than half of the way from the first evaluation to the best is lost,
-    so that it is defined for negative returns too.
+    Half as good as 3,000 is 1,500, half as good as -200 is -400.
 
     Parameters
     ----------
@@ -97,8 +96,9 @@ def unlearning_share(evaluations: ArrayLike) -> float:
     if returns.size == 0:
         return float("nan")
     best = np.maximum.accumulate(returns)
-    lost = returns < (best + returns[0]) / 2 if returns[0] < 0 else returns < best / 2
-    return float(np.mean(lost[returns.size // 2 :]))
+    lost = returns < np.where(best > 0, best / 2, best * 2)
+    later = lost[(returns.size + 1) // 2 :]
+    return float(np.mean(later)) if later.size else 0.0
 
 
 def _scores(scores: ArrayLike) -> NDArray[np.float64]:

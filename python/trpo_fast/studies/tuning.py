@@ -15,6 +15,7 @@ import numpy as np
 from ..algorithms import algorithm_class
 from ..extras import import_extra
 from ..logging import write_atomically
+from ..training.env_kwargs import kind_of_source
 from .plan import StudyError
 from .space import DEFAULT_SPACE, Choice, Interval, Space, settings_of
 
@@ -56,6 +57,11 @@ class Tuning:
             raise StudyError(
                 f"tune: expected at least {_REPORTS} steps, a seed and a setting to search, got "
                 f"{self.total_timesteps} steps, {len(self.seeds)} seeds, {len(self.space)} settings"
+            )
+        if kind_of_source(self.env) == "object":
+            raise StudyError(
+                "tune: expected an id or a function that makes an environment, got an environment, "
+                "which several agents cannot step; pass what made it"
             )
         both = sorted(set(self.space) & set(self.settings))
         if both and self.space is not DEFAULT_SPACE:
