@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.learning import method_runs
-from benchmarks.learning.learning_statistics import (
+from benchmarks.tools import report
+from trpo_fast.studies.statistics import (
     Estimate,
     improvement,
     interquartile_estimate,
     interquartile_mean,
     last_tenth,
     second_half,
-    seconds_to_reach,
     unlearnt,
 )
-from benchmarks.tools import report
 
 if TYPE_CHECKING:
     from benchmarks.learning.learning import Task
 
 ALL = "all tasks"
 Runs = Sequence[dict[str, Any]]
+
+
+def seconds_to_reach(
+    seconds: Sequence[float], returns: Sequence[float], target: float
+) -> float | None:
+    """Seconds of training until an evaluation first reached a return; None if none did.
+
+    Parameters
+    ----------
+    seconds
+        Of training until each evaluation, without those of evaluations.
+    returns
+        Of the evaluations.
+    target
+        The return to reach.
+    """
+    return next((s for s, value in zip(seconds, returns, strict=True) if value >= target), None)
 
 
 def baseline(said: str | None, variants: Sequence[str]) -> Runs | str | None:
@@ -162,6 +179,8 @@ def _number(value: float | None) -> str:
 def _estimate(estimate: Estimate | None, form: str = "") -> str:
     if estimate is None:
         return ""
+    if math.isnan(estimate.low):  # one seed
+        return f"{estimate.value:{form}}" if form else _number(estimate.value)
     if form:
         return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
     low, high = _number(estimate.low), _number(estimate.high)

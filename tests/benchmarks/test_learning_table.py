@@ -16,69 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for `import benchmarks`
 
 from benchmarks.learning import learning, learning_results, method_runs  # noqa: E402
-from benchmarks.learning.learning_statistics import (  # noqa: E402
-    bootstrap,
-    improvement,
-    interquartile_estimate,
-    interquartile_mean,
-    last_tenth,
-    second_half,
-    seconds_to_reach,
-    unlearnt,
-)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([7.0], 7.0),
-        ([1.0, 3.0], 2.0),
-        ([0.0, 6.0, 600.0], (0.0 + 4 * 6.0 + 600.0) / 6),  # weights 1/12, 1/3, 1/12
-        ([100.0, 2.0, 4.0, -100.0], 3.0),
-        ([9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0], 4.5),  # the middle four of eight
-    ],
-)
-def test_interquartile_mean_by_hand(values: list[float], expected: float) -> None:
-    assert interquartile_mean(values) == pytest.approx(expected)
-
-
-def test_interquartile_mean_is_that_of_the_distribution() -> None:
-    values = np.random.default_rng(0).exponential(size=200_001)
-    middle = np.sort(values)[50_000:150_000]
-    assert interquartile_mean(values) == pytest.approx(middle.mean(), rel=1e-4)
-
-
-def test_bootstrap_covers_the_mean() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for trial in range(100):
-        estimate = bootstrap(
-            [rng.normal(5.0, 2.0, size=30)], lambda g: float(g[0].mean()), seed=trial, resamples=400
-        )
-        covered += estimate.low <= 5.0 <= estimate.high
-        assert 0.7 < estimate.high - estimate.low < 2.5  # 4 standard errors are 1.46
-    assert 85 <= covered <= 100
-    same = [interquartile_estimate([1.0, 2.0, 5.0, 9.0]) for _ in range(2)]
-    assert same[0] == same[1]
-
-
-def test_probability_of_improvement() -> None:
-    assert improvement([[2.0, 3.0]], [[0.0, 1.0]]).value == 1.0
-    assert improvement([[1.0]], [[1.0]]).value == 0.5
-    assert improvement([[1.0, 3.0]], [[2.0, 2.0]]).value == 0.5
-    # 1 on the first task, 0 on the second, whatever their numbers of runs
-    both = improvement([[5.0, 6.0, 7.0], [0.0]], [[1.0], [1.0, 2.0]])
-    assert (both.value, both.low, both.high) == (0.5, 0.5, 0.5)
-
-
-def test_unlearning_is_counted_in_the_second_half() -> None:
-    assert unlearnt([0.0, 1000.0, 10.0, 1000.0, 499.0, 501.0]) == 1
-    assert unlearnt([1000.0, 1000.0, 1000.0, 10.0, 10.0]) == 2
-    assert unlearnt([-1200.0, -200.0, -150.0, -299.0, -301.0]) == 1
-    assert unlearnt([]) == 0
-    for n in range(8):
-        looked = second_half([0.0] * n)
-        assert unlearnt([1.0] * (n - looked) + [0.0] * looked) == (looked if n > 1 else 0)
+from benchmarks.learning.learning_results import seconds_to_reach  # noqa: E402
+from trpo_fast.studies.statistics import last_tenth  # noqa: E402
 
 
 def test_ends_and_first_hits() -> None:

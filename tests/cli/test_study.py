@@ -19,9 +19,12 @@ from trpo_fast.cli import main
 from trpo_fast.studies.plan import Plan, StudyError, parse_grid
 from trpo_fast.studies.results import StudyResult
 from trpo_fast.studies.statistics import (
-    improvement_probability,
+    improvement,
+    interquartile_estimate,
     interquartile_mean,
+    second_half,
     unlearning_share,
+    unlearnt,
 )
 
 SMALL = {"batch_size": 64, "n_envs": 2, "evaluate_every": 64, "evaluation_episodes": 1}
@@ -41,32 +44,61 @@ def plan(folder: Path, **changes: object) -> Plan:
 # The statistics
 
 
-def test_the_interquartile_mean_leaves_out_a_quarter_on_both_sides() -> None:
-    estimate = interquartile_mean([0, 1, 2, 3, 4, 5, 6, 1000])
-    assert estimate.value == 3.5
-    assert 1 <= estimate.low < 3.5 < estimate.high < 1000
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([7.0], 7.0),
+        ([1.0, 3.0], 2.0),
+        ([0.0, 6.0, 600.0], (0.0 + 4 * 6.0 + 600.0) / 6),  # weights 1/12, 1/3, 1/12
+        ([100.0, 2.0, 4.0, -100.0], 3.0),
+        ([9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0], 4.5),  # the middle four of eight
+    ],
+)
+def test_interquartile_mean_by_hand(values: list[float], expected: float) -> None:
+    assert interquartile_mean(values) == pytest.approx(expected)
+
+
+def test_interquartile_mean_is_that_of_the_distribution() -> None:
+    values = np.random.default_rng(0).exponential(size=200_001)
+    middle = np.sort(values)[50_000:150_000]
+    assert interquartile_mean(values) == pytest.approx(middle.mean(), rel=1e-4)
+
+
+def test_probability_of_improvement() -> None:
+    assert improvement([[2.0, 3.0]], [[0.0, 1.0]]).value == 1.0
+    assert improvement([[1.0]], [[1.0]]).value == 0.5
+    assert improvement([[1.0, 3.0]], [[2.0, 2.0]]).value == 0.5
+    # 1 on the first task, 0 on the second, whatever their numbers of runs
+    both = improvement([[5.0, 6.0, 7.0], [0.0]], [[1.0], [1.0, 2.0]])
+    assert (both.value, both.low, both.high) == (0.5, 0.5, 0.5)
+
+
+def test_unlearning_is_counted_in_the_second_half() -> None:
+    assert unlearnt([0.0, 1000.0, 10.0, 1000.0, 499.0, 501.0]) == 1
+    assert unlearnt([1000.0, 1000.0, 1000.0, 10.0, 10.0]) == 2
+    assert unlearnt([-1200.0, -200.0, -150.0, -299.0, -301.0]) == 1
+    assert unlearnt([]) == 0
+    for n in range(8):
+        looked = second_half([0.0] * n)
+        assert unlearnt([1.0] * (n - looked) + [0.0] * looked) == (looked if n > 1 else 0)
 
 
 def test_one_seed_has_no_interval() -> None:
-    assert interquartile_mean([7.0]).value == 7.0
-    assert np.isnan(interquartile_mean([7.0]).low)
+    assert interquartile_estimate([7.0]).value == 7.0
+    assert np.isnan(interquartile_estimate([7.0]).low)
+    with pytest.raises(ValueError, match="expected at least one number"):
+        interquartile_estimate([])
 
 
 def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
     draws = np.random.default_rng(3).normal(size=(200, 12))
-    inside = [e.low <= 0 <= e.high for e in map(interquartile_mean, draws)]
-    assert 0.85 < np.mean(inside) < 0.99
+    estimates = [interquartile_estimate(draw) for draw in draws]
+    assert 0.85 < np.mean([e.low <= 0 <= e.high for e in estimates]) < 0.99
+    assert interquartile_estimate(draws[0]) == estimates[0]  # the same every time
 
 
-def test_improvement_counts_pairs_and_halves_ties() -> None:
-    assert improvement_probability([1, 2], [1, 0]).value == pytest.approx((0.5 + 1 + 1 + 1) / 4)
-    worse = improvement_probability([0, 1, 2], [10, 11, 12])
-    assert (worse.value, worse.low, worse.high) == (0, 0, 0)
-
-
-def test_unlearning_is_counted_in_the_second_half() -> None:
+def test_the_share_that_is_unlearnt() -> None:
     assert unlearning_share([0, 0, 100, 49, 100, 51]) == pytest.approx(1 / 3)
-    assert unlearning_share([-500, -100, -199, -201]) == 0.5  # half as good as -100 is -200
     assert unlearning_share([7.0]) == 0.0
 
 

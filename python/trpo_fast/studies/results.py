@@ -13,9 +13,13 @@ import numpy as np
 from ..logging import read_columns, write_atomically
 from ..plotting import plot_runs
 from .plan import Plan, PlannedRun
-from .statistics import Estimate, improvement_probability, interquartile_mean, unlearning_share
-
-_LAST = 0.1  # share of the evaluations that "late" is the mean of
+from .statistics import (
+    Estimate,
+    improvement,
+    interquartile_estimate,
+    last_tenth,
+    unlearning_share,
+)
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,10 @@ class StudyResult:
                         env,
                         variant,
                         len(finals),
-                        interquartile_mean(finals),
+                        interquartile_estimate(finals),
                         min(finals),
                         float(np.mean([r.unlearned for r in group])),
-                        None if baseline is None else improvement_probability(finals, baseline),
+                        None if baseline is None else improvement([finals], [baseline]),
                     )
                 )
                 baseline = finals if baseline is None else baseline
@@ -167,12 +171,11 @@ def result_of(run: PlannedRun) -> RunResult | None:
     trained = [
         value for value in columns.get("rollout/episode_return", []) if not math.isnan(value)
     ]
-    last = returns[-max(1, round(_LAST * len(returns))) :]
     return RunResult(
         run,
         int(columns["time/timesteps"][-1]),
         final=returns[-1] if returns else trained[-1] if trained else math.nan,
-        late=float(np.mean(last)) if last else math.nan,
+        late=last_tenth(returns),
         best=max(returns or trained, default=math.nan),
         unlearned=unlearning_share(returns),
     )
