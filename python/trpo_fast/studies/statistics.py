@@ -51,7 +51,8 @@ def interquartile_mean(scores: ArrayLike, axis: int = -1) -> Any:
 
     Returns
     -------
-    float, or an array without that axis
+    float or ndarray
+        The mean; of several axes, an array without that of the seeds.
 
     Raises
     ------
