@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -57,6 +58,52 @@ def beyond_standard(descriptor: int) -> int:
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(descriptor)
     return moved
+
+
+@dataclass(frozen=True)
+class PolicyNumbers:
+    """The numbers of a policy that change: those that workers act by.
+
+    Attributes
+    ----------
+    parameters
+        (D,), dtype.
+    normalizer
+        Whether observations are normalised, the clip and the epsilon: (3,), float64.
+    mean, variance
+        Of the normalisation: (O,), float64.
+    """
+
+    parameters: Array
+    normalizer: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
+    variance: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, policy: Any) -> PolicyNumbers:
+        """The numbers of a policy at this moment.
+
+        Parameters
+        ----------
+        policy
+            A `PortablePolicy`.
+        """
+        by, zeros = policy.normalizer, np.zeros(policy.obs_dim)
+        if by is None:
+            return cls(policy.parameters, np.zeros(3), zeros, zeros)
+        facts = np.array([1.0, by.clip, by.epsilon])
+        return cls(policy.parameters, facts, by.mean, by.variance)
+
+    def write(self, lasting: Mapping[str, Array]) -> None:
+        """Put them into a block.
+
+        Parameters
+        ----------
+        lasting
+            Arrays by name, see `BlockShape.lasting`; written to.
+        """
+        for name, values in vars(self).items():
+            lasting[name][:] = values
 
 
 @dataclass(frozen=True)
@@ -209,14 +256,26 @@ class SharedBlock:
         """A number that changes with every time step of the worker."""
         return int(self.lasting["counters"].sum()) + int(self.lasting["steps_beside"][0])
 
-    def position(self) -> tuple[int, bool]:
-        """Where a worker that fills the arrays stands.
+    def place(self, first_index: int, name: str) -> str:
+        """Name the environment and the step that a worker which fills the arrays stands at.
 
-        Returns
-        -------
-        tuple
-            Its environment, counted from 0 in its group, and whether that is in a reset.
+        Parameters
+        ----------
+        first_index
+            Index of the worker's first environment.
+        name
+            Of the environments.
         """
+        e, resetting = self._position()
+        counter = int(self.lasting["counters"][e])
+        index = first_index + e
+        if resetting:
+            return f"reset before environment {index} ({name}), step {counter}"
+        # The action of the running step is drawn already.
+        return f"environment {index} ({name}), step {max(0, counter - 1)}"
+
+    def _position(self) -> tuple[int, bool]:
+        """The environment, counted from 0 in its group, and whether that is in a reset."""
         self.follow()
         E = self.shape.n_envs
         no_observation = _is_unwritten(self.arrays["observations"][..., 0])

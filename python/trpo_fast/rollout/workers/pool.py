@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 import numpy as np
 
 from ...envs import EnvironmentFailure
 from ..interface import ActingPolicy, Array
-from .memory import BlockShape, SharedBlock
-from .process import Lost, WorkerProcess, stop_workers
+from .memory import BlockShape
 from .sources import NoWorkers
+from .transport import Lost, Transport, Worker
+from .worker import GRACE_SECONDS
 
 _LOOK_SECONDS = 0.5  # how often a parent that waits looks whether its workers live and move
 
@@ -50,25 +48,25 @@ class PortablePolicy(ActingPolicy, Protocol):
 
 
 class WorkerPool:
-    """Worker processes, each with a contiguous group of E environments.
+    """Workers, each with a contiguous group of E environments.
 
     Parameters
     ----------
+    transport
+        Starts them, and carries their messages.
     source
         What makes the environments, see `portable_source`.
     settings
-        Further settings of `worker._Worker.open`, alike for all workers.
+        Further settings of `Commands.open`, alike for all workers.
     n_envs
         E.
     n_workers
-        Number of processes, at least 1; never more than environments.
-    timeout
-        Seconds that a worker may take to start, or for one step; None waits for ever.
+        Number of workers, at least 1; never more than environments.
 
     Attributes
     ----------
     workers
-        The processes that run now: all of them, or none.
+        Those that run now: all of them, or none.
     groups
         The environments of each.
     name, spaces
@@ -86,17 +84,16 @@ class WorkerPool:
 
     def __init__(
         self,
+        transport: Transport,
         source: bytes,
         settings: dict[str, Any],
         *,
         n_envs: int,
         n_workers: int,
-        timeout: float | None,
     ) -> None:
-        self._source, self._settings = source, settings
-        self._timeout = math.inf if timeout is None else timeout
+        self._transport, self._source, self._settings = transport, source, settings
         self._owner = os.getpid()
-        self.workers: list[WorkerProcess] = []
+        self.workers: list[Worker] = []
         self.stop = weakref.finalize(self, stop_workers, self.workers, self._owner)
         n_workers = min(n_workers, n_envs)
         bounds = [n_envs * w // n_workers for w in range(n_workers + 1)]
@@ -138,6 +135,7 @@ class WorkerPool:
                 "cannot share: use n_workers=0",
                 is_vector_env=True,
             )
+        self._transport.check(answers)
         first, *others = (cloudpickle.loads(answer["spaces"]) for answer in answers)
         for group, spaces in zip(self.groups[1:], others, strict=True):
             for kind, got, expected in zip(("observation", "action"), spaces, first, strict=True):
@@ -149,14 +147,14 @@ class WorkerPool:
         self.mask_source = answers[0]["mask_source"]
         return answers[0]["name"], first
 
-    def _launch(self, w: int) -> WorkerProcess:
+    def _launch(self, w: int) -> Worker:
         group = self.groups[w]
-        worker = WorkerProcess(w, group, self._timeout)
+        worker = self._transport.launch(w, group)
         size = {"n_envs": group.stop - group.start, "first_index": group.start}
         worker.send("open", self._source, {**self._settings, **size})
         return worker
 
-    def replace(self, w: int) -> WorkerProcess:
+    def replace(self, w: int) -> Worker:
         """End worker w, which is gone or hangs, and start another one in its place.
 
         Parameters
@@ -164,11 +162,20 @@ class WorkerPool:
         w
             Index of the worker, from 0.
         """
-        self.workers[w].process.kill()
-        self.workers[w].end(time.monotonic())
+        self.workers[w].kill()
         self.workers[w] = self._launch(w)
-        self.gather([w])
+        self._transport.check(self.gather([w]))
         return self.workers[w]
+
+    def publish(self, policy: ActingPolicy) -> Any:
+        """Put the numbers of a policy where every worker can take them, see `Worker.take_policy`.
+
+        Parameters
+        ----------
+        policy
+            A `PortablePolicy`.
+        """
+        return self._transport.publish(policy)
 
     def bind(
         self,
@@ -225,8 +232,7 @@ class WorkerPool:
                 action_dtype=action_dtype,
                 mask_width=mask_width,
             )
-            worker.block = SharedBlock(worker.memory, shape)
-            worker.send("bind", facts, asdict(shape), seed)
+            worker.bind(facts, shape, seed)
         self.gather(which)
 
     def call(
@@ -236,6 +242,7 @@ class WorkerPool:
         name: str,
         *,
         which: Sequence[int] | None = None,
+        on_loss: Callable[[int, EnvironmentFailure], None] | None = None,
     ) -> list[Any]:
         """Call a function on the `InProcessSampler` of every worker.
 
@@ -250,6 +257,8 @@ class WorkerPool:
             What errors call the function.
         which
             Indices of the workers; None: all.
+        on_loss
+            Called for a worker that is gone or hangs; must replace it: then it is asked again.
 
         Returns
         -------
@@ -260,10 +269,20 @@ class WorkerPool:
 
         sent = cloudpickle.dumps(function)
         asked = range(len(self.workers)) if which is None else which
-        for i, w in enumerate(asked):
-            given = () if arguments is None else (arguments[i],)
+
+        def ask(w: int) -> None:
+            given = () if arguments is None else (arguments[list(asked).index(w)],)
             self.workers[w].send("call", name, sent, cloudpickle.dumps(given))
-        return [cloudpickle.loads(answer) for answer in self.gather(asked)]
+
+        def ask_again(w: int, failure: EnvironmentFailure) -> None:
+            assert on_loss is not None
+            on_loss(w, failure)
+            ask(w)
+
+        for w in asked:
+            ask(w)
+        answers = self.gather(asked, on_loss=None if on_loss is None else ask_again)
+        return [cloudpickle.loads(answer) for answer in answers]
 
     def gather(
         self,
@@ -295,12 +314,12 @@ class WorkerPool:
         which = range(len(self.workers)) if which is None else which
         answers: dict[int, Any] = {}
         while len(answers) < len(which):
-            waiting = {self.workers[w].connection: w for w in which if w not in answers}
-            ready = wait(list(waiting), timeout=_LOOK_SECONDS)
-            for connection, w in waiting.items():
+            waiting = [w for w in which if w not in answers]
+            ready = self._transport.ready([self.workers[w] for w in waiting], _LOOK_SECONDS)
+            for i, w in enumerate(waiting):
                 worker = self.workers[w]
                 try:
-                    if connection in ready:
+                    if i in ready:
                         answers[w] = worker.receive(self._where_is(w))
                     else:
                         worker.look(self._where_is(w))
@@ -319,12 +338,26 @@ class WorkerPool:
             kind, *rest = worker.command
             if kind != "collect":
                 return f"worker {w} ({rest[0] if kind == 'call' else kind})"
-            e, resetting = worker.block.position()
-            counter = int(worker.block.lasting["counters"][e])
-            index = self.groups[w].start + e
-            if resetting:
-                return f"worker {w}: reset before environment {index} ({self.name}), step {counter}"
-            # The action of the running step is drawn already.
-            return f"worker {w}: environment {index} ({self.name}), step {max(0, counter - 1)}"
+            return f"worker {w}: {worker.block.place(self.groups[w].start, self.name)}"
 
         return where
+
+
+def stop_workers(workers: list[Worker], owner: int) -> None:
+    """End all workers, gently where they are able to, and for certain.
+
+    Parameters
+    ----------
+    workers
+        Those to end; empty afterwards.
+    owner
+        Process id of who started them.
+    """
+    if os.getpid() != owner:  # a fork: it holds copies of the handles, but the workers are not its
+        return
+    for worker in workers:
+        worker.ask_to_end()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for worker in workers:
+        worker.end(deadline)
+    workers.clear()

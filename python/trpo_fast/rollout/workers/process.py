@@ -9,14 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ... import _core
-from ...envs import EnvironmentFailure
-from .memory import SharedBlock, anonymous_file, beyond_standard
-from .worker import BOOTSTRAP, GRACE_SECONDS
+from .memory import BlockShape, PolicyNumbers, SharedBlock, anonymous_file, beyond_standard
+from .transport import ROW, Lost, WorkerTraceback, raise_error
+from .worker import BOOTSTRAP
 
 # Every worker has one numeric thread, in the libraries of its environments too.
 _ONE_THREAD = dict.fromkeys(
@@ -29,29 +30,6 @@ _ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
-
-_ERRORS: dict[str, type[Exception]] = {
-    "EnvironmentFailure": EnvironmentFailure,
-    "ValueError": ValueError,
-    "TypeError": TypeError,
-    "ImportError": ImportError,
-    "MemoryError": MemoryError,
-    "RuntimeError": RuntimeError,
-}
-
-ROW = object()
-"""The answer of a worker that waits after a row of its rollout."""
-
-
-class WorkerTraceback(Exception):
-    """Where the error came up, inside the worker: the cause of the exception in the parent."""
-
-    def __str__(self) -> str:
-        return "\n" + super().__str__()
-
-
-class Lost(Exception):
-    """A worker ended, or does not move."""
 
 
 class WorkerProcess:
@@ -184,10 +162,9 @@ class WorkerProcess:
         self._busy = False
         if kind == "result":
             return content[0]
-        name, sentence, trace = content
         if self.command[0] == "collect":
-            sentence = f"worker {self.index}: {sentence}"
-        raise _ERRORS[name](sentence) from WorkerTraceback(trace)
+            content[1] = f"worker {self.index}: {content[1]}"
+        raise_error(*content)
 
     def look(self, where: Callable[[], str]) -> None:
         """Raise `Lost` if the worker ended, or has not moved for too long.
@@ -214,22 +191,30 @@ class WorkerProcess:
                 "or raise worker_timeout if it may take so long"
             ) from self._trace()
 
-    def write_policy(self, policy: Any) -> None:
+    def bind(self, facts: dict[str, Any], shape: BlockShape, seed: int) -> None:
+        """Give it a twin of the policy, and map the memory that its parameters come through.
+
+        Parameters
+        ----------
+        facts
+            What the policy is made of.
+        shape
+            Of the memory.
+        seed
+            Of the run.
+        """
+        self.block = SharedBlock(self.memory, shape)
+        self.send("bind", facts, asdict(shape), seed)
+
+    def take_policy(self, published: PolicyNumbers) -> None:
         """Put the policy's numbers where the worker reads them.
 
         Parameters
         ----------
-        policy
-            Of the dimensions that the worker was opened with.
+        published
+            Of a policy of the dimensions that the worker was opened with.
         """
-        lasting = self.block.lasting
-        lasting["parameters"][:] = policy.parameters
-        normalizer = policy.normalizer
-        lasting["normalizer"][:] = 0.0
-        if normalizer is not None:
-            lasting["mean"][:] = normalizer.mean
-            lasting["variance"][:] = normalizer.variance
-            lasting["normalizer"][:] = 1.0, normalizer.clip, normalizer.epsilon
+        published.write(self.block.lasting)
 
     def ask_to_end(self) -> None:
         """Have the environments closed, at once where the worker is idle."""
@@ -237,6 +222,11 @@ class WorkerProcess:
             return
         if self._busy or not self._deliver(("close",)):
             self.process.terminate()
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        self.process.kill()
+        self.end(time.monotonic())
 
     def end(self, deadline: float) -> None:
         """Wait until `deadline` (`time.monotonic`), then kill; nothing is left afterwards.
@@ -300,24 +290,61 @@ class WorkerProcess:
         return WorkerTraceback(text) if text else None
 
 
-def stop_workers(workers: list[WorkerProcess], owner: int) -> None:
-    """End all workers, gently where they are able to, and for certain.
+class Processes:
+    """Starts worker processes on this machine, and waits for what they answer through their pipes.
 
     Parameters
     ----------
-    workers
-        Those to end; empty afterwards.
-    owner
-        Process id of who started them.
+    timeout
+        Seconds without a step after which a worker is taken to hang; may be infinite.
     """
-    if os.getpid() != owner:  # a fork: it holds copies of the handles, but the workers are not its
-        return
-    for worker in workers:
-        worker.ask_to_end()
-    deadline = time.monotonic() + GRACE_SECONDS
-    for worker in workers:
-        worker.end(deadline)
-    workers.clear()
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+
+    def launch(self, index: int, group: slice) -> WorkerProcess:
+        """Start a worker, see `Transport.launch`.
+
+        Parameters
+        ----------
+        index
+            Number of the worker.
+        group
+            Indices of its environments.
+        """
+        return WorkerProcess(index, group, self._timeout)
+
+    def ready(self, workers: Sequence[WorkerProcess], timeout: float) -> set[int]:
+        """Wait for answers, see `Transport.ready`.
+
+        Parameters
+        ----------
+        workers
+            Those that were given a command.
+        timeout
+            Seconds after which none may be ready.
+        """
+        ready = wait([worker.connection for worker in workers], timeout=timeout)
+        return {i for i, worker in enumerate(workers) if worker.connection in ready}
+
+    def publish(self, policy: Any) -> PolicyNumbers:
+        """The numbers of a policy, see `Transport.publish`: each worker's memory gets a copy.
+
+        Parameters
+        ----------
+        policy
+            A `PortablePolicy`.
+        """
+        return PolicyNumbers.of(policy)
+
+    def check(self, opened: Sequence[Mapping[str, Any]]) -> None:
+        """Processes of one machine compute alike, see `Transport.check`.
+
+        Parameters
+        ----------
+        opened
+            What `Commands.open` returned in each of them.
+        """
 
 
 def _prefix(index: int, group: slice) -> str:

@@ -1,4 +1,4 @@
-"""The inside of a worker process: an `InProcessSampler` that takes commands.
+"""The inside of a worker process: `Commands`, through a pipe.
 
 The parent starts ``python -c BOOTSTRAP``, see `WorkerProcess`. What is large goes
 through the shared block, what is rare through the connection: ``(command, *arguments)`` in, and one
@@ -11,26 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import gc
 import os
-import pickle
 import select
 import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable
-from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ... import _core
+from .commands import Commands, answer
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-
-    from ..metrics import Metrics
 
 # Only what is installed beside the interpreter is imported before the parent's own path is known.
 # A parent that is gone by then has nobody to tell.
@@ -46,9 +40,6 @@ except (EOFError, OSError):
 from trpo_fast.rollout.workers.worker import main
 main(connection, {memory}, {report}, {output}, {stderr}, {prefix!r}, {pending})
 """
-
-# What an error may be in the parent; the first of its base classes that is listed counts.
-ERROR_KINDS = ("EnvironmentFailure", "ValueError", "TypeError", "ImportError", "MemoryError")
 
 GRACE_SECONDS = 3.0  # for environments to close before they are killed
 
@@ -101,7 +92,11 @@ def main(
     faulthandler.enable(report, all_threads=False)
     faulthandler.register(signal.SIGUSR1, report, all_threads=False)
 
-    worker = _Worker(connection, memory)
+    def pause() -> None:
+        connection.send(("row",))
+        connection.recv()
+
+    worker = Commands(memory, pause)
     try:
         sys.unraisablehook = _report_unraisable
         with contextlib.suppress(_Terminated):  # wherever between these two lines it comes
@@ -114,205 +109,14 @@ def main(
             worker.close()
 
 
-def _serve(connection: Connection, worker: _Worker) -> None:
+def _serve(connection: Connection, worker: Commands) -> None:
     """Answer commands until the parent says goodbye, or is gone."""
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while not _Terminated.came:
             command, *arguments = connection.recv()
             if command == "close":
                 break
-            connection.send(_answer(getattr(worker, command), arguments))
-
-
-def _answer(function: Callable[..., Any], arguments: list[Any]) -> tuple[Any, ...]:
-    try:
-        result = function(*arguments)
-    except Exception as error:
-        names = [base.__name__ for base in type(error).__mro__]
-        kind = next((name for name in names if name in ERROR_KINDS), "RuntimeError")
-        return "error", kind, str(error), traceback.format_exc()
-    return "result", result
-
-
-class _Worker:
-    """The commands, one method each."""
-
-    def __init__(self, connection: Connection, memory: int) -> None:
-        self._connection = connection
-        self._memory = memory
-        self._sampler: Any = None
-        self._policy: Any = None
-        self._block: Any = None
-
-    def open(self, source: bytes, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """Make a group of the environments of the run.
-
-        Parameters
-        ----------
-        source
-            See `portable_source`.
-        settings
-            ``n_envs``, ``first_index``, and arguments of `InProcessSampler`.
-
-        Returns
-        -------
-        dict or None
-            Their name, spaces and source of masks; None where the factory makes a whole vector
-            environment.
-        """
-        import cloudpickle
-        import gymnasium
-
-        from ... import runtime
-        from ...envs import copy_environment, open_environments
-        from ..in_process import InProcessSampler
-
-        runtime.set_num_threads(1)
-        try:
-            env, kwargs, registration = pickle.loads(source)
-        except Exception as error:
-            raise ValueError(
-                f"env: cannot be rebuilt in a worker process: {type(error).__name__}: {error}; "
-                "define it in a module that can be imported, or step it in this process with "
-                "n_workers=0"
-            ) from error
-        if registration is not None:
-            gymnasium.registry.setdefault(registration.id, registration)
-        opened = open_environments(
-            env,
-            n_envs=settings["n_envs"],
-            env_kwargs=kwargs,
-            are_copies=settings["first_index"] > 0,
-        )
-        if opened.vector_env is not None or opened.parallel:
-            for whole in filter(None, (opened.vector_env, *opened.parallel)):
-                whole.close()
-            return None
-        recovers = settings["restart_crashed_environments"]
-        self._sampler = InProcessSampler(
-            opened.environments,
-            name=opened.name,
-            first_index=settings["first_index"],
-            dtype=settings["dtype"],
-            state_dependent_std=settings["state_dependent_std"],
-            action_scaling=settings["action_scaling"],
-            remake=(lambda _: copy_environment(env, **kwargs)) if recovers else None,
-            make_copy=partial(copy_environment, env, **kwargs),
-            action_masks=settings["action_masks"],
-        )
-        # What exists now stays: the collector of cycles need not look at it again.
-        gc.collect()
-        gc.freeze()
-        spaces = (self._sampler.observation_space, self._sampler.action_space)
-        return {
-            "name": opened.name,
-            "spaces": cloudpickle.dumps(spaces),
-            "mask_source": self._sampler.mask_source,
-        }
-
-    def bind(self, policy: dict[str, Any], shape: dict[str, Any], seed: int) -> None:
-        """Make the policy, and map the memory that its parameters come through."""
-        from ...core import Distribution, Policy
-        from .memory import BlockShape, SharedBlock
-
-        distribution = Distribution(policy.pop("kind"), policy.pop("sizes"))
-        self._policy = Policy(policy.pop("obs_dim"), distribution, **policy)
-        self._block = SharedBlock(self._memory, BlockShape(**shape))
-        self._sampler.state.keep_in(self._block.lasting)
-        self._sampler.bind(self._policy, seed=seed)
-
-    def collect(
-        self,
-        sampling: Any,
-        steps: tuple[int, ...],
-        start: str,
-        pauses: bool,
-        metric_names: tuple[str, ...],
-        mask_source: str,
-    ) -> tuple[int, int, int, tuple[str, ...], Metrics, str]:
-        """Collect a rollout within a budget, in the shared block, which the parent has made ready.
-
-        Parameters
-        ----------
-        sampling, steps
-            The budget.
-        start
-            "fresh": with new episodes; "resume": with restored environments, and the state that the
-            parent wrote; "": where the last rollout ended.
-        pauses
-            Whether to wait for the parent after every row.
-        metric_names, mask_source
-            See `SamplerBase`.
-
-        Returns
-        -------
-        tuple
-            The number of rows, of final observations, of episodes that ended; sentences of crashes;
-            metrics of those episodes; where the environments have masks.
-        """
-        from ..budget import Budget
-        from ..filling import RolloutBuffers
-
-        block, sampler = self._block, self._sampler
-        block.follow()
-        first = len(block.arrays["rewards"])
-        self._take_policy()
-        sampler.metric_names, sampler.mask_source = metric_names, mask_source
-        if start == "fresh":
-            sampler.load_state_dict({"counters": block.lasting["counters"].copy()})
-        if start == "resume":
-            sampler.resume()
-
-        def allocate(n_steps: int) -> RolloutBuffers:
-            if n_steps > first:
-                block.grow(n_steps)
-            buffers: RolloutBuffers = block.buffers(fresh=start == "fresh" and n_steps == first)
-            return buffers
-
-        rollout = sampler.fill(Budget(sampling, steps), allocate, self._pause if pauses else None)
-        counts = rollout.n_steps, len(rollout.final_indices), len(rollout.episode_indices)
-        _, n_finals, n_episodes = counts
-        for name in ("final_observations", "final_indices"):
-            block.arrays[name][:n_finals] = getattr(rollout, name)
-        for name in ("episode_returns", "episode_lengths", "episode_indices"):
-            block.arrays[name][:n_episodes] = getattr(rollout, name)
-        return *counts, rollout.crashes, rollout.episode_metrics, sampler.mask_source
-
-    def _pause(self) -> None:
-        self._connection.send(("row",))
-        self._connection.recv()
-
-    def call(self, name: str, function: bytes, arguments: bytes) -> bytes:
-        """Call a function on the sampler, see `WorkerPool.call`; only the parent uses ``name``."""
-        import cloudpickle
-
-        outcome: tuple[str, Any]
-        try:
-            result = pickle.loads(function)(self._sampler, *pickle.loads(arguments))
-            outcome = "result", cloudpickle.dumps(result)
-        except Exception as error:
-            outcome = "error", error
-        try:
-            answer: bytes = cloudpickle.dumps(outcome)
-        except Exception:  # the error itself cannot be sent
-            answer = cloudpickle.dumps(("error", RuntimeError(repr(outcome[1]))))
-        return answer
-
-    def close(self) -> None:
-        """Close the environments."""
-        if self._sampler is not None:
-            self._sampler.close()
-
-    def _take_policy(self) -> None:
-        lasting = self._block.lasting
-        self._policy.parameters = lasting["parameters"]
-        enabled, clip, epsilon = lasting["normalizer"].tolist()
-        if enabled:
-            self._policy.set_normalizer(
-                lasting["mean"], lasting["variance"], clip=clip, epsilon=epsilon
-            )
-        else:
-            self._policy.clear_normalizer()
+            connection.send(answer(getattr(worker, command), arguments))
 
 
 def _terminate(_: int, frame: FrameType | None) -> None:
