@@ -53,6 +53,11 @@ Index factors_size(const NetworkShape& shape) {
 }
 
 template <class Scalar>
+Index first_factor_size(const NetworkShape& shape) {
+  return factor_offsets<Scalar>(shape, 0).outputs;
+}
+
+template <class Scalar>
 Index factor_scratch_size(const NetworkShape& shape) {
   return scratch_size<Scalar>(shape) + kTileRows * padded<Scalar>(shape.sizes[0]);
 }
@@ -70,6 +75,20 @@ void add_outer_products(Index rows, Index m, const Scalar* a, Index a_stride, In
   multiply<Scalar, Order::kColumns>(task);
 }
 
+// factor (in + 1 x in') += sum_n [s_n; 1] s_n^T, with s_n = x_n - background
+template <class Scalar>
+void add_sparse_factor(Index rows, Index in, Index in_padded, const SparseRows<Scalar>& s,
+                       Scalar* factor) {
+  for (Index n = 0; n < rows; ++n) {
+    for (Index k = s.starts[n]; k < s.starts[n + 1]; ++k) {
+      Scalar* row = factor + s.columns[k] * in_padded;
+      for (Index m = s.starts[n]; m < s.starts[n + 1]; ++m)
+        row[s.columns[m]] += s.values[k] * s.values[m];
+      factor[in * in_padded + s.columns[k]] += s.values[k];
+    }
+  }
+}
+
 template <class Scalar>
 void add_factors(const NetworkShape& shape, const Scalar* packed, const Tile<Scalar>& tile,
                  const Scalar* cotangent, Scalar* scratch, Scalar* factors) {
@@ -80,7 +99,7 @@ void add_factors(const NetworkShape& shape, const Scalar* packed, const Tile<Sca
   // the observations with their rows padded, as the layers above have them
   const Index x_padded = padded<Scalar>(shape.sizes[0]);
   Scalar* padded_x = scratch + 2 * widest;
-  for (Index n = 0; n < rows; ++n) {
+  for (Index n = 0; n < rows && !tile.sparse.starts; ++n) {
     std::copy_n(tile.x + n * shape.inputs(), shape.inputs(), padded_x + n * x_padded);
     std::fill(padded_x + n * x_padded + shape.sizes[0], padded_x + (n + 1) * x_padded, Scalar(0));
   }
@@ -95,9 +114,14 @@ void add_factors(const NetworkShape& shape, const Scalar* packed, const Tile<Sca
 
     // sum_n h_n h_n^T,  sum_n h_n^T,  sum_n delta_n delta_n^T
     if (has_factors<Scalar>(shape, l)) {
-      add_outer_products(rows, in, h, in_padded, in_padded, h, in_padded, factors + o.inputs);
-      column_sums<Scalar, 4>(rows, in_padded, h, /*add=*/true, 0,
-                             factors + o.inputs + in * in_padded);
+      if (l == 0 && tile.sparse.starts) {
+        if (!tile.sparse.one_entry)
+          add_sparse_factor(rows, in, in_padded, tile.sparse, factors + o.inputs);
+      } else {
+        add_outer_products(rows, in, h, in_padded, in_padded, h, in_padded, factors + o.inputs);
+        column_sums<Scalar, 4>(rows, in_padded, h, /*add=*/true, 0,
+                               factors + o.inputs + in * in_padded);
+      }
       add_outer_products(rows, out, delta, out_padded, out_padded, delta, out_padded,
                          factors + o.outputs);
     }
@@ -107,18 +131,38 @@ void add_factors(const NetworkShape& shape, const Scalar* packed, const Tile<Sca
   }
 }
 
+// Makes a = mean [s; 1] [s; 1]^T times count, the means of s = x - b, those of x:
+//   mean x x^T = mean s s^T + b (mean s)^T + (mean s) b^T + b b^T,  mean x = mean s + b
+template <class Scalar>
+void add_background(Index in, const Scalar* background, double count, double* a, Index a_stride) {
+  const double* sums = a + in * a_stride;  // of s, until the last row is written
+  for (Index i = 0; i < in; ++i) {
+    const double b_i = static_cast<double>(background[i]);
+    for (Index j = 0; j < in; ++j) {
+      const double b_j = static_cast<double>(background[j]);
+      a[i * a_stride + j] += b_i * sums[j] + b_j * sums[i] + count * b_i * b_j;
+    }
+  }
+  for (Index i = 0; i < in; ++i) {
+    a[in * a_stride + i] += count * static_cast<double>(background[i]);
+    a[i * a_stride + in] = a[in * a_stride + i];
+  }
+}
+
 template <class Scalar>
 void unpack_factors(const NetworkShape& shape, int layer, const Scalar* factors, double scale,
-                    double count, double* a, Index a_stride, double* g, Index g_stride) {
+                    double count, const Scalar* background, double* a, Index a_stride, double* g,
+                    Index g_stride) {
   const Index in = shape.sizes[layer], out = shape.sizes[layer + 1];
   const FactorOffsets o = factor_offsets<Scalar>(shape, layer);
   const Scalar* sums = factors + o.inputs;
-  for (Index i = 0; i <= in; ++i) {
+  for (Index i = 0; i <= in && a; ++i) {
     for (Index j = 0; j < in; ++j)
       a[i * a_stride + j] = scale * static_cast<double>(sums[i * padded<Scalar>(in) + j]);
     a[i * a_stride + in] =
         i < in ? scale * static_cast<double>(sums[in * padded<Scalar>(in) + i]) : scale * count;
   }
+  if (layer == 0 && background && a) add_background(in, background, scale * count, a, a_stride);
   sums = factors + o.outputs;
   for (Index i = 0; i < out; ++i)
     for (Index j = 0; j < out; ++j)

@@ -7,6 +7,7 @@
 
 #include "layout.h"
 #include "matmul.h"
+#include "sparse.h"
 
 namespace trpo_fast {
 namespace {
@@ -166,7 +167,8 @@ void output_tangents(const OutputTangents<Scalar>& task, Index rows, Index p) {
 // layers. The kernel table states the contract of `tangent`.
 template <class Scalar>
 void tangent_by_jacobian(const NetworkShape& shape, const Scalar* packed, const Scalar* packed_v,
-                         const Tile<Scalar>& tile, Scalar* scratch, Scalar* tangent_out) {
+                         const Scalar* base_v, const Tile<Scalar>& tile, Scalar* scratch,
+                         Scalar* tangent_out) {
   const Index rows = tile.rows;
   const int last = shape.n_layers - 1;
   const Index P = shape.outputs(), output_stride = padded<Scalar>(P);
@@ -197,7 +199,8 @@ void tangent_by_jacobian(const NetworkShape& shape, const Scalar* packed, const 
       outputs.terms[outputs.n_terms++] = {
           tile.jacobian + jacobian_block<Scalar>(shape, l + 1, rows), dz, block.stride};
     }
-    multiply<Scalar, Order::kRows>(task);
+    if (l == 0 && tile.sparse.starts) multiply_sparse(sparse_form(task, tile.sparse, base_v));
+    else multiply<Scalar, Order::kRows>(task);
     input = tile.activations + block.values;
     input_stride = block.stride;
   }

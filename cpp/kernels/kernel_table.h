@@ -17,6 +17,7 @@ namespace trpo_fast {
 
 inline constexpr Index kTileRows = 96;
 inline constexpr std::size_t kAlignment = 64;
+inline constexpr Index kEntrySlack = 16;
 
 // Memory that will be read soon: while a pass computes, it asks for these bytes, cache line by cache
 // line, and moves `at` along.
@@ -25,14 +26,31 @@ struct ReadAhead {
   const char* end = nullptr;
 };
 
+// Rows that differ in few entries from a background that all of them share:
+//
+//   x_n = background + sum_k values[k] e_columns[k],  starts[n] <= k < starts[n + 1]
+//
+// A first layer is then a sum of columns of its weights:
+//
+//   W x_n + b = base + sum_k values[k] W e_columns[k],  base = W background + b
+template <class Scalar>
+struct SparseRows {
+  const Index* starts = nullptr;  // rows + 1; null: the rows are dense
+  const std::int32_t* columns = nullptr;
+  const Scalar* values = nullptr;
+  bool one_entry = false;  // a row has at most one
+};
+
 // The samples of a tile, and what is known of them at the parameters of the pass.
 template <class Scalar>
 struct Tile {
-  const Scalar* x;  // rows x inputs
+  const Scalar* x;  // rows x inputs; not read where the rows are sparse
   Index rows;
   const Scalar* activations;
   const Scalar* jacobian = nullptr;  // may be null: see below
   ReadAhead* ahead = nullptr;        // may be null
+  SparseRows<Scalar> sparse = {};
+  Scalar* first_delta = nullptr;  // rows x H', written by the adjoint where the rows are sparse
 };
 
 template <class Scalar>
@@ -58,6 +76,21 @@ struct KernelTable {
   void (*forward)(const NetworkShape&, const Scalar* packed, const Scalar* x, Index x_stride,
                   Index rows, Scalar* activations, Scalar* outputs);
 
+  // The same with sparse rows, and with base (H' of the first layer) as below.
+  void (*forward_sparse)(const NetworkShape&, const Scalar* packed, const Scalar* base,
+                         const SparseRows<Scalar>&, Index rows, Scalar* activations,
+                         Scalar* outputs);
+
+  // base = W background + b of the first layer, with its padding. background: inputs.
+  void (*first_layer_base)(const NetworkShape&, const Scalar* packed, const Scalar* background,
+                           Scalar* base);
+
+  // Writes where x differs from the background, in order, and by how much. Returns how many entries
+  // there are, or most + 1 as soon as there are more than `most`; columns and values hold kEntrySlack
+  // more.
+  Index (*find_entries)(Index width, const Scalar* x, const Scalar* background, Index most,
+                        std::int32_t* columns, Scalar* values);
+
   // The Jacobian d out_p / d z for every row, output p and hidden layer but the last. With it tangent
   // and adjoint skip the products between hidden layers, which saves time where a network has few
   // outputs and one batch is used for many passes. jacobian_size: scalars needed for one tile, 0 where
@@ -67,28 +100,44 @@ struct KernelTable {
                    Scalar* jacobian);
 
   // tangent (rows x output_stride) = J v, with v packed by pack(backward = false), or by
-  // pack(backward = true) where the tile has a Jacobian.
+  // pack(backward = true) where the tile has a Jacobian. base_v: the base of packed_v where the rows are
+  // sparse, otherwise not read.
   void (*tangent)(const NetworkShape&, const Scalar* packed, const Scalar* packed_v,
-                  const Tile<Scalar>&, Scalar* scratch, Scalar* tangent);
+                  const Scalar* base_v, const Tile<Scalar>&, Scalar* scratch, Scalar* tangent);
 
   // gradient = J^T u, or gradient += J^T u where add is true, with cotangents u (rows x output_stride,
-  // pad lanes zero).
+  // pad lanes zero). Where the rows are sparse, the weights of the first layer are left out:
+  // first_delta receives delta of that layer, which first_layer_gradient needs.
   void (*adjoint)(const NetworkShape&, const Scalar* packed, const Tile<Scalar>&,
                   const Scalar* cotangent, Scalar* scratch, bool add, Scalar* gradient);
+
+  // The gradient of the first layer's weights, in the layout of a packed gradient, whose bias is there
+  // already:  dW = sum_n delta_n x_n^T = db background^T + sum over the entries. `by_column` are the
+  // entries of input i, starts[i] <= k < starts[i + 1], with the numbers of their rows for columns; those of
+  // inputs begin <= i < end are written, each summed in order, so that threads can share the work without
+  // changing a bit. first_weights: where in a packed gradient they lie.
+  void (*first_layer_gradient)(const NetworkShape&, const SparseRows<Scalar>& by_column,
+                               const Scalar* background, const Scalar* first_delta, Index begin,
+                               Index end, Scalar* gradient);
+  void (*first_weights)(const NetworkShape&, Index* begin, Index* end);
 
   // factors += sums of outer products over the rows, layer by layer, with h the layer's inputs and
   // delta its backpropagated cotangents: [h; 1] h^T and delta delta^T (Martens & Grosse 2015).
   // factors_size scalars in all; scratch of factor_scratch_size. A layer for which has_factors is false
-  // is left out.
+  // is left out. Of sparse rows the sums are those of x - background; where they have at most one entry,
+  // the first layer's sums over inputs are left out: the first first_factor_size scalars stay untouched.
   bool (*has_factors)(const NetworkShape&, int layer);
   Index (*factors_size)(const NetworkShape&);
+  Index (*first_factor_size)(const NetworkShape&);
   Index (*factor_scratch_size)(const NetworkShape&);
   void (*add_factors)(const NetworkShape&, const Scalar* packed, const Tile<Scalar>&,
                       const Scalar* cotangent, Scalar* scratch, Scalar* factors);
   // One layer's factors times scale: a = sum [h; 1] [h; 1]^T, whose last entry is scale * count, and
-  // g = sum delta delta^T. Rows of a lie a_stride apart, those of g g_stride.
+  // g = sum delta delta^T. Rows of a lie a_stride apart, those of g g_stride. background (inputs): what
+  // was taken off the inputs of layer 0; null: nothing. a may be null: not wanted.
   void (*unpack_factors)(const NetworkShape&, int layer, const Scalar* factors, double scale,
-                         double count, double* a, Index a_stride, double* g, Index g_stride);
+                         double count, const Scalar* background, double* a, Index a_stride,
+                         double* g, Index g_stride);
 
   // The three that follow exist for doubles only; they are null in the table of floats.
   // a . b, of any alignment.

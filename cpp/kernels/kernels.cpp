@@ -11,6 +11,7 @@
 #include "layout.h"
 #include "packing.h"
 #include "passes.h"
+#include "sparse.h"
 
 #define TRPO_FAST_STRING_(x) #x
 #define TRPO_FAST_STRING(x) TRPO_FAST_STRING_(x)
@@ -33,12 +34,18 @@ KernelTable<Scalar> make_table() {
   table.pack = pack<Scalar>;
   table.pack_double = pack_double<Scalar>;
   table.forward = forward<Scalar>;
+  table.forward_sparse = forward_sparse<Scalar>;
+  table.first_layer_base = first_layer_base<Scalar>;
+  table.find_entries = find_entries<Scalar>;
+  table.first_layer_gradient = first_layer_gradient<Scalar>;
+  table.first_weights = first_weights<Scalar>;
   table.jacobian_size = jacobian_size<Scalar>;
   table.jacobian = jacobian<Scalar>;
   table.tangent = tangent<Scalar>;
   table.adjoint = adjoint<Scalar>;
   table.has_factors = has_factors<Scalar>;
   table.factors_size = factors_size<Scalar>;
+  table.first_factor_size = first_factor_size<Scalar>;
   table.factor_scratch_size = factor_scratch_size<Scalar>;
   table.add_factors = add_factors<Scalar>;
   table.unpack_factors = unpack_factors<Scalar>;

@@ -7,6 +7,7 @@
 #include "jacobian.h"
 #include "layout.h"
 #include "matmul.h"
+#include "sparse.h"
 
 namespace trpo_fast {
 namespace {
@@ -27,9 +28,11 @@ void single_output(Index rows, Index columns, const Scalar* h, const Scalar* w, 
   }
 }
 
+// The layers of a forward pass from `first` on: 0 with the dense rows x, or 1 where z of the first layer
+// is there already, as the values of the first hidden layer or as the outputs.
 template <class Scalar>
-void forward(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
-             Index rows, Scalar* activations, Scalar* outputs) {
+void forward_from(int first, const NetworkShape& shape, const Scalar* packed, const Scalar* x,
+                  Index x_stride, Index rows, Scalar* activations, Scalar* outputs) {
   const Scalar* input = x;
   Index input_stride = x_stride;
   for (int l = 0; l < shape.n_layers; ++l) {
@@ -54,7 +57,7 @@ void forward(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
     task.initial_row = packed + o.bias;
     task.c = z;
     task.c_stride = out_padded;
-    multiply<Scalar, Order::kRows>(task);
+    if (l >= first) multiply<Scalar, Order::kRows>(task);
 
     // h = phi(z)
     if (!last) activate(shape.activation, rows * out_padded, z, activations + block.derivative);
@@ -64,10 +67,32 @@ void forward(const NetworkShape& shape, const Scalar* packed, const Scalar* x, I
 }
 
 template <class Scalar>
+void forward(const NetworkShape& shape, const Scalar* packed, const Scalar* x, Index x_stride,
+             Index rows, Scalar* activations, Scalar* outputs) {
+  forward_from(0, shape, packed, x, x_stride, rows, activations, outputs);
+}
+
+template <class Scalar>
+void forward_sparse(const NetworkShape& shape, const Scalar* packed, const Scalar* base,
+                    const SparseRows<Scalar>& sparse, Index rows, Scalar* activations,
+                    Scalar* outputs) {
+  SparseTask<Scalar> task{};
+  task.rows = rows;
+  task.columns = padded<Scalar>(shape.sizes[1]);
+  task.a = sparse;
+  task.b = packed + packed_offsets<Scalar>(shape, 0).forward;
+  task.initial_row = base;
+  task.c =
+      shape.n_layers == 1 ? outputs : activations + hidden_block<Scalar>(shape, 1, rows).values;
+  multiply_sparse(task);
+  forward_from<Scalar>(1, shape, packed, nullptr, 0, rows, activations, outputs);
+}
+
+template <class Scalar>
 void tangent(const NetworkShape& shape, const Scalar* packed, const Scalar* packed_v,
-             const Tile<Scalar>& tile, Scalar* scratch, Scalar* tangent_out) {
+             const Scalar* base_v, const Tile<Scalar>& tile, Scalar* scratch, Scalar* tangent_out) {
   if (tile.jacobian) {
-    tangent_by_jacobian(shape, packed, packed_v, tile, scratch, tangent_out);
+    tangent_by_jacobian(shape, packed, packed_v, base_v, tile, scratch, tangent_out);
     return;
   }
   const Index rows = tile.rows;
@@ -103,7 +128,8 @@ void tangent(const NetworkShape& shape, const Scalar* packed, const Scalar* pack
       input = tile.activations + block.values;
       input_stride = block.stride;
     }
-    multiply<Scalar, Order::kRows>(task);
+    if (l == 0 && tile.sparse.starts) multiply_sparse(sparse_form(task, tile.sparse, base_v));
+    else multiply<Scalar, Order::kRows>(task);
   }
 }
 
@@ -152,6 +178,10 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Tile<Scalar>
     outer.initial = add ? Initial::kAccumulate : Initial::kZero;
     outer.c = gradient + og.forward;
     outer.ahead = tile.ahead;
+    if (l == 0 && tile.sparse.starts) {
+      if (shape.n_layers == 1) std::copy_n(delta, rows * out_padded, tile.first_delta);
+      break;
+    }
     if (transposed<Scalar>(shape, l)) {
       outer.rows = in;
       outer.columns = outer.c_stride = out_padded;
@@ -165,7 +195,7 @@ void adjoint(const NetworkShape& shape, const Scalar* packed, const Tile<Scalar>
 
     // delta of the hidden layer below
     if (l == 0) break;
-    Scalar* below = delta_buffer[l % 2];
+    Scalar* below = l == 1 && tile.sparse.starts ? tile.first_delta : delta_buffer[l % 2];
     if (tile.jacobian && l + 1 < shape.n_layers)
       combine_stripes<Scalar, 4>(tile.jacobian + jacobian_block<Scalar>(shape, l, rows),
                                  shape.outputs(), in_padded, rows, cotangent,

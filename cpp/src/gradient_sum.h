@@ -3,6 +3,7 @@
 
 #include "aligned.h"
 #include "dispatch.h"
+#include "input_batch.h"
 #include "tiling.h"
 
 namespace trpo_fast {
@@ -18,26 +19,37 @@ class GradientSum {
   // The partial of one chunk. It is not cleared: the first tile of a chunk must overwrite it.
   Scalar* partial(Index chunk) { return partials_.data() + chunk * size_; }
 
-  // The sum of the partials, packed; valid until the partials are written again.
-  const Scalar* sum(const Tiling& tiling, int threads) {
-    constexpr Index kRange = 16384;  // scalars that one thread sums at a time
-    if (tiling.chunks > 1)
-      parallel_for((size_ + kRange - 1) / kRange, threads, [&](Index range, int) {
-        kernels<Scalar>().tree_sum(partials_.data(), tiling.chunks, size_, range * kRange,
-                                   std::min(size_, (range + 1) * kRange));
-      });
+  // The sum of the partials, packed, and where the inputs are sparse the weights of the first layer, which
+  // no partial has; valid until the partials are written again.
+  const Scalar* sum(const NetworkShape& shape, const InputBatch<Scalar>& inputs,
+                    const Tiling& tiling, int threads) {
+    Index first = size_, last = size_;  // what is left out
+    if (inputs.sparse()) kernels<Scalar>().first_weights(shape, &first, &last);
+    add_up(tiling, threads, 0, first);
+    add_up(tiling, threads, last, size_);
+    inputs.finish_gradient(shape, threads, partials_.data());
     return partials_.data();
   }
 
-  // flat (D) = scale * sum of the partials
-  void collect(const NetworkShape& shape, const Tiling& tiling, int threads, double scale,
-               double* flat) {
-    kernels<Scalar>().unpack_gradient(shape, sum(tiling, threads), scale, flat);
+  // flat (D) = scale * that sum
+  void collect(const NetworkShape& shape, const InputBatch<Scalar>& inputs, const Tiling& tiling,
+               int threads, double scale, double* flat) {
+    kernels<Scalar>().unpack_gradient(shape, sum(shape, inputs, tiling, threads), scale, flat);
   }
 
   Index size() const { return size_; }
 
  private:
+  void add_up(const Tiling& tiling, int threads, Index begin, Index end) {
+    constexpr Index kRange = 16384;  // scalars that one thread sums at a time
+    if (tiling.chunks == 1) return;
+    parallel_for((end - begin + kRange - 1) / kRange, threads, [&](Index range, int) {
+      const Index from = begin + range * kRange;
+      kernels<Scalar>().tree_sum(partials_.data(), tiling.chunks, size_, from,
+                                 std::min(end, from + kRange));
+    });
+  }
+
   AlignedBuffer<Scalar> partials_;
   Index size_ = 0;
 };

@@ -42,8 +42,59 @@ struct Matrix {
   }
 };
 
+// A^{-1} for the A of InputMoments, which is a diagonal and two products of vectors:
+//   A = mean [x; 1] [x; 1]^T = diag(q) + u u^T - m m^T,  u = [mean x; 1], m = [mean s; 0], q = [mean s^2; 0]
+// With D = diag(q) + damping, U = [u, m] and C = diag(1, -1), by Woodbury's formula,
+//   (A + damping I)^{-1} = D^{-1} - D^{-1} U (C + U^T D^{-1} U)^{-1} U^T D^{-1}
+struct ThinInverse {
+  std::vector<double> d;                // the diagonal of D^{-1}
+  std::vector<double> u, m;             // D^{-1} u, D^{-1} m
+  double k_uu = 0, k_um = 0, k_mm = 0;  // (C + U^T D^{-1} U)^{-1}
+
+  static double mean_diagonal(const InputMoments& of) {
+    double sum = 1.0;
+    for (std::size_t i = 0; i < of.mean.size(); ++i)
+      sum += of.squares[i] + of.mean[i] * of.mean[i] - of.offset[i] * of.offset[i];
+    return sum / static_cast<double>(of.mean.size() + 1);
+  }
+
+  bool invert(const InputMoments& of, double damping) {
+    const std::size_t in = of.mean.size();
+    d.assign(in + 1, 1.0 / damping);
+    u.assign(in + 1, 1.0 / damping);
+    m.assign(in + 1, 0.0);
+    double uu = 1.0 + 1.0 / damping, um = 0.0, mm = -1.0;
+    for (std::size_t i = 0; i < in; ++i) {
+      d[i] = 1.0 / (of.squares[i] + damping);
+      u[i] = d[i] * of.mean[i];
+      m[i] = d[i] * of.offset[i];
+      uu += u[i] * of.mean[i];
+      um += u[i] * of.offset[i];
+      mm += m[i] * of.offset[i];
+    }
+    const double determinant = uu * mm - um * um;
+    k_uu = mm / determinant;
+    k_um = -um / determinant;
+    k_mm = uu / determinant;
+    return mm < 0.0 && std::isfinite(k_uu) && std::isfinite(k_um) && std::isfinite(k_mm);
+  }
+
+  // y = A^{-1} r
+  void apply(const double* r, double* y) const {
+    double ur = 0.0, mr = 0.0;
+    for (std::size_t i = 0; i < d.size(); ++i) {
+      ur += u[i] * r[i];
+      mr += m[i] * r[i];
+    }
+    const double c_u = k_uu * ur + k_um * mr, c_m = k_um * ur + k_mm * mr;
+    for (std::size_t i = 0; i < d.size(); ++i) y[i] = d[i] * r[i] - c_u * u[i] - c_m * m[i];
+  }
+};
+
 struct Layer {
   Index n_inputs = 0, n_outputs = 0;
+  bool thin = false;  // whether thin_inputs stands for inputs
+  ThinInverse thin_inputs;
   Matrix inputs, outputs;  // A^{-1}, G^{-1}
   bool usable = false;     // whether both inverses exist
 };
@@ -63,7 +114,9 @@ KroneckerPreconditioner::~KroneckerPreconditioner() = default;
 
 template <class Scalar>
 void KroneckerPreconditioner::factorize(const NetworkShape& shape, Index free_parameters,
-                                        const Scalar* factors, double count, double damping) {
+                                        const Scalar* factors, double count,
+                                        const Scalar* background, double damping,
+                                        const InputMoments* moments) {
   w_->shape = shape;
   w_->free_parameters = free_parameters;
   w_->damping = damping;
@@ -77,19 +130,24 @@ void KroneckerPreconditioner::factorize(const NetworkShape& shape, Index free_pa
     layer.usable = kernels<Scalar>().has_factors(shape, l);
     if (!layer.usable) continue;
     Matrix &A = layer.inputs, &G = layer.outputs;
-    A.resize(in + 1);
+    layer.thin = l == 0 && moments;
+    if (!layer.thin) A.resize(in + 1);
     G.resize(out);
-    largest = std::max(largest, out * A.stride);
-    kernels<Scalar>().unpack_factors(shape, l, factors, 1.0 / count, count, A.entries.data(),
-                                     A.stride, G.entries.data(), G.stride);
+    largest = std::max(largest, out * row_stride(in + 1));
+    kernels<Scalar>().unpack_factors(shape, l, factors, 1.0 / count, count, background,
+                                     layer.thin ? nullptr : A.entries.data(), A.stride,
+                                     G.entries.data(), G.stride);
 
     // Split the damping so that it weighs alike in both factors. Without damping a little is added, so
     // that rounding cannot make them indefinite.
-    const double a = A.mean_diagonal(), g = G.mean_diagonal();
+    const double a = layer.thin ? ThinInverse::mean_diagonal(*moments) : A.mean_diagonal();
+    const double g = G.mean_diagonal();
     const double root = std::sqrt(std::max(damping, 1e-8 * a * g));
     const double pi = std::sqrt(a / g);
-    layer.usable = std::isfinite(a) && std::isfinite(pi) && pi > 0.0 && A.invert(pi * root) &&
-                   G.invert(root / pi);
+    layer.usable =
+        std::isfinite(a) && std::isfinite(pi) && pi > 0.0 &&
+        (layer.thin ? layer.thin_inputs.invert(*moments, pi * root) : A.invert(pi * root)) &&
+        G.invert(root / pi);
   }
   w_->gradient.reserve(largest);
   w_->half.reserve(largest);
@@ -100,7 +158,7 @@ void KroneckerPreconditioner::apply(const double* r, double* z) {
   const KernelTable<double>& k = kernels<double>();
   for (const Layer& layer : w_->layers) {
     const Matrix &A = layer.inputs, &G = layer.outputs;
-    const Index in = layer.n_inputs, out = layer.n_outputs, stride = A.stride;
+    const Index in = layer.n_inputs, out = layer.n_outputs, stride = row_stride(in + 1);
     if (!layer.usable) {
       std::copy_n(r, out * (in + 1), z);
     } else {
@@ -109,11 +167,18 @@ void KroneckerPreconditioner::apply(const double* r, double* z) {
       for (Index j = 0; j < out; ++j) {
         std::copy_n(r + j * in, in, R + j * stride);
         R[j * stride + in] = r[out * in + j];
-        std::fill(R + j * stride + A.n, R + (j + 1) * stride, 0.0);
+        std::fill(R + j * stride + in + 1, R + (j + 1) * stride, 0.0);
       }
       // G^{-1} R A^{-1}
-      k.product(out, A.n, A.n, R, stride, A.entries.data(), stride, w_->half.data(), stride);
-      k.product(out, A.n, out, G.entries.data(), G.stride, w_->half.data(), stride,
+      if (layer.thin) {
+        std::fill_n(w_->half.data(), out * stride, 0.0);
+        for (Index j = 0; j < out; ++j)
+          layer.thin_inputs.apply(R + j * stride, w_->half.data() + j * stride);
+      } else {
+        k.product(out, in + 1, in + 1, R, stride, A.entries.data(), stride, w_->half.data(),
+                  stride);
+      }
+      k.product(out, in + 1, out, G.entries.data(), G.stride, w_->half.data(), stride,
                 w_->solved.data(), stride);
       const double* solved = w_->solved.data();
       for (Index j = 0; j < out; ++j) {
@@ -129,8 +194,8 @@ void KroneckerPreconditioner::apply(const double* r, double* z) {
 }
 
 template void KroneckerPreconditioner::factorize(const NetworkShape&, Index, const float*, double,
-                                                 double);
+                                                 const float*, double, const InputMoments*);
 template void KroneckerPreconditioner::factorize(const NetworkShape&, Index, const double*, double,
-                                                 double);
+                                                 const double*, double, const InputMoments*);
 
 }  // namespace trpo_fast

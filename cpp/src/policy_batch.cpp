@@ -8,6 +8,8 @@
 #include "aligned.h"
 #include "dispatch.h"
 #include "gradient_sum.h"
+#include "input_batch.h"
+#include "jacobian_pays.h"
 #include "tiling.h"
 
 namespace trpo_fast {
@@ -16,24 +18,6 @@ namespace {
 
 // The random stream of the cotangents that a preconditioner is estimated with.
 constexpr std::uint32_t kSignStream = 0x4FAC7025u;
-
-// Whether the Jacobians d outputs / d z of the hidden layers pay for themselves over `products` products.
-// For a sample and a pair of hidden layers each product saves 2 H_{l+1} H_l multiply-adds and spends
-// 2 P H_l memory-bound ones (counted double); building the Jacobians costs 1.25 P H_{l+1} H_l. They may
-// take kLargest bytes. The answer depends on sizes alone, not on the activation budget, so that the
-// budget does not change the bits.
-template <class Scalar>
-bool jacobian_pays(const NetworkShape& shape, Index tiles, int products) {
-  constexpr Index kLargest = Index{256} << 20;
-  const Index tile = kernels<Scalar>().jacobian_size(shape, kTileRows);
-  if (tile == 0 || tiles > kLargest / (tile * Index{sizeof(Scalar)})) return false;
-  double between = 0, below = 0;
-  for (int l = 1; l + 1 < shape.n_layers; ++l) {
-    between += static_cast<double>(shape.sizes[l]) * shape.sizes[l + 1];
-    below += static_cast<double>(shape.sizes[l]) * shape.outputs();
-  }
-  return products * (2.0 * between - 4.0 * below) > 1.25 * shape.outputs() * between;
-}
 
 }  // namespace
 
@@ -46,6 +30,7 @@ template <class Scalar>
 struct PolicyBatch<Scalar>::Workspace {
   const Policy<Scalar>* policy = nullptr;
   SampleBatch<Scalar> batch;
+  InputBatch<Scalar> inputs;  // its observations
   Tiling tiling;
   int threads = 1;
   Index stride = 0;           // of a padded output row
@@ -66,9 +51,11 @@ struct PolicyBatch<Scalar>::Workspace {
   AlignedBuffer<double> log_ratios;      // threads x K
   AlignedBuffer<Scalar> per_thread;      // activations, Jacobian, rows x P' twice, scratch
   AlignedBuffer<Scalar> packed_vector;   // a tangent direction
-  AlignedBuffer<double> log_std_sums;    // chunks x A
-  std::vector<ChunkSums> sums;           // chunks
-  AlignedBuffer<Scalar> factors;  // of a preconditioner: one partial a chunk of its own tiling
+  AlignedBuffer<Scalar> base_row, other_base_row;
+  const Scalar* base = nullptr;  // of the first layer at theta_k; null where the inputs are dense
+  AlignedBuffer<double> log_std_sums;  // chunks x A
+  std::vector<ChunkSums> sums;         // chunks
+  AlignedBuffer<Scalar> factors;       // of a preconditioner: one partial a chunk of its own tiling
   AlignedBuffer<Scalar> factor_scratch;  // threads
   GradientSum<Scalar> gradient;
   Index thread_size = 0;
@@ -86,8 +73,11 @@ struct PolicyBatch<Scalar>::Workspace {
   }
 
   Index tile_size() const { return activation_size + jacobian_size; }
-  const Scalar* tile_x(Index tile) const {
-    return batch.observations + tiling.tile_begin(tile) * policy->shape().inputs();
+  // outputs of a tile at a policy's parameters, whose base is given
+  void forward(const Policy<Scalar>& at, const Scalar* base_at, Index tile, Scalar* activations,
+               Scalar* out) const {
+    inputs.forward(at.shape(), at.packed(), base_at, tiling.tile_begin(tile),
+                   tiling.tile_rows(tile), activations, out);
   }
   // Where a tile's activations and Jacobian are or will be.
   Scalar* tile_memory(Index tile, const ThreadScratch& s) {
@@ -97,11 +87,8 @@ struct PolicyBatch<Scalar>::Workspace {
   // A tile with its activations at theta_k: cached, or computed again to the same bits.
   Tile<Scalar> tile_at(Index tile, const ThreadScratch& s) {
     Scalar* activations = tile_memory(tile, s);
-    if (tile >= cached_tiles)
-      kernels<Scalar>().forward(policy->shape(), policy->packed(), tile_x(tile),
-                                policy->shape().inputs(), tiling.tile_rows(tile), activations,
-                                s.rows_b);
-    return {tile_x(tile), tiling.tile_rows(tile), activations};
+    if (tile >= cached_tiles) forward(*policy, base, tile, activations, s.rows_b);
+    return inputs.tile(tiling.tile_begin(tile), tiling.tile_rows(tile), activations);
   }
 
   // The same with its Jacobian, where that pays, and with the next tile in the cache to read ahead.
@@ -126,9 +113,11 @@ struct PolicyBatch<Scalar>::Workspace {
   template <class AddCotangent>
   void pull_back(const AddCotangent& add_cotangent, double* gradient);
 
-  void pack_vector(const double* v, bool for_jacobian) {
+  // Packs a tangent direction; returns its base.
+  const Scalar* pack_vector(const double* v, bool for_jacobian) {
     kernels<Scalar>().pack_double(policy->shape(), v, /*backward=*/for_jacobian,
                                   packed_vector.data());
+    return inputs.base(policy->shape(), packed_vector.data(), other_base_row);
   }
 
   // Forbids, in the outputs of a tile (rows x P'), what the masks of its samples do not allow.
@@ -191,8 +180,11 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
   // memory: a no-op for a size seen before
   w_->policy = &policy;
   w_->batch = batch;
-  w_->tiling = tiling_for(batch.size, policy.n_parameters());
-  w_->threads = threads_for(batch.size, policy.n_parameters());
+  w_->inputs.assign(shape, batch.observations, batch.size);
+  w_->base = w_->inputs.base(shape, policy.packed(), w_->base_row);
+  const Index work = w_->inputs.work(shape, policy.n_parameters());
+  w_->tiling = tiling_for(batch.size, work);
+  w_->threads = threads_for(batch.size, work);
   w_->stride = k.output_stride(shape);
   w_->activation_size = k.activation_size(shape, kTileRows);
   w_->jacobian_size = jacobian_pays<Scalar>(shape, w_->tiling.tiles, products)
@@ -231,8 +223,8 @@ void PolicyBatch<Scalar>::assign(const Policy<Scalar>& policy, const SampleBatch
   w_->tiling.for_each_tile(w_->threads, [&](Index tile, Index chunk, int thread) {
     const auto s = w_->scratch_of(thread);
     const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
-    k.forward(shape, policy.packed(), w_->tile_x(tile), shape.inputs(), rows,
-              w_->tile_memory(tile, s), w_->outputs.data() + begin * w_->stride);
+    w_->forward(policy, w_->base, tile, w_->tile_memory(tile, s),
+                w_->outputs.data() + begin * w_->stride);
     w_->forbid(tile, w_->outputs.data() + begin * w_->stride);
     ChunkSums& sums = w_->sums[static_cast<std::size_t>(chunk)];
     for (Index n = begin; n < begin + rows; ++n) {
@@ -264,6 +256,7 @@ void PolicyBatch<Scalar>::Workspace::pull_back(const AddCotangent& add_cotangent
   const NetworkShape& shape = policy->shape();
   const Index A = policy->spec().free_parameters();
   const double inverse_n = 1.0 / static_cast<double>(batch.size);
+  inputs.prepare_gradient();
 
   parallel_for(tiling.chunks, threads, [&](Index chunk, int thread) {
     const auto s = scratch_of(thread);
@@ -284,7 +277,7 @@ void PolicyBatch<Scalar>::Workspace::pull_back(const AddCotangent& add_cotangent
                                 /*add=*/tile > tiling.chunk_begin(chunk), gradient.partial(chunk));
     }
   });
-  gradient.collect(shape, tiling, threads, inverse_n, gradient_out);
+  gradient.collect(shape, inputs, tiling, threads, inverse_n, gradient_out);
   collect_log_std(A, inverse_n, gradient_out + policy->n_network_parameters());
 }
 
@@ -377,7 +370,8 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
   const Index A = policy.spec().free_parameters();
   const double* v_log_std = v + policy.n_network_parameters();
   const double inverse_n = 1.0 / static_cast<double>(w_->batch.size);
-  w_->pack_vector(v, /*for_jacobian=*/w_->jacobian_size > 0);
+  const Scalar* base_v = w_->pack_vector(v, /*for_jacobian=*/w_->jacobian_size > 0);
+  w_->inputs.prepare_gradient();
 
   parallel_for(w_->tiling.chunks, w_->threads, [&](Index chunk, int thread) {
     const auto s = w_->scratch_of(thread);
@@ -389,7 +383,7 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
 
       // u = J v
       Scalar* u = s.rows_a;
-      k.tangent(shape, policy.packed(), w_->packed_vector.data(), samples, s.scratch, u);
+      k.tangent(shape, policy.packed(), w_->packed_vector.data(), base_v, samples, s.scratch, u);
       // u <- M u, or u = score score^T (J v)
       if (w_->form == FisherForm::kEmpirical) {
         w_->apply_scores(tile, v_log_std, s.rows_a, s.rows_b, log_std_sum);
@@ -403,7 +397,7 @@ void PolicyBatch<Scalar>::fisher_vector_product(const double* v, double* y) {
     }
   });
   w_->has_jacobian = true;
-  w_->gradient.collect(shape, w_->tiling, w_->threads, inverse_n, y);
+  w_->gradient.collect(shape, w_->inputs, w_->tiling, w_->threads, inverse_n, y);
 
   // a free log_std: J is the identity, and M = 2, in every sample
   double* y_log_std = y + policy.n_network_parameters();
@@ -430,6 +424,8 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
   const Index every = std::max<Index>(1, w_->batch.size / enough);
   const Index used_tiles = (w_->tiling.tiles + every - 1) / every;
   const Tiling tiling(used_tiles * kTileRows, kMaxPartials);
+  const bool thin = w_->inputs.one_entry() && k.has_factors(shape, 0);
+  const Index unused = thin ? k.first_factor_size(shape) : 0;  // the moments below stand for these
   const Index size = k.factors_size(shape), scratch_size = k.factor_scratch_size(shape);
   w_->factors.reserve(size * tiling.chunks);
   w_->factor_scratch.reserve(scratch_size * w_->threads);
@@ -437,7 +433,7 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
   parallel_for(tiling.chunks, w_->threads, [&](Index chunk, int thread) {
     const auto s = w_->scratch_of(thread);
     Scalar* partial = w_->factors.data() + chunk * size;
-    std::fill_n(partial, size, Scalar(0));
+    std::fill(partial + unused, partial + size, Scalar(0));
     for (Index used = tiling.chunk_begin(chunk); used < tiling.chunk_end(chunk); ++used) {
       const Index tile = used * every;
       const Index begin = w_->tiling.tile_begin(tile), rows = w_->tiling.tile_rows(tile);
@@ -459,18 +455,21 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
                     w_->factor_scratch.data() + thread * scratch_size, partial);
     }
   });
-  k.tree_sum(w_->factors.data(), tiling.chunks, size, 0, size);
+  k.tree_sum(w_->factors.data(), tiling.chunks, size, unused, size);
   const Index last = (used_tiles - 1) * every;
   const Index rows = (used_tiles - 1) * kTileRows + w_->tiling.tile_rows(last);
+  InputMoments moments;
+  if (thin) moments = w_->inputs.moments(w_->tiling, every);
   preconditioner.factorize(shape, policy.spec().free_parameters(), w_->factors.data(),
-                           static_cast<double>(rows), damping);
+                           static_cast<double>(rows), w_->inputs.background(), damping,
+                           thin ? &moments : nullptr);
 }
 
 template <class Scalar>
 double PolicyBatch<Scalar>::largest_curvature(const double* v) {
   const Policy<Scalar>& policy = *w_->policy;
   const Index P = policy.shape().outputs(), A = policy.spec().free_parameters();
-  w_->pack_vector(v, /*for_jacobian=*/false);
+  const Scalar* base_v = w_->pack_vector(v, /*for_jacobian=*/false);
 
   parallel_for(w_->tiling.chunks, w_->threads, [&](Index chunk, int thread) {
     const auto s = w_->scratch_of(thread);
@@ -481,7 +480,7 @@ double PolicyBatch<Scalar>::largest_curvature(const double* v) {
       // u = J v, then u^T M u row by row
       const Scalar* u = s.rows_a;
       Scalar* metric_u = s.rows_b;
-      kernels<Scalar>().tangent(policy.shape(), policy.packed(), w_->packed_vector.data(),
+      kernels<Scalar>().tangent(policy.shape(), policy.packed(), w_->packed_vector.data(), base_v,
                                 w_->tile_at(tile, s), s.scratch, s.rows_a);
       std::copy(u, u + rows * w_->stride, metric_u);
       w_->apply_metric(tile, metric_u);
@@ -509,15 +508,14 @@ double PolicyBatch<Scalar>::largest_curvature(const double* v) {
 template <class Scalar>
 template <class Gain>
 Evaluation PolicyBatch<Scalar>::Workspace::evaluate(const Policy<Scalar>& at, const Gain& gain) {
-  const KernelTable<Scalar>& k = kernels<Scalar>();
-  const NetworkShape& shape = at.shape();
   const Distribution<Scalar>& distribution = at.distribution();
+  const Scalar* base_at = inputs.base(at.shape(), at.packed(), other_base_row);
   for (Index c = 0; c < tiling.chunks; ++c) sums[static_cast<std::size_t>(c)] = {};
 
   tiling.for_each_tile(threads, [&](Index tile, Index chunk, int thread) {
     const auto s = scratch_of(thread);
     const Index begin = tiling.tile_begin(tile), rows = tiling.tile_rows(tile);
-    k.forward(shape, at.packed(), tile_x(tile), shape.inputs(), rows, s.tile, s.rows_a);
+    forward(at, base_at, tile, s.tile, s.rows_a);
     forbid(tile, s.rows_a);
     ChunkSums& of_chunk = sums[static_cast<std::size_t>(chunk)];
     for (Index i = 0; i < rows; ++i) {

@@ -9,6 +9,7 @@
 #include "aligned.h"
 #include "dispatch.h"
 #include "gradient_sum.h"
+#include "input_batch.h"
 #include "lbfgs.h"
 #include "reporting.h"
 #include "row_gather.h"
@@ -32,8 +33,9 @@ struct ValueFunction<Scalar>::Workspace {
   AlignedBuffer<Scalar> packed;
   AlignedBuffer<Scalar> per_thread;  // of each: activations, outputs, cotangents, scratch
   GradientSum<Scalar> gradient;
-  std::vector<double> loss_sums;  // one a chunk
-  AlignedBuffer<Scalar> minibatch_x, minibatch_y;
+  std::vector<double> loss_sums;         // one a chunk
+  InputBatch<Scalar> inputs, minibatch;  // all rows; those of one step
+  AlignedBuffer<Scalar> base, minibatch_y;
   AlignedBuffer<Scalar> theta, m, v;  // parameters and moments, in the layout of packed gradients
   std::vector<std::int64_t> order;    // of the rows in one epoch
   Index activations = 0, stride = 0, thread_size = 0;
@@ -74,16 +76,17 @@ void ValueFunction<Scalar>::set_parameters(const Scalar* flat) {
 
 template <class Scalar>
 void ValueFunction<Scalar>::predict(const Scalar* observations, Index rows, Scalar* values) const {
-  const KernelTable<Scalar>& k = kernels<Scalar>();
-  const Tiling tiling = tiling_for(rows, n_parameters());
-  const int threads = threads_for(rows, n_parameters());
+  w_->inputs.assign(shape_, observations, rows);
+  const Index work = w_->inputs.work(shape_, n_parameters());
+  const Tiling tiling = tiling_for(rows, work);
+  const int threads = threads_for(rows, work);
   w_->reserve(shape_, tiling, threads);
-  const Index O = shape_.inputs();
+  const Scalar* base = w_->inputs.base(shape_, w_->packed.data(), w_->base);
   tiling.for_each_tile(threads, [&](Index tile, Index, int thread) {
     Scalar* hidden = w_->per_thread.data() + thread * w_->thread_size;
     Scalar* outputs = hidden + w_->activations;
     const Index begin = tiling.tile_begin(tile), n = tiling.tile_rows(tile);
-    k.forward(shape_, w_->packed.data(), observations + begin * O, O, n, hidden, outputs);
+    w_->inputs.forward(shape_, w_->packed.data(), base, begin, n, hidden, outputs);
     for (Index i = 0; i < n; ++i) values[begin + i] = outputs[i * w_->stride];
   });
 }
@@ -91,24 +94,39 @@ void ValueFunction<Scalar>::predict(const Scalar* observations, Index rows, Scal
 template <class Scalar>
 double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* targets, Index rows,
                                    double* gradient) {
+  w_->inputs.assign(shape_, observations, rows);
+  return mean_loss(targets, rows, gradient);
+}
+
+// The loss of the rows in w_->inputs, as above.
+template <class Scalar>
+double ValueFunction<Scalar>::mean_loss(const Scalar* targets, Index rows, double* gradient) {
   const Scalar* packed_gradient = nullptr;
   const double inverse_n = 1.0 / static_cast<double>(rows);
-  const double sum = accumulate(observations, targets, rows, threads_for(rows, n_parameters()),
+  const double sum = accumulate(w_->inputs, targets, rows, threads_for_fit(rows),
                                 gradient != nullptr, &packed_gradient);
   if (gradient) kernels<Scalar>().unpack_gradient(shape_, packed_gradient, inverse_n, gradient);
   return sum * inverse_n;
 }
 
-// Returns sum_n (V(s_n) - y_n)^2. With with_gradient, *packed_gradient points to the packed gradient of
+// Threads worth using for `rows` of the rows in w_->inputs.
+template <class Scalar>
+int ValueFunction<Scalar>::threads_for_fit(Index rows) const {
+  return threads_for(rows, w_->inputs.work(shape_, n_parameters()));
+}
+
+// Returns sum_n (V(s_n) - y_n)^2 over the inputs' rows. With with_gradient, *packed_gradient points to the packed gradient of
 // that sum, valid until the next call.
 template <class Scalar>
-double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scalar* targets,
+double ValueFunction<Scalar>::accumulate(InputBatch<Scalar>& inputs, const Scalar* targets,
                                          Index rows, int threads, bool with_gradient,
                                          const Scalar** packed_gradient) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
-  const Tiling tiling = tiling_for(rows, n_parameters());
+  // cut by the work of all rows, so that every minibatch is cut alike
+  const Tiling tiling = tiling_for(rows, w_->inputs.work(shape_, n_parameters()));
   w_->reserve(shape_, tiling, threads);
-  const Index O = shape_.inputs();
+  if (with_gradient) inputs.prepare_gradient();
+  const Scalar* base = inputs.base(shape_, w_->packed.data(), w_->base);
 
   parallel_for(tiling.chunks, threads, [&](Index chunk, int thread) {
     Scalar* hidden = w_->per_thread.data() + thread * w_->thread_size;
@@ -118,8 +136,7 @@ double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scala
     double sum = 0.0;
     for (Index tile = tiling.chunk_begin(chunk); tile < tiling.chunk_end(chunk); ++tile) {
       const Index begin = tiling.tile_begin(tile), n = tiling.tile_rows(tile);
-      const Scalar* x = observations + begin * O;
-      k.forward(shape_, w_->packed.data(), x, O, n, hidden, outputs);
+      inputs.forward(shape_, w_->packed.data(), base, begin, n, hidden, outputs);
 
       // e_n = V(s_n) - y_n,  u_n = 2 e_n
       std::fill_n(u, n * w_->stride, Scalar(0));
@@ -129,22 +146,21 @@ double ValueFunction<Scalar>::accumulate(const Scalar* observations, const Scala
         u[i * w_->stride] = Scalar(2) * error;
       }
       if (with_gradient)
-        k.adjoint(shape_, w_->packed.data(), {x, n, hidden}, u, scratch,
+        k.adjoint(shape_, w_->packed.data(), inputs.tile(begin, n, hidden), u, scratch,
                   /*add=*/tile > tiling.chunk_begin(chunk), w_->gradient.partial(chunk));
     }
     w_->loss_sums[static_cast<std::size_t>(chunk)] = sum;
   });
-  if (with_gradient) *packed_gradient = w_->gradient.sum(tiling, threads);
+  if (with_gradient) *packed_gradient = w_->gradient.sum(shape_, inputs, tiling, threads);
   double total = 0.0;
   for (Index c = 0; c < tiling.chunks; ++c) total += w_->loss_sums[static_cast<std::size_t>(c)];
   return total;
 }
 
 template <class Scalar>
-void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index rows,
-                                     const ValueFitOptions& options, ValueFitSummary& summary) {
+void ValueFunction<Scalar>::fit_adam(const Scalar* y, Index rows, const ValueFitOptions& options,
+                                     ValueFitSummary& summary) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
-  const Index O = shape_.inputs();
   const Index size = rows_at_once(options, rows);
   const bool full_batch = size == rows;
   w_->order.resize(static_cast<std::size_t>(full_batch ? 0 : rows));
@@ -163,17 +179,16 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
       shuffle(options.seed, static_cast<std::uint32_t>(epoch), rows, w_->order.data());
     for (Index begin = 0; begin < rows; begin += size) {
       const Index n = std::min(size, rows - begin);
-      const Scalar* batch_x = x;
       const Scalar* batch_y = y;
       if (!full_batch) {
         const std::int64_t* chosen = w_->order.data() + begin;
-        batch_x = gather_rows(x, chosen, n, O, w_->minibatch_x);
+        w_->minibatch.gather(shape_, w_->inputs, chosen, n);
         batch_y = gather_rows(y, chosen, n, 1, w_->minibatch_y);
       }
 
       const Scalar* gradient = nullptr;
-      accumulate(batch_x, batch_y, n, threads_for(n, n_parameters()), /*with_gradient=*/true,
-                 &gradient);
+      accumulate(full_batch ? w_->inputs : w_->minibatch, batch_y, n, threads_for_fit(n),
+                 /*with_gradient=*/true, &gradient);
       ++summary.steps;
       adam_step(++adam_.steps, options.learning_rate, 1.0 / static_cast<double>(n), packed_size,
                 gradient, w_->m.data(), w_->v.data(), w_->theta.data());
@@ -186,8 +201,8 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* x, const Scalar* y, Index row
 }
 
 template <class Scalar>
-void ValueFunction<Scalar>::fit_lbfgs(const Scalar* x, const Scalar* y, Index rows,
-                                      const ValueFitOptions& options, ValueFitSummary& summary) {
+void ValueFunction<Scalar>::fit_lbfgs(const Scalar* y, Index rows, const ValueFitOptions& options,
+                                      ValueFitSummary& summary) {
   // the search moves in doubles; the network sees them rounded to its type
   std::vector<Scalar> rounded(parameters_.size());
   const auto move_to = [&](const std::vector<double>& theta) {
@@ -198,7 +213,7 @@ void ValueFunction<Scalar>::fit_lbfgs(const Scalar* x, const Scalar* y, Index ro
   summary.steps = minimize_lbfgs(
       [&](const std::vector<double>& at, std::vector<double>& gradient) {
         move_to(at);
-        return loss(x, y, rows, gradient.data());
+        return mean_loss(y, rows, gradient.data());
       },
       LbfgsOptions{.iterations = options.iterations}, theta);
   move_to(theta);
@@ -214,17 +229,17 @@ ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Sca
 
   // The two losses use as many threads as the steps between them, which is one where minibatches are
   // small. A thread started for a loss alone would spin for a while, on a processor that a rollout needs.
-  const auto mean_loss = [&] {
-    const int threads = threads_for(rows_at_once(options, rows), n_parameters());
-    return accumulate(observations, targets, rows, threads, /*with_gradient=*/false, nullptr) /
+  w_->inputs.assign(shape_, observations, rows);
+  const auto loss_of_all = [&] {
+    const int threads = threads_for_fit(rows_at_once(options, rows));
+    return accumulate(w_->inputs, targets, rows, threads, /*with_gradient=*/false, nullptr) /
            static_cast<double>(rows);
   };
-  summary.loss_before = mean_loss();
+  summary.loss_before = loss_of_all();
   if (std::isfinite(summary.loss_before)) {
-    if (options.method == ValueFitMethod::kAdam)
-      fit_adam(observations, targets, rows, options, summary);
-    else fit_lbfgs(observations, targets, rows, options, summary);
-    summary.loss_after = mean_loss();
+    if (options.method == ValueFitMethod::kAdam) fit_adam(targets, rows, options, summary);
+    else fit_lbfgs(targets, rows, options, summary);
+    summary.loss_after = loss_of_all();
   } else {
     summary.loss_after = summary.loss_before;
   }

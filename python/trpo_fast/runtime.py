@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from . import _core
 
@@ -55,6 +55,32 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"n_threads: expected an integer, got {type(n).__name__}.")
     _core.set_num_threads(n)
+
+
+def get_first_layer() -> Literal["auto", "dense"]:
+    """Return how first layers take their inputs, see :func:`set_first_layer`."""
+    return _core.get_first_layer()
+
+
+def set_first_layer(choice: Literal["auto", "dense"]) -> None:
+    """Say how the first layer of every network in this process takes its inputs.
+
+    Of a batch of wide rows that differ from each other in few numbers, as one-hots do, the first layer is
+    a sum of few columns of its weights. Results differ from those of a dense product by rounding alone.
+    Which batches these are: :func:`trpo_fast.core.sums_columns`. Worker processes take the
+    environment variable ``TRPO_FAST_FIRST_LAYER``, which is also this setting's value at first.
+
+    Parameters
+    ----------
+    choice
+        "auto" sums columns where that is faster; "dense" never does.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    _core.set_first_layer(choice)
 
 
 def rest_threads() -> None:
@@ -128,6 +154,7 @@ def info() -> dict[str, Any]:
         "simd_level": simd_level(),
         "available_simd_levels": available_simd_levels(),
         "threads": get_num_threads(),
+        "first_layer": get_first_layer(),
         "cpu": cpu_model(),
         "platform": platform.platform(),
         "python": sys.version.split()[0],

@@ -12,7 +12,13 @@ import pytest
 from trpo_fast import runtime
 
 CORE = Path(__file__).parents[1] / "core"
-TESTS = ["test_fisher.py", "test_update.py", "test_network.py", "test_value_function.py"]
+TESTS = [
+    "test_first_layer.py",
+    "test_fisher.py",
+    "test_update.py",
+    "test_network.py",
+    "test_value_function.py",
+]
 
 
 def _run(level: str, *command: str) -> subprocess.CompletedProcess[str]:

@@ -9,10 +9,19 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "trpo_fast/network.h"
 
 namespace trpo_fast {
+
+// Means over samples of a first layer's inputs x = background + s, where s has at most one entry other
+// than 0, so that mean s s^T is diagonal. O entries each.
+struct InputMoments {
+  std::vector<double> mean;     // of x
+  std::vector<double> offset;   // mean of s
+  std::vector<double> squares;  // mean of s^2
+};
 
 class KroneckerPreconditioner {
  public:
@@ -21,12 +30,14 @@ class KroneckerPreconditioner {
 
   // Inverts the damped factors (G + sqrt(lambda) / pi I) (x) (A + pi sqrt(lambda) I), where pi^2 is the
   // ratio of their mean diagonals and lambda the damping. `factors` are sums over `count` samples, laid
-  // out as add_factors of the kernel table leaves them. The last `free_parameters` parameters are the
+  // out as add_factors of the kernel table leaves them, and `background` what it had taken off the inputs
+  // (may be null). `moments` (may be null) stand for the inputs' factor of the first layer. The last `free_parameters` parameters are the
   // log_stds, for which F = 2 I is inverted exactly. A layer without factors, or whose factors cannot be
   // inverted, is not preconditioned: apply() copies its part.
   template <class Scalar>
   void factorize(const NetworkShape& shape, Index free_parameters, const Scalar* factors,
-                 double count, double damping);
+                 double count, const Scalar* background, double damping,
+                 const InputMoments* moments = nullptr);
 
   // z = M^{-1} r for vectors of all D parameters, with M the preconditioner; z must not overlap r.
   void apply(const double* r, double* z);

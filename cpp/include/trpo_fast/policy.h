@@ -27,6 +27,9 @@ class Policy {
   const Scalar* parameters() const { return parameters_.data(); }
   void set_parameters(const Scalar* flat);
   const Scalar* packed() const;  // the network's parameters laid out for the kernels
+  // Of wide observations: a normalised row of zeros, and the first layer's W times that, plus b.
+  const Scalar* background() const;
+  const Scalar* base() const;
 
   // y = clip((x - mean) * inverse_std, -clip, clip); without a normaliser y = x.
   void set_normalizer(const double* mean, const double* inverse_std, double clip);
@@ -39,6 +42,7 @@ class Policy {
 
  private:
   struct Packed;
+  void set_base();
   NetworkShape shape_;
   Distribution<Scalar> distribution_;
   Index n_network_;
@@ -68,6 +72,7 @@ class Actor {
 
  private:
   struct Workspace;
+  void forward_wide(Index rows);
   const Scalar* evaluate(const Scalar* observations, const bool* allowed, Index begin, Index rows);
   const Policy<Scalar>& policy_;
   Index environments_;

@@ -44,6 +44,9 @@ struct ValueFitSummary {
 };
 
 template <class Scalar>
+class InputBatch;
+
+template <class Scalar>
 class ValueFunction {
  public:
   explicit ValueFunction(const NetworkShape& shape);
@@ -72,11 +75,13 @@ class ValueFunction {
 
  private:
   struct Workspace;
-  double accumulate(const Scalar* x, const Scalar* y, Index rows, int threads, bool with_gradient,
-                    const Scalar** packed_gradient);
-  void fit_adam(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
+  int threads_for_fit(Index rows) const;
+  double mean_loss(const Scalar* y, Index rows, double* gradient);
+  double accumulate(InputBatch<Scalar>& inputs, const Scalar* y, Index rows, int threads,
+                    bool with_gradient, const Scalar** packed_gradient);
+  void fit_adam(const Scalar* y, Index rows, const ValueFitOptions& options,
                 ValueFitSummary& summary);
-  void fit_lbfgs(const Scalar* x, const Scalar* y, Index rows, const ValueFitOptions& options,
+  void fit_lbfgs(const Scalar* y, Index rows, const ValueFitOptions& options,
                  ValueFitSummary& summary);
 
   NetworkShape shape_;

@@ -15,6 +15,7 @@ released while the core works; one object must not be used by two threads at onc
 from .acting import ActionClip, Actor, MaskWriter, RowWriter
 from .algorithms import ConjugateGradientResult, conjugate_gradient, gae
 from .distribution import LOG_STD_BOUNDS, Distribution
+from .first_layer import sums_columns
 from .masks import Masks, mask_rows
 from .network import ACTIVATIONS
 from .options import (
@@ -75,6 +76,7 @@ __all__ = [
     "mask_rows",
     "random_normals",
     "random_uniforms",
+    "sums_columns",
     "vine_gradient",
     "vine_update",
     "vine_value",

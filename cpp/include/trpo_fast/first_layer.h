@@ -1,0 +1,22 @@
+// How a first layer takes the rows of a batch: by a dense product, or as sums of columns of its weights.
+#pragma once
+
+#include "trpo_fast/network.h"
+
+namespace trpo_fast {
+
+enum class FirstLayer {
+  kAuto,   // sums of columns where that is faster
+  kDense,  // always the dense product
+};
+
+// For the whole process. At first what the environment variable TRPO_FAST_FIRST_LAYER says, "auto" or
+// "dense", and kAuto without it.
+FirstLayer first_layer();
+void set_first_layer(FirstLayer choice);
+
+// Whether kAuto takes sums of columns for these rows (rows x width), which depends on them alone.
+template <class Scalar>
+bool sums_columns(const Scalar* x, Index rows, Index width);
+
+}  // namespace trpo_fast
