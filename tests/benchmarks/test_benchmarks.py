@@ -225,13 +225,16 @@ def test_acting_times_the_same_steps(tmp_path: Path) -> None:
 
 def test_wide_rows_are_timed_beside_narrow_ones(tmp_path: Path) -> None:
     run(
-        "speed/one_hots.py", "--cases", "Taxi", "--rounds", "1", "--json", "one_hots.json",
-        folder=tmp_path,
+        "speed/one_hots.py", "--cases", "Taxi", "--rounds", "1", "--env", "Taxi-v4",
+        "--json", "one_hots.json", folder=tmp_path,
     )  # fmt: skip
     found = json.loads((tmp_path / "one_hots.json").read_text())
-    dense, least = found["Taxi/total"]
+    dense, columns, least = found["Taxi/total"]
     assert 0.0 < least < dense
+    assert 0.0 < columns < dense
     assert {"Taxi/acting", "Taxi/update", "Taxi/value fit"} <= set(found)
+    dense, columns = found["Taxi-v4/value_fit"]
+    assert 0.0 < columns < dense
     wrong = run("speed/one_hots.py", "--cases", "Taxy", folder=tmp_path, code=2)
     assert "--cases: expected some of Taxi, MiniGrid, got Taxy" in wrong
 
