@@ -64,9 +64,10 @@ def is_end(terminated: Any, truncated: Any) -> bool:
     TypeError
         If one of them is neither True nor False: None, a text and NaN would count as either.
     """
-    for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        if type(flag) not in _FLAGS and (problem := _flag_problem(name, flag)):
-            raise TypeError(problem)
+    if type(terminated) not in _FLAGS or type(truncated) not in _FLAGS:
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            if type(flag) not in _FLAGS and (problem := _flag_problem(name, flag)):
+                raise TypeError(problem)
     return bool(terminated or truncated)
 
 
@@ -87,7 +88,7 @@ def require_info(info: Any) -> None:
     info
         As the environment returned it.
     """
-    if not isinstance(info, Mapping):
+    if not isinstance(info, (dict, Mapping)):  # a dict is seen at once, a Mapping is looked up
         raise TypeError(_info_problem(info))
 
 

@@ -110,9 +110,11 @@ def on_group(sampler: InProcessSampler, change: EnvironmentChange) -> list[Any]:
     if change.kind == "reset":
         sampler.reset_options = dict(change.kwargs) or None
         return [None] * sampler.n_envs
+    if change.kind == "get":
+        return [to_one(change, environment) for environment in sampler.environments]
+    sampler.keeper.note()
     results = [to_one(change, environment) for environment in sampler.environments]
-    if change.kind != "get":
-        sampler.changes[change.key] = change
+    sampler.changes[change.key] = change
     return results
 
 

@@ -289,6 +289,10 @@ class InProcessSampler(SteppingSampler):
 
         t, e = first_t, -1
         returned: Any = None
+        terminated: Any = False
+        truncated: Any = False
+        info: Any = {}
+        first_row = True
         try:
             for t in range(first_t, n_steps):
                 e = -1
@@ -306,11 +310,9 @@ class InProcessSampler(SteppingSampler):
                         # Not a plain number. An array of one entry will do, although NumPy warns of
                         # it, and a user may have made that warning an error.
                         rewards[i] = one_number(reward)
-                    if type(info) is not dict:
+                    if first_row:
                         require_info(info)
-                    if (terminated is not False or truncated is not False) and is_end(
-                        terminated, truncated
-                    ):
+                    if (terminated or truncated or first_row) and is_end(terminated, truncated):
                         # Keep the true successor before the reset replaces it.
                         if truncated and not terminated:
                             events.finals.append(encoder.encode(observation))
@@ -330,6 +332,12 @@ class InProcessSampler(SteppingSampler):
                         write(observation, rows[i + n_envs])
                     if keep_mask is not None:
                         keep_mask(i + n_envs, e, observation, info)
+                # What counts as false may be no flag, and what nobody reads no dictionary. That is
+                # looked at after every step of the first row, and once in each of the others.
+                first_row = False
+                if terminated is not False or truncated is not False or type(info) is not dict:
+                    is_end(terminated, truncated)
+                    require_info(info)
                 e = -1
                 if t + 1 >= enough:
                     quota.close_row(t, buffers, events)

@@ -35,15 +35,17 @@ def metrics_of(info: Any, names: Sequence[str] = ()) -> dict[str, float]:
         Finite numbers by name; flags are 0.0 and 1.0.
     """
     found: dict[str, float] = {}
-    if not isinstance(info, Mapping):
+    if not isinstance(info, (dict, Mapping)):
         return found
+    whole = (info.get("final_info"), info, info.get("episode"))
+    parts = [part for part in whole if isinstance(part, (dict, Mapping))]
     for key in _SUCCESS_KEYS:
-        value = _value_of(info, key)
+        value = _value_of(parts, key)
         if value is not None:
             found[SUCCESS] = value
             break
     for name in names:
-        value = _value_of(info, name) if name not in _SUCCESS_KEYS else None
+        value = _value_of(parts, name) if name not in _SUCCESS_KEYS else None
         if value is not None:
             found[name] = value
     return found
@@ -124,9 +126,9 @@ def joined(parts: Sequence[Metrics], lengths: Sequence[int]) -> Metrics:
     }
 
 
-def _value_of(info: Mapping[Any, Any], name: str) -> float | None:
-    for part in (info.get("final_info"), info, info.get("episode")):
-        if isinstance(part, Mapping) and name in part:
+def _value_of(parts: Sequence[Mapping[Any, Any]], name: str) -> float | None:
+    for part in parts:
+        if name in part:
             return _number(part[name])
     return None
 

@@ -29,8 +29,8 @@ start anew after a resume. The trial cannot see state that its steps never touch
 object (a module's variable, a server) is not saved.
 
 What a constructor set is configuration, not state: it belongs to the environment at hand.
-`StateKeeper` notes it before the first reset and stores it beside the state; where it differs at a
-resume, episodes start anew and the message names what differs.
+`StateKeeper` reads it from a copy and stores it beside the state; where the environment at hand
+differs from it at a resume, episodes start anew and the message names what differs.
 
 `Snapshot.to_arrays` gives arrays and plain JSON values, without pickle. Reading them back makes no
 object of any class and runs no code: values are written into an environment that was made the same

@@ -21,7 +21,8 @@ class StateKeeper:
 
     Whether their state can be stored is found out once, on separate copies, and before training
     where `prepare` is called: the environments themselves are read at a save, and written to at a
-    resume, and that is all.
+    resume, and that is all. They are not read before, because up to Python 3.12 an object whose
+    attributes were listed once is slower ever after: what their constructors set is read from a copy.
 
     Parameters
     ----------
@@ -39,9 +40,12 @@ class StateKeeper:
         self._make_copy = make_copy
         self._trial: Trial | None = None
         self._tables: frozenset[str] = frozenset()
-        self._constructed: list[Configuration | SnapshotError] = []
-        for env in environments:
-            self._constructed.append(self._read(env))
+        self._noted: list[Configuration | SnapshotError] = []
+
+    def note(self) -> None:
+        """Note now what the constructors set, before somebody changes it from outside."""
+        for env in self._environments[len(self._noted) :]:
+            self._noted.append(self._read(env))
 
     def renewed(self, e: int) -> None:
         """Environment e was replaced by a new one, which has not been reset yet.
@@ -51,7 +55,8 @@ class StateKeeper:
         e
             Index of the environment, from 0.
         """
-        self._constructed[e] = self._read(self._environments[e])
+        if self._noted:
+            self._noted[e] = self._read(self._environments[e])
 
     def prepare(self) -> None:
         """Find out now whether the states can be saved, if that is not known yet.
@@ -61,6 +66,7 @@ class StateKeeper:
         """
         if self._make_copy is not None and self._trial is None:
             self._trial = try_out(self._make_copy, beside=self._environments, tables=self._tables)
+            self._tables |= self._trial.tables
 
     def save(self) -> list[dict[str, Array]]:
         """The state of every environment, as arrays that a checkpoint can hold.
@@ -70,17 +76,17 @@ class StateKeeper:
         SnapshotError
             One cannot be stored, or not be restored; a clause behind "because".
         """
-        configurations = self._configurations()
+        configuration = json_array(self._configuration())
         budget = Budget(max(_MOST_VALUES, _VALUES_AN_ENVIRONMENT * len(self._environments)))
         saved: list[dict[str, Array]] = []
-        for env, configuration in zip(self._environments, configurations, strict=True):
+        for env in self._environments:
             try:
                 state = save_environments([env], budget=budget, tables=self._tables)
             except SnapshotError as error:
                 # what is too large once is not tried at every save
                 self._trial = Trial(str(error))
                 raise
-            saved.append({**state, "configuration": json_array(configuration)})
+            saved.append({**state, "configuration": configuration})
         return saved
 
     def load(self, given: Sequence[tuple[int, Mapping[str, Array]]]) -> None:
@@ -99,8 +105,9 @@ class StateKeeper:
             A state is damaged, or what the constructor of an environment set differs from what was
             saved; a clause behind "because". The environments must be reset then.
         """
+        self.note()
         snapshots = []
-        for constructed, (_, state) in zip(self._constructed, given, strict=True):
+        for constructed, (_, state) in zip(self._noted, given, strict=True):
             snapshots.append(read_snapshot(state, "0."))
             if "configuration" not in state:
                 raise SnapshotError(
@@ -129,13 +136,8 @@ class StateKeeper:
             said = " ".join(str(error).split())[:200]
             raise SnapshotError(f"its reset raised {type_name(error)}: {said}") from error
 
-    def _configurations(self) -> list[Configuration]:
+    def _configuration(self) -> Configuration:
         """What the constructor of each environment set; SnapshotError where nothing can be saved."""
-        configurations: list[Configuration] = []
-        for constructed in self._constructed:
-            if isinstance(constructed, SnapshotError):
-                raise constructed
-            configurations.append(constructed)
         if self._make_copy is None:
             raise SnapshotError(
                 "the environment was given as an object that cannot be made again, and whether a "
@@ -147,22 +149,14 @@ class StateKeeper:
         assert trial is not None
         if trial.why_not is not None:
             raise SnapshotError(trial.why_not)
-        lasting: list[Configuration] = []
-        for configuration in configurations:
-            for name in sorted(trial.constructed.keys() ^ configuration.keys()):
-                if not trial.is_state(name):
-                    raise SnapshotError(f"a copy of the environment differs from it in {name}")
-            lasting.append(
-                {name: value for name, value in configuration.items() if not trial.is_state(name)}
-            )
-        return lasting
+        return {k: value for k, value in trial.constructed.items() if not trial.is_state(k)}
 
     def _read(self, env: Any) -> Configuration | SnapshotError:
         """What the constructor of an environment set; what is large in it is noted as a table.
 
         Where one of them cannot be read, the others are not tried.
         """
-        for earlier in self._constructed:
+        for earlier in self._noted:
             if isinstance(earlier, SnapshotError):
                 return earlier
         try:

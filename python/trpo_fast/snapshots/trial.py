@@ -54,6 +54,7 @@ class Trial:
     constructed: Configuration = field(default_factory=dict)
     changing: frozenset[str] = frozenset()
     remade: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
 
     def is_state(self, name: str) -> bool:
         """Whether a value is state, not configuration.
@@ -180,7 +181,7 @@ def _try_out(
     # on to the end of an episode: what only changes there is state, too
     _run_to_an_end(actions)
     changing |= _changed(first, read(first), constructed)
-    return Trial(None, constructed, frozenset(changing), frozenset(remade))
+    return Trial(None, constructed, frozenset(changing), frozenset(remade), frozenset(tables))
 
 
 def _refuse_slow(reset: float, step: float) -> None:
