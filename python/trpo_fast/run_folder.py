@@ -43,13 +43,15 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.config_file = self.path / "config.json"
-        self.progress_file = self.path / "progress.csv"
-        self.evaluations_file = self.path / "evaluations.csv"
-        self.latest = self.path / "latest.safetensors"
-        self.best = self.path / "best.safetensors"
-        self.tensorboard = self.path / "tensorboard"
-        self.lock_file = self.path / ".lock"
+        # an environment may change the working folder of the process
+        self._place = place = self.path.absolute()
+        self.config_file = place / "config.json"
+        self.progress_file = place / "progress.csv"
+        self.evaluations_file = place / "evaluations.csv"
+        self.latest = place / "latest.safetensors"
+        self.best = place / "best.safetensors"
+        self.tensorboard = place / "tensorboard"
+        self.lock_file = place / ".lock"
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -69,15 +71,35 @@ class RunFolder:
             If it exists, or cannot be made.
         """
         run = cls(path)
-        run.refuse_if_present()
+        run.make()
+        return run
+
+    def make(self) -> None:
+        """Make the folder, see `create`.
+
+        Raises
+        ------
+        RunFolderError
+            If it exists, or cannot be made.
+        """
+        self.refuse_if_present()
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
+            self._place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(
-                f"run folder: expected to make {run.path}, got {error.strerror or error}; "
+                f"run folder: expected to make {self.path}, got {error.strerror or error}; "
                 f"choose another one with --run-dir"
             ) from error
-        return run
+
+    def shown(self, file: Path) -> Path:
+        """What messages call a file of the folder: by the name that the user has given the folder.
+
+        Parameters
+        ----------
+        file
+            One of the paths of this object.
+        """
+        return self.path / file.name
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -96,14 +118,14 @@ class RunFolder:
         run = cls(path)
         if not run.config_file.is_file():
             raise RunFolderError(
-                f"run folder: expected {run.config_file}, got no such file; "
+                f"run folder: expected {run.shown(run.config_file)}, got no such file; "
                 f"give the folder that `trpo-fast train` made"
             )
         return run
 
     def refuse_if_present(self) -> None:
         """Raise RunFolderError if the path is taken: no run writes over another one."""
-        if self.path.exists() and not self._is_unfinished_start():
+        if self._place.exists() and not self._is_unfinished_start():
             raise RunFolderError(
                 f"run folder: expected a new folder, got {self.path}, which exists; "
                 f"choose another one with --run-dir or continue it with --resume {self.path}"
@@ -162,18 +184,18 @@ class RunFolder:
             record = json.loads(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunFolderError(
-                f"run folder: expected JSON in {self.config_file}, got {error}; "
+                f"run folder: expected JSON in {self.shown(self.config_file)}, got {error}; "
                 f"restore the file from a copy"
             ) from error
         if not isinstance(record, dict) or not {"env", "config"} <= record.keys():
             raise RunFolderError(
-                f"run folder: expected the entries env and config in {self.config_file}, got "
+                f"run folder: expected the entries env and config in {self.shown(self.config_file)}, got "
                 f"neither or one; restore the file from a copy"
             )
         if not isinstance(record["env"], str) or not isinstance(record["config"], dict):
             raise RunFolderError(
-                f"run folder: expected a text as env and settings as config in {self.config_file}, "
-                f"got other values; restore the file from a copy"
+                f"run folder: expected a text as env and settings as config in "
+                f"{self.shown(self.config_file)}, got other values; restore the file from a copy"
             )
         return record
 
@@ -221,16 +243,16 @@ class RunFolder:
 
     def _is_unfinished_start(self) -> bool:
         """Return whether the folder is empty, or holds only what is written before config.json."""
-        if not self.path.is_dir():
+        if not self._place.is_dir():
             return False
-        entries = set(self.path.iterdir())
+        entries = set(self._place.iterdir())
         previous = self.latest.with_name(self.latest.name + ".previous")
         known = {self.lock_file, self.latest, previous, *self._leftovers()}
         return not entries or (self.lock_file in entries and entries <= known)
 
     def _leftovers(self) -> list[Path]:
         """Return the temporary files of processes that were killed before they renamed them."""
-        return [file for file in self.path.glob(".*.tmp") if file.is_file()]
+        return [file for file in self._place.glob(".*.tmp") if file.is_file()]
 
     def _clear_leftovers(self) -> None:
         for file in self._leftovers():

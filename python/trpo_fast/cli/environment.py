@@ -95,7 +95,7 @@ class ChosenEnvironment:
         ):
             raise RunFolderError(
                 f"run folder: expected texts as env_kwargs, wrapper and env_factory in "
-                f"{run.config_file}, got other values; restore the file from a copy"
+                f"{run.shown(run.config_file)}, got other values; restore the file from a copy"
             )
         return cls(
             env=None if factory else record["env"],

@@ -75,7 +75,7 @@ def train(command: Train) -> int:
         except Exception:
             say(_where_to_continue(run))
             raise
-    say(f"saved {run.latest} at {agent.timesteps} steps")
+    say(f"saved {run.shown(run.latest)} at {agent.timesteps} steps")
     if stop.requested:
         return fail(f"interrupted; {_where_to_continue(run)}", INTERRUPTED)
     return DONE
@@ -84,16 +84,16 @@ def train(command: Train) -> int:
 def _started(
     command: Train, config: AgentConfig, held: ExitStack
 ) -> tuple[RunFolder, OnPolicyAgent[Any]]:
-    folder = folder_of(command, config.seed)
+    run = RunFolder(folder_of(command, config.seed))
     # the folder is made last: a wrong environment leaves nothing behind
-    RunFolder(folder).refuse_if_present()
+    run.refuse_if_present()
 
     agent_class = algorithm_class(command.algorithm)
     env, env_kwargs = ChosenEnvironment.typed(command).source()
     agent = held.enter_context(
         closing(agent_class(cast("EnvSource", env), config=config, env_kwargs=env_kwargs))
     )
-    run = RunFolder.create(folder)
+    run.make()
     held.enter_context(run.locked())
     run.refuse_if_present()
     # the checkpoint first: as soon as config.json exists, the folder is a run that can be resumed
@@ -290,5 +290,5 @@ def _check_counts(command: Train) -> None:
 
 def _where_to_continue(run: RunFolder) -> str:
     if run.latest.is_file():
-        return f"continue with `trpo-fast train --resume {run.path}` from {run.latest}"
+        return f"continue with `trpo-fast train --resume {run.path}` from {run.shown(run.latest)}"
     return f"no checkpoint had been saved yet in {run.path}"

@@ -95,6 +95,8 @@ class ActionAdapter:
             raise unsupported_space("action", space, _SUPPORTED)
         if sum(self.sizes) == 0:
             raise ValueError(f"action space: {space} has no entries; a policy needs at least one")
+        if isinstance(plain, Box) and plain.low is not None and plain.high is not None:
+            _require_bounds(plain.low.ravel(), plain.high.ravel())
         self.action_dim = {"categorical": 1, "multi_categorical": len(self.sizes)}.get(
             self.kind, self.sizes[0]
         )
@@ -315,6 +317,16 @@ class ActionAdapter:
 
     def __repr__(self) -> str:
         return f"ActionAdapter({self.space}, kind={self.kind!r}, sizes={self.sizes})"
+
+
+def _require_bounds(low: Array, high: Array) -> None:
+    """Raise ValueError where no number lies between two bounds; NaN is none."""
+    if not (low <= high).all():
+        k = int(np.argmin(low <= high))
+        raise ValueError(
+            f"action space: expected lower bounds up to the upper ones, got {low[k]} and {high[k]} "
+            f"of entry {k}; mend the low and high of the environment's action_space"
+        )
 
 
 def _range_of(low: Array, high: Array) -> tuple[Array, Array] | None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..words import words_of
+
 _NUMERIC = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -44,7 +46,7 @@ def error_sentence(error: BaseException) -> str:
     str
         Such as ``KeyError: 'goal' (plant.py, line 12, in step)``.
     """
-    text = " ".join(str(error).split())
+    text = words_of(error, 1000)
     place = place_of(error)
     return f"{type(error).__name__}{f': {text}' if text else ''}{f' ({place})' if place else ''}"
 

@@ -29,23 +29,32 @@ def one_number(reward: Any) -> float:
     TypeError
         If it is no number, or several; the sentence says what it is and what to do.
     """
-    if isinstance(reward, np.ndarray) and reward.size == 1 and reward.dtype.kind in "fiub":
+    if type(reward) is np.ndarray and reward.size == 1 and reward.dtype.kind in "fiub":
         return float(reward.item())
-    if isinstance(reward, (str, bytes)) or np.ndim(reward) > 0:
-        shape = np.shape(reward)
-        if shape and np.prod(shape) == 1:
+    if isinstance(reward, (str, bytes, complex, np.complexfloating)) or _is_masked(reward):
+        raise TypeError(f"reward: expected one number, got {describe(reward)}")
+    if type(reward) is not int and np.ndim(reward) > 0:
+        size = np.prod(np.shape(reward))
+        if size == 1:
             return one_number(np.asarray(reward).ravel()[0])
         hint = (
             "; several rewards are weighed into one by a wrapper "
             "(gymnasium.RewardWrapper, or mo_gymnasium's LinearReward)"
-            if np.prod(shape) > 1
+            if size > 1
             else ""
         )
         raise TypeError(f"reward: expected one number, got {describe(reward)}{hint}")
     try:
         return float(reward)
+    except OverflowError:
+        raise TypeError("reward: expected one number, got one beyond those of float64") from None
     except (TypeError, ValueError):
         raise TypeError(f"reward: expected one number, got {describe(reward)}") from None
+
+
+def _is_masked(value: Any) -> bool:
+    """Whether a number was masked, which NumPy takes for 0."""
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
 
 
 _FLAGS = frozenset({bool, np.bool_})
@@ -73,7 +82,7 @@ def is_end(terminated: Any, truncated: Any) -> bool:
 
 def _flag_problem(name: str, flag: Any) -> str | None:
     """A sentence about a flag; 0, 1 and arrays of one such entry are flags, too."""
-    if isinstance(flag, (bool, int, float, np.generic, np.ndarray)):
+    if isinstance(flag, (bool, int, float, np.generic, np.ndarray)) and not _is_masked(flag):
         value = np.asarray(flag)
         if value.size == 1 and value.dtype.kind in "biuf" and value.item() in (0, 1):
             return None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .asking import asked, has_agents
 from .errors import EnvironmentFailure, error_sentence, is_of_old_gym
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def make_environment(source: EnvSource, /, **kwargs: Any) -> gymnasium.Env[Any, 
             f"env: the factory must return a gymnasium.Env, got {type(made).__name__}{remedy}"
         )
     for space in ("observation_space", "action_space"):
-        if getattr(made, space, None) is None:
+        if asked(made, space) is None:
             raise TypeError(
                 f"env: expected an environment with an observation_space and an action_space, got "
                 f"{environment_name(made)} without {space}; set it in __init__"
@@ -122,7 +123,7 @@ def make_environment(source: EnvSource, /, **kwargs: Any) -> gymnasium.Env[Any, 
 
 def _of_several_agents(made: Any, *, owned: bool) -> gymnasium.Env[Any, Any] | None:
     """The environment for one policy of all its agents, where it is one of PettingZoo."""
-    if not hasattr(made, "possible_agents"):
+    if not has_agents(made):
         return None
     from .pettingzoo import SharedPolicyEnv, as_parallel, is_of_several_agents
 
@@ -131,7 +132,7 @@ def _of_several_agents(made: Any, *, owned: bool) -> gymnasium.Env[Any, Any] | N
 
 def _called(factory: Callable[[], Any]) -> Any:
     """Call a user's factory; what it raises names the factory and the place."""
-    if getattr(factory, "explains_itself", False):
+    if asked(factory, "explains_itself", False) is True:
         return factory()
     try:
         return factory()
@@ -236,7 +237,7 @@ def maker_of(env: Any) -> Callable[..., gymnasium.Env[Any, Any]] | None:
     import gymnasium
     from gymnasium.vector import VectorEnv
 
-    spec = getattr(env, "spec", None)
+    spec = asked(env, "spec")
     if not isinstance(spec, gymnasium.envs.registration.EnvSpec):
         return None
     if not isinstance(env, VectorEnv):
@@ -244,7 +245,7 @@ def maker_of(env: Any) -> Callable[..., gymnasium.Env[Any, Any]] | None:
         if any(wrapper.kwargs is None for wrapper in spec.additional_wrappers):
             return None
         return partial(gymnasium.make, spec)
-    if env.unwrapped is not env:
+    if asked(env, "unwrapped") is not env:
         return None
     # the spec of a vector environment holds arguments of make_vec too: drop those
     kwargs = dict(spec.kwargs)
@@ -325,7 +326,7 @@ def open_environments(
         return OpenedEnvironments(
             name, parallel=tuple(make_parallel(source, **kwargs) for _ in range(n_envs))
         )
-    if hasattr(source, "possible_agents") and not isinstance(source, type) and not kwargs:
+    if has_agents(source) and not kwargs:
         from .pettingzoo import as_parallel
 
         return OpenedEnvironments(name, parallel=(as_parallel(source),))
@@ -334,7 +335,7 @@ def open_environments(
         first = _called(source)
         if isinstance(first, VectorEnv):
             return OpenedEnvironments(environment_name(first), vector_env=first)
-        if hasattr(first, "possible_agents"):
+        if has_agents(first):
             from .pettingzoo import as_parallel
 
             parallel = [as_parallel(first)]
@@ -372,16 +373,17 @@ def environment_name(source: EnvSource) -> str:
     """
     if isinstance(source, str):
         return source
-    env_id = getattr(getattr(source, "spec", None), "id", None)
-    if env_id is not None:
-        return str(env_id)
-    if hasattr(source, "possible_agents") and not isinstance(source, type):
-        name = (getattr(source, "metadata", None) or {}).get("name")
+    env_id = asked(asked(source, "spec"), "id")
+    if isinstance(env_id, str):
+        return env_id
+    if has_agents(source):
+        name = (asked(source, "metadata") or {}).get("name")
         if name:
             return str(name)
     # What a class has as `unwrapped` is a property.
-    unwrapped = source if isinstance(source, type) else getattr(source, "unwrapped", source)
-    return str(getattr(unwrapped, "__name__", type(unwrapped).__name__))
+    unwrapped = source if isinstance(source, type) else asked(source, "unwrapped", source)
+    name = asked(unwrapped, "__name__")
+    return name if isinstance(name, str) else type(unwrapped).__name__
 
 
 def _make_from_id(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

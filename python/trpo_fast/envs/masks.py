@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .asking import asked
 from .errors import ObservationError, error_sentence
 from .plain_spaces import Dict, plain_space
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     Masks = npt.NDArray[np.bool_]
 
+_NO_NAME = "no_attribute_has_this_name"
 INFO_KEY = "action_mask"
 METHOD = "action_masks"
 _PART = "observation:"
@@ -311,12 +313,21 @@ def _may_be_mask(part: Any, distribution: Distribution) -> bool:
 
 def _method_of(environment: Any) -> Callable[[], Any] | None:
     """The method ``action_masks`` of an environment, of one of its wrappers, or of one inside."""
-    inside = getattr(environment, "envs", None)
-    if isinstance(inside, list | tuple) and inside and not hasattr(environment, METHOD):
+    inside = asked(environment, "envs")
+    if isinstance(inside, list | tuple) and inside and asked(environment, METHOD) is None:
         environment = inside[0]
     try:
         find = getattr(environment, "get_wrapper_attr", None)
         method = find(METHOD) if find is not None else getattr(environment, METHOD, None)
-    except AttributeError:
+        if asked(environment, _NO_NAME) is not None or (find is not None and _is_found(find)):
+            return None  # its __getattr__ knows every name
+    except Exception:  # none has it, or a foreign __getattr__ raises something else
         return None
     return method if callable(method) else None
+
+
+def _is_found(find: Callable[[str], Any]) -> bool:
+    try:
+        return find(_NO_NAME) is not None
+    except Exception:  # as it should be
+        return False

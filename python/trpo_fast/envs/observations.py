@@ -236,7 +236,10 @@ def _wrong_shape(where: str, expected: object, value: Any) -> ObservationError:
 
 
 def _real(value: Any, where: str, expected: tuple[int, ...]) -> Array:
-    """A value as an array; ObservationError where it is ragged or complex."""
+    """A value as an array; ObservationError where it is ragged, masked, or holds no real numbers.
+
+    NumPy would turn texts and dates into numbers, and drop masks and imaginary parts.
+    """
     try:
         values = np.asarray(value)
     except ValueError:
@@ -245,6 +248,14 @@ def _real(value: Any, where: str, expected: tuple[int, ...]) -> Array:
         raise ObservationError(
             f"{where}: expected real numbers, got {values.dtype.name}; return real and imaginary "
             "parts as entries of their own"
+        )
+    if values.dtype.kind not in "fiubO":
+        raise ObservationError(
+            f"{where}: expected numbers, got dtype {values.dtype}; encode them as numbers"
+        )
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ObservationError(
+            f"{where}: expected numbers in every entry, got masked ones; fill them (array.filled)"
         )
     return values
 

@@ -18,6 +18,8 @@ import gymnasium
 import numpy as np
 
 from ..extras import import_extra
+from ..words import words_of
+from .asking import asked, has_agents
 from .masks import INFO_KEY
 
 __all__ = ["PREFIX", "SharedPolicyEnv", "as_parallel", "is_of_several_agents", "make_parallel"]
@@ -36,10 +38,9 @@ def is_of_several_agents(env: Any) -> bool:
         Anything.
     """
     return (
-        not isinstance(env, (type, gymnasium.Env))
-        and hasattr(env, "possible_agents")
-        and hasattr(env, "step")
-        and callable(getattr(env, "observation_space", None))
+        has_agents(env)
+        and asked(env, "step") is not None
+        and callable(asked(env, "observation_space"))
     )
 
 
@@ -114,9 +115,8 @@ def make_parallel(source: str, **kwargs: Any) -> Any:
             made = _from_registry(zoo, candidate, short, kwargs)
         except Exception as error:
             missing = isinstance(error, ImportError) or "import" in type(error).__name__.lower()
-            said = " ".join(str(error).split())
             kind = ImportError if missing else ValueError
-            raise kind(f"environment {source!r} cannot be made: {said}") from error
+            raise kind(f"environment {source!r} cannot be made: {words_of(error)}") from error
         if made is not None:
             return as_parallel(made)
         module = f"pettingzoo.{candidate}.{short}"

@@ -33,6 +33,26 @@ def describe_spaces(observation_space: Any, action_space: Any) -> dict[str, Any]
     }
 
 
+def are_alike(one: Any, other: Any) -> bool:
+    """Return whether two spaces are equal; bounds that are NaN, which nothing equals, count as equal.
+
+    Parameters
+    ----------
+    one, other
+        Spaces: Gymnasium's, or those of :mod:`.plain_spaces`.
+    """
+    if one == other:
+        return True
+    if not (isinstance(plain_space(one), Box) and isinstance(plain_space(other), Box)):
+        return False
+    return bool(
+        one.shape == other.shape
+        and one.dtype == other.dtype
+        and np.array_equal(one.low, other.low, equal_nan=True)
+        and np.array_equal(one.high, other.high, equal_nan=True)
+    )
+
+
 def spaces_mismatch(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str | None:
     """Compare two results of `describe_spaces`.
 

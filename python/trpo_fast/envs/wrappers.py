@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from ..words import words_of
+
 _NORMALISERS = ("NormalizeObservation", "NormalizeReward", "VectorNormalizeObservation")
 MOST_ENTRIES = 10_000  # entries of an observation that a fully connected network is meant for
 
@@ -76,11 +78,10 @@ def close_all(environments: Iterable[Any]) -> None:
     for environment in environments:
         try:
             environment.close()
-        except Exception as error:  # whatever an environment raises
-            said = " ".join(str(error).split())[:200]
+        except (Exception, SystemExit) as error:  # whatever an environment raises
             warnings.warn(
                 f"closing the environment {type(environment).__name__} raised "
-                f"{type(error).__name__}: {said}; nothing else is affected",
+                f"{type(error).__name__}: {words_of(error)}; nothing else is affected",
                 stacklevel=2,
             )
 

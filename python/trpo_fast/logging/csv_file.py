@@ -47,7 +47,7 @@ class CsvLogger:
         resume_timesteps: int | None = None,
         step_key: str = "time/timesteps",
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.step_key = step_key
         self._filter = ScalarFilter("CsvLogger")
         self._columns: list[str] = []

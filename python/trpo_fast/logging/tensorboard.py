@@ -48,7 +48,7 @@ class TensorBoardLogger:
 
         self._step_key = step_key
         self._filter = ScalarFilter("TensorBoardLogger")
-        self.path = _new_event_file(Path(folder))
+        self.path = _new_event_file(Path(folder).absolute())
         self._writer = record_writer(self.path.open("xb"))
         self._append(file_version="brain.Event:2")
         if resume_timesteps is not None:

@@ -123,7 +123,7 @@ def read_reported_run(folder: Path) -> ReportedRun:
     rows = _rows(run.progress_file)
     if not rows:
         raise RunFolderError(
-            f"run folder: expected an update in {run.progress_file}, got none; train longer"
+            f"run folder: expected an update in {run.shown(run.progress_file)}, got none; train longer"
         )
     film, note = run.path / "video.mp4", ""
     video = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,7 +148,9 @@ class Sentences:
             "(gymnasium.wrappers.TransformReward)"
         )
 
-    def failure(self, error: Exception, where: str, returned: Any, *, of_reset: bool) -> Exception:
+    def failure(
+        self, error: Exception | SystemExit, where: str, returned: Any, *, of_reset: bool
+    ) -> Exception:
         """The error to raise for one that came up while an environment was used.
 
         It tells apart an environment that raised from one that returned something wrong.
@@ -219,7 +223,25 @@ def with_transitions(rollout: Rollout) -> Rollout:
     return rollout
 
 
-def raised_by_us(error: Exception) -> bool:
+def is_users_exit(error: BaseException) -> bool:
+    """Whether an error is a SystemExit that a signal handler has raised, amid an environment's step.
+
+    Any other one is the environment's own, whose window may have been closed.
+
+    Parameters
+    ----------
+    error
+        What came up, with its traceback.
+    """
+    if not isinstance(error, SystemExit):
+        return False
+    handlers = {
+        getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()
+    }
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def raised_by_us(error: BaseException) -> bool:
     """Whether an error came up in the function that caught it or in another one of this package.
 
     Then the environment did not raise: it returned something that could not be used.

@@ -8,20 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..core import MaskWriter
 from ..envs import ActionAdapter
 from ..envs.interface import is_end, one_number, require_info
 from ..envs.masks import find_source, mask_giver
+from ..envs.spaces import are_alike
 from ..envs.wrappers import close_all, refuse_environment_in_use
 from .changes import to_one
 from .crashes import MOST_CRASHES, Kind, first_non_finite
+from .errors import is_users_exit
 from .filling import Filling, RolloutBuffers
 from .interface import Actor
 from .metrics import metrics_of
 from .stepping import SteppingSampler
 from .stored import environment_seed
+
+# types of rewards that become float64 as they are
+_PLAIN = frozenset({bool, np.bool_, np.float64, np.float32, np.int64, np.int32})
 
 
 class _Crash(Exception):
@@ -102,7 +108,7 @@ class InProcessSampler(SteppingSampler):
         for e, environment in enumerate(environments):
             for space in ("observation_space", "action_space"):
                 expected, got = getattr(first, space), getattr(environment, space)
-                if expected != got:
+                if not are_alike(expected, got):
                     raise ValueError(
                         f"environment {first_index + e}: expected the {space} of environment "
                         f"{first_index}, {expected}, got {got}; all environments must be alike"
@@ -217,7 +223,9 @@ class InProcessSampler(SteppingSampler):
             if self.has_masks:
                 mask = mask_giver(self.mask_source, self.environments[e])(observation, info)
                 self.state.action_masks[e] = self._mask_row(mask)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if is_users_exit(error):
+                raise
             where = f"reset before environment {index} ({self.name}), step {counter}"
             raise self._sentences.failure(error, where, returned, of_reset=True) from error
 
@@ -281,6 +289,7 @@ class InProcessSampler(SteppingSampler):
             resets = [partial(reset, **self._options) for reset in resets]
         act, keep_mask = actor.step, self._mask_keeper(buffers)
         enough, names = quota.least, self.metric_names
+        ndarray, dtype = np.ndarray, None  # of the observation before, whose kind was looked at
 
         # After a crash in the middle of a row, the actions of that row are drawn already.
         first_t, first_e = begin
@@ -304,11 +313,9 @@ class InProcessSampler(SteppingSampler):
                     returned = step(actions[e])
                     observation, reward, terminated, truncated, info = returned
                     i = first + e
-                    try:
+                    if type(reward) is float or type(reward) in _PLAIN:
                         rewards[i] = reward
-                    except (TypeError, DeprecationWarning):
-                        # Not a plain number. An array of one entry will do, although NumPy warns of
-                        # it, and a user may have made that warning an error.
+                    else:  # an array of one entry will do, and a complex number will not
                         rewards[i] = one_number(reward)
                     if first_row:
                         require_info(info)
@@ -326,10 +333,13 @@ class InProcessSampler(SteppingSampler):
                         observation, info = returned
                         require_info(info)
                     # Store s_{t+1}, and what is allowed there.
-                    if plain and len(observation) == dim:
+                    if plain and type(observation) is ndarray and observation.dtype is dtype:
+                        if len(observation) != dim:
+                            write(observation, rows[i + n_envs])  # which says what is wrong
                         rows[i + n_envs] = observation
                     else:
                         write(observation, rows[i + n_envs])
+                        dtype = getattr(observation, "dtype", None)
                     if keep_mask is not None:
                         keep_mask(i + n_envs, e, observation, info)
                 # What counts as false may be no flag, and what nobody reads no dictionary. That is
@@ -347,8 +357,8 @@ class InProcessSampler(SteppingSampler):
                     on_step()
                 if not steps:
                     break
-        except Exception as error:
-            if e < 0:  # not from an environment
+        except (Exception, SystemExit) as error:
+            if e < 0 or is_users_exit(error):  # not from an environment
                 raise
             failure, is_the_policys = self._explain(error, filling, t, e, returned)
             if self._remake is None or is_the_policys:
@@ -372,7 +382,7 @@ class InProcessSampler(SteppingSampler):
         return keep
 
     def _explain(
-        self, error: Exception, filling: Filling, t: int, e: int, returned: Any
+        self, error: Exception | SystemExit, filling: Filling, t: int, e: int, returned: Any
     ) -> tuple[Exception, bool]:
         """The error to raise for one that came up in environment e at row t.
 

@@ -108,9 +108,10 @@ def make_sampler(
     from gymnasium.vector import VectorEnv
 
     from ..envs import copy_environment, maker_of, open_environments
+    from ..envs.asking import has_agents
 
     of_several_agents = isinstance(env, str) and env.startswith("pettingzoo:")
-    of_several_agents |= hasattr(env, "possible_agents") and not isinstance(env, type)
+    of_several_agents |= has_agents(env)
     exists = of_several_agents or isinstance(env, gymnasium.Env | VectorEnv)
     if restart_crashed_environments and exists:
         raise ValueError(

@@ -13,11 +13,12 @@ from ..envs import EnvironmentFailure
 from ..envs.masks import MaskError, mask_giver
 from ..envs.wrappers import close_all
 from .changes import EnvironmentChange, to_one
-from .crashes import first_non_finite
 from .filling import Filling
 from .interface import Actor
 from .metrics import metrics_of
 from .vector import VectorEnvSampler
+
+_INTERFACE = "step() must return (observations, rewards, terminated, truncated, infos) by agent"
 
 
 class PettingZooSampler(VectorEnvSampler):
@@ -124,7 +125,7 @@ class PettingZooSampler(VectorEnvSampler):
                 self._begin(k, self.state.observations, self.state.action_masks, seed)
             except Exception as error:
                 raise self._vector_failure(
-                    _without_our_frame(error),
+                    error,
                     f"reset before {self._vector_step(0)}",
                     "reset() must return (observations, infos) by agent",
                 ) from error
@@ -176,33 +177,19 @@ class PettingZooSampler(VectorEnvSampler):
     ) -> int:
         buffers, events = filling.buffers, filling.events
         n_steps, to_env, stored = len(buffers.rewards), self._actions_of, buffers.actions
-        t = row
-        inside = False  # whether an error is the environment's own
-        try:
+        with self.naming_failures(filling, _INTERFACE) as calls:
             for t in range(row, n_steps):
                 actor.step(t)
                 actions = to_env(stored[t])
                 buffers.observations[t + 1] = buffers.observations[t]
                 buffers.action_masks[t + 1] = buffers.action_masks[t]
                 buffers.valid[t] = False
-                inside = True
+                calls.t = t
                 for k in range(len(self.environments)):
                     self._step_one(k, t, actions, filling)
-                inside = False
+                calls.t = None
                 if on_step is not None:
                     on_step()
-        except Exception as error:
-            if not inside or isinstance(error, EnvironmentFailure):
-                raise
-            # A NaN often breaks an environment one step later: name the cause, not the effect.
-            cause = first_non_finite(buffers, events, states=slice(0, t + 1), rewards=slice(0, t))
-            if cause is not None:
-                raise self._non_finite(cause, buffers, events) from error
-            raise self._vector_failure(
-                _without_our_frame(error),
-                self._vector_step(t),
-                "step() must return (observations, rewards, terminated, truncated, infos) by agent",
-            ) from error
         filling.quota.close_row(n_steps - 1, buffers, events)
         return n_steps
 
@@ -238,9 +225,3 @@ class PettingZooSampler(VectorEnvSampler):
 
     def _close(self) -> None:
         close_all(self.environments)
-
-
-def _without_our_frame(error: Exception) -> Exception:
-    """The error as it came up in the method that calls one environment, without its caller's frame."""
-    trace = error.__traceback__
-    return error if trace is None else error.with_traceback(trace.tb_next)

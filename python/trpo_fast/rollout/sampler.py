@@ -135,7 +135,13 @@ class SamplerBase(StoredSampler):
         self._closed = False
         self._exclusive = Exclusive("a rollout of this sampler")
         encoder = self.observation_encoder
-        self.state = RunState(n_envs, encoder.dim, encoder.dtype, self.mask_width)
+        try:
+            self.state = RunState(n_envs, encoder.dim, encoder.dtype, self.mask_width)
+        except MemoryError as error:
+            raise ValueError(
+                f"env: expected observations that fit into memory, got {encoder.dim:,} entries in each "
+                f"of {n_envs} environments; take smaller ones (gymnasium.ObservationWrapper)"
+            ) from error
 
     # --- public ---
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..seeds import Purpose, derive_reset
+from ..words import words_of
 from .calls import load_states, pack_states, prepare_states, save_states, unpack_state
 from .state import RunState
 
@@ -137,8 +138,9 @@ class StoredSampler:
         except NotImplementedError:  # a vector environment
             return
         except Exception as error:  # whatever a copy does to its process
-            said = " ".join(str(error).split())[:200]
-            self._why_not_saved = f"trying that out raised {type(error).__name__}: {said}"
+            self._why_not_saved = (
+                f"trying that out raised {type(error).__name__}: {words_of(error)}"
+            )
 
     def environment_state(self) -> dict[str, Array]:
         """What an exact resume needs beside `state_dict`: the state of every environment.

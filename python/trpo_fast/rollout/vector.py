@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,7 +18,7 @@ from .budget import Budget
 from .changes import EnvironmentChange, to_vector
 from .crashes import first_non_finite
 from .data import Rollout
-from .errors import raised_by_us
+from .errors import is_users_exit, raised_by_us
 from .filling import Events, Filling, RolloutBuffers
 from .interface import Actor
 from .metrics import metrics_in
@@ -29,6 +31,20 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 
 _MODES = ("NextStep", "SameStep", "Disabled")
+
+
+_INTERFACE = (
+    "step() must return (observations, rewards, terminated, truncated, infos), each for {} "
+    "environments"
+)
+
+
+@dataclass
+class Calls:
+    """Where a rollout stands."""
+
+    t: int | None = None
+    """The row whose step the environment is taking; None between two steps."""
 
 
 class VectorEnvSampler(SteppingSampler):
@@ -208,12 +224,10 @@ class VectorEnvSampler(SteppingSampler):
         next_step = self.autoreset_mode == "NextStep"
         resetting = bool(next_step and self._resetting.any())
 
-        t = row
-        inside = False  # whether an error is the environment's own
-        try:
+        with self.naming_failures(filling, _INTERFACE.format(self.n_envs)) as calls:
             for t in range(row, n_steps):
                 act(t)
-                inside = True
+                calls.t = t
                 observations, rewards, terminated, truncated, infos = step(
                     to_env(stored_actions[t])
                 )
@@ -250,24 +264,35 @@ class VectorEnvSampler(SteppingSampler):
                         masks[ended] = True  # the next action is ignored: nothing is forbidden
                     left_out = self._nobody if self.autoreset_mode == "SameStep" else ended
                     self._write_masks(masks, observations, infos, ~left_out)
-                inside = False
+                calls.t = None
                 if on_step is not None:
                     on_step()
-        except Exception as error:
-            if not inside or isinstance(error, EnvironmentFailure):
+        filling.quota.close_row(n_steps - 1, buffers, events)
+        return n_steps
+
+    @contextlib.contextmanager
+    def naming_failures(self, filling: Filling, interface: str) -> Iterator[Calls]:
+        """Of errors that come up in calls of the environment, name the step and what to do.
+
+        Parameters
+        ----------
+        filling
+            The rollout that is filled.
+        interface
+            What a step must return.
+        """
+        calls = Calls()
+        try:
+            yield calls
+        except (Exception, SystemExit) as error:
+            t, buffers, events = calls.t, filling.buffers, filling.events
+            if t is None or isinstance(error, EnvironmentFailure) or is_users_exit(error):
                 raise
             # A NaN often breaks an environment one step later: name the cause, not the effect.
             cause = first_non_finite(buffers, events, states=slice(0, t + 1), rewards=slice(0, t))
             if cause is not None:
                 raise self._non_finite(cause, buffers, events) from error
-            raise self._vector_failure(
-                error,
-                self._vector_step(t),
-                "step() must return (observations, rewards, terminated, truncated, infos), "
-                f"each for {self.n_envs} environments",
-            ) from error
-        filling.quota.close_row(n_steps - 1, buffers, events)
-        return n_steps
+            raise self._vector_failure(error, self._vector_step(t), interface) from error
 
     def _follows_reset(self, t: int, e: int, buffers: RolloutBuffers, events: Events) -> bool:
         if self.autoreset_mode == "NextStep":
@@ -330,7 +355,9 @@ class VectorEnvSampler(SteppingSampler):
     def _vector_step(self, t: int) -> str:
         return f"{self.name}, step {self._sentences.first_steps[0] + t}"
 
-    def _vector_failure(self, error: Exception, where: str, interface: str) -> Exception:
+    def _vector_failure(
+        self, error: Exception | SystemExit, where: str, interface: str
+    ) -> Exception:
         if isinstance(error, ObservationError):
             return ValueError(f"{where}: {error}")
         if raised_by_us(error):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import marshal
 import types
 from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from .code import code_behind, code_differs, is_of_code
 from .graph import Budget
 from .nodes import (
     MAPPINGS,
@@ -20,6 +22,7 @@ from .nodes import (
     LeafNode,
     Node,
     ObjectNode,
+    SnapshotError,
     TableNode,
     ViewNode,
     attribute_label,
@@ -27,9 +30,10 @@ from .nodes import (
     has_type,
     module_of,
     short_name,
+    type_name,
 )
 from .replay import model_bytes
-from .snapshot import take
+from .snapshot import inner_name, take
 from .tables import tables_in
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ Configuration: TypeAlias = dict[str, str]
 _NOTES = ("_saved_kwargs", "_cached_spec")
 _MOST_CONSTRUCTED = 60_000  # values of a new environment, read once: some 0.2 s
 _MOST_ITEMS = 200  # of a container, by name
+_MOST_SHOWN = 10_000  # characters of a text that are looked at to show its beginning
 _LONGEST = 60  # characters of a value that are kept as they are; of longer ones, a digest
 
 
@@ -81,6 +86,10 @@ def configuration_of(
         found[name] = text
     for i, model in enumerate(model_bytes(snapshot)):
         found[f"MuJoCo model {i}"] = _digest(model)
+    # last: a value that differs tells more than the code which made it
+    for target, label in _coded(snapshot.node, short_name(env)):
+        for name, text in code_behind(target, label):
+            found.setdefault(name, text)
     return found
 
 
@@ -106,13 +115,20 @@ def constructed_by(
     SnapshotError
         It holds something that cannot be read, or too much.
     """
-    snapshot = take(env, budget=Budget(_MOST_CONSTRUCTED), tables=tables)
-    assert snapshot.node is not None
-    new = tables_in(snapshot.node)
-    if new:
-        tables = tables | new
+    try:
         snapshot = take(env, budget=Budget(_MOST_CONSTRUCTED), tables=tables)
-    return configuration_of(env, snapshot=snapshot), frozenset(tables)
+        assert snapshot.node is not None
+        new = tables_in(snapshot.node)
+        if new:
+            tables = tables | new
+            snapshot = take(env, budget=Budget(_MOST_CONSTRUCTED), tables=tables)
+        return configuration_of(env, snapshot=snapshot), frozenset(tables)
+    except SnapshotError:
+        raise
+    except Exception as error:  # whatever a foreign value says of itself
+        raise SnapshotError(
+            f"reading what the constructor of {inner_name(env)} set raised {type_name(error)}"
+        ) from error
 
 
 def difference(
@@ -130,7 +146,11 @@ def difference(
         Names to leave out.
     """
     for name, value in saved.items():
-        if name not in but and here.get(name) != value:
+        if is_of_code(name):
+            clause = None if name in but else code_differs(name, here.get(name), value)
+            if clause is not None:
+                return clause
+        elif name not in but and here.get(name) != value:
             return f"{name} is {here.get(name, 'missing')} now and was {value} when it was saved"
     return None
 
@@ -179,6 +199,30 @@ def lies_under(name: str, prefixes: Set[str]) -> bool:
         True for the names of the objects themselves, too.
     """
     return any(name == p or name.startswith((f"{p}.", f"{p}[", f"{p} (")) for p in prefixes)
+
+
+def _coded(node: Node, label: str) -> Iterator[tuple[Any, str]]:
+    """Classes of the objects in a snapshot, and functions that stand in attributes, each once."""
+    seen: set[int] = set()
+    waiting: list[tuple[Node, str]] = [(node, label)]
+    while waiting:
+        inner, name = waiting.pop()
+        target: Any = None
+        if isinstance(inner, ObjectNode):
+            target = type(inner.target) if inner.whole else None
+            waiting += [
+                (child, attribute_label(inner.target, name, key))
+                for key, child in reversed(inner.attributes.items())
+            ]
+        elif isinstance(inner, ContainerNode):
+            waiting += [(item, name) for item in reversed(inner.items)]
+        elif isinstance(inner, ConstantNode):
+            target = inner.target
+            if not has_type(target, (types.FunctionType, types.MethodType, type)):
+                continue
+        if target is not None and id(target) not in seen:
+            seen.add(id(target))
+            yield target, name
 
 
 def _values(node: Node, label: str) -> Iterator[tuple[str, str]]:
@@ -263,8 +307,15 @@ def _leaf(value: Any) -> str:
         return f"{short_name(value)}.{value.name}"
     if isinstance(value, np.generic):
         return _short(f"{value.dtype} {value!r}")
+    if type(value) in (str, bytes) and len(value) > _MOST_SHOWN:
+        content = value if type(value) is bytes else value.encode(errors="replace")
+        return f"a {type(value).__name__} of {len(value)} ({_digest(content)})"
     if type(value) in (str, bytes, int, float, complex, bool, type(None), tuple, frozenset):
-        return _short(repr(sorted(value, key=repr) if type(value) is frozenset else value))
+        try:
+            text = repr(sorted(value, key=repr) if type(value) is frozenset else value)
+        except ValueError:  # Python writes no integers of very many digits
+            text = f"a {type(value).__name__} of {_digest(marshal.dumps(value, 2))}"
+        return _short(text)
     return _short(f"{class_name(value)} {value!r}")
 
 

@@ -44,6 +44,7 @@ from .tables import known_table
 
 _BYTES_A_VALUE = 4096  # of an array, which take as long to copy as a value to be read
 _LEAVES = frozenset(LEAF_TYPES)
+_LONG = frozenset({str, bytes, int})  # of these, values may be of any size
 
 # What messages call a value: a text, or a label and the key or index behind it. Texts are only made
 # when there is something to say.
@@ -62,6 +63,11 @@ def shown(label: Label) -> str:
         return label
     inner, key = label
     return f"{shown(inner)}[{key!r:.40}]"
+
+
+def _length(value: str | bytes | int) -> int:
+    """Bytes of a plain value, or nearly so."""
+    return value.bit_length() // 8 if isinstance(value, int) else len(value)
 
 
 class Budget:
@@ -154,7 +160,7 @@ class Recorder:
         """
         cls = type(value)
         if cls in _LEAVES:
-            return LeafNode(value)
+            return self._leaf(value, cls)
         self._budget.spend(1)
         known = self._numbers.get(id(value))
         if known is not None:
@@ -193,6 +199,11 @@ class Recorder:
             return node
         raise SnapshotError(f"{shown(label)} (type {type_name(value)}) cannot be stored")
 
+    def _leaf(self, value: Any, cls: type) -> LeafNode:
+        if cls in _LONG and (length := _length(value)) > _BYTES_A_VALUE:
+            self._budget.spend(0, length)
+        return LeafNode(value)
+
     def _array(self, value: Array, label: Label) -> Node:
         if value.dtype.hasobject:
             raise SnapshotError(f"{shown(label)} (an array of Python objects) cannot be stored")
@@ -222,11 +233,13 @@ class Recorder:
         if kind in MAPPINGS:
             for key, item in value.items():
                 leaf = type(key) in _LEAVES
-                items.append(LeafNode(key) if leaf else record(key, (label, "a key")))
+                items.append(self._leaf(key, type(key)) if leaf else record(key, (label, "a key")))
                 items.append(record(item, (label, key if leaf else "...")))
         else:
             for i, item in enumerate(value):
-                items.append(LeafNode(item) if type(item) in _LEAVES else record(item, (label, i)))
+                cls = type(item)
+                leaf = cls in _LEAVES
+                items.append(self._leaf(item, cls) if leaf else record(item, (label, i)))
         return node
 
     def _generator(self, value: Any, label: Label) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..words import words_of
 from .configuration import Configuration, constructed_by, difference
 from .foreign import refuse_deadly_states
 from .graph import Budget
@@ -133,8 +134,9 @@ class StateKeeper:
         except SnapshotError:
             raise
         except Exception as error:  # whatever an environment raises
-            said = " ".join(str(error).split())[:200]
-            raise SnapshotError(f"its reset raised {type_name(error)}: {said}") from error
+            raise SnapshotError(
+                f"its reset raised {type_name(error)}: {words_of(error)}"
+            ) from error
 
     def _configuration(self) -> Configuration:
         """What the constructor of each environment set; SnapshotError where nothing can be saved."""

@@ -36,6 +36,7 @@ from .nodes import (
     type_name,
 )
 
+_BITS_AS_DIGITS = 4096  # of an integer; Python refuses to read and write very many decimal digits
 _RAW_KINDS = "fiubcSUMm"  # kinds of dtypes that are stored as bytes
 
 
@@ -67,7 +68,8 @@ class Writer:
         self.arrays: dict[str, Array] = {}
 
     def _add(self, array: Array, path: str) -> str:
-        name = path
+        # no file holds every name that an attribute may have
+        name = path if path.isascii() else path.encode("ascii", "backslashreplace").decode()
         while name in self.arrays:
             name += "'"
         self.arrays[name] = array
@@ -140,6 +142,8 @@ class Writer:
         return ["raw", self._add(data, path), dtype.str, list(array.shape)]
 
     def _leaf(self, value: Any, path: str, label: str) -> Any:
+        if type(value) is int and value.bit_length() > _BITS_AS_DIGITS:
+            return ["int", hex(value)]
         if value is None or type(value) in (bool, str, int):
             return value
         if type(value) is float:
@@ -247,6 +251,8 @@ class Reader:
         match value:
             case ["float", str(number)]:
                 return float.fromhex(number)
+            case ["int", str(digits)]:
+                return int(digits, 16)
             case ["complex", str(real), str(imaginary)]:
                 return complex(float.fromhex(real), float.fromhex(imaginary))
             case ["bytes", str(name)]:

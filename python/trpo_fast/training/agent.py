@@ -27,9 +27,10 @@ from .acting import ActingAgent
 from .advantages import generalized_advantages, no_values
 from .batch import Batch
 from .callbacks import Callback, CallbackList
+from .closing import ClosableAgent
 from .configured import Config, ConfiguredAgent
 from .copying import CopyableAgent
-from .notices import first_notices, with_failure
+from .notices import first_notices, require_memory, with_failure
 from .policy import Policy
 from .record import EpisodeWindow, RecordWriters, iteration_record
 from .stored_agent import StoredAgent
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["OnPolicyAgent"]
 
 
-class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableAgent, ABC):
+class OnPolicyAgent(
+    ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableAgent, ClosableAgent, ABC
+):
     """Sampling, advantages, value function, acting and files around one method's policy update.
 
     A method is a subclass with a ``config_type`` and an :meth:`improve_policy`; where its
@@ -91,6 +94,7 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
         self.sampler.metric_names = settings.episode_metrics
         try:
             self._budget = self.sampler.budget(settings.sampling, settings.batch_size)
+            require_memory(self.sampler, settings, sum(self._budget.steps))
         except BaseException:
             self.sampler.close()
             raise
@@ -432,10 +436,6 @@ class OnPolicyAgent(ConfiguredAgent[Config], ActingAgent, StoredAgent, CopyableA
             self.notice = ""
         self.last_record = record
         return record
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.sampler.close()
 
     def __repr__(self) -> str:
         state = f"timesteps={self.timesteps}, iteration={self.iteration}"

@@ -215,6 +215,7 @@ class CheckpointEvery(Callback):
         check_count("timesteps", timesteps)
         self.timesteps = timesteps
         self.path = os.fspath(path)
+        self._home = Path.cwd()  # an environment may change the working folder of the process
         if "{timesteps" in self.path:
             self._numbered(0)
         self._next = timesteps
@@ -239,7 +240,7 @@ class CheckpointEvery(Callback):
 
     def _save(self, agent: Any) -> None:
         numbered = "{timesteps" in self.path
-        path = Path(self._numbered(agent.timesteps) if numbered else self.path)
+        path = self._home / (self._numbered(agent.timesteps) if numbered else self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         agent.save(path)
         self._saved_at = agent.timesteps

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..envs import EnvironmentFailure, ObservationError
+from ..envs.asking import asked
 from ..envs.interface import (
     is_end,
     one_number,
@@ -196,7 +197,7 @@ def step_limit(max_steps: int | None, env: Env[Any, Any], policy: object = None)
     """
     if max_steps is not None:
         return max_steps
-    own = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+    own = asked(asked(env, "spec"), "max_episode_steps")
     trained = getattr(policy, "longest_episode", 0)
     return max(LEAST_MAX_STEPS, own or 0, int(trained))
 

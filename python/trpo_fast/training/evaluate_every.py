@@ -95,8 +95,8 @@ class EvaluateEvery(Callback):
         check_count("max_steps", 1 if max_steps is None else max_steps)
         self.timesteps = timesteps
         self.episodes = episodes
-        self.best_path = None if best_path is None else Path(best_path)
-        self.csv_path = None if csv_path is None else Path(csv_path)
+        self.best_path = None if best_path is None else Path(best_path).absolute()
+        self.csv_path = None if csv_path is None else Path(csv_path).absolute()
         if csv_path is None and self.best_path is not None:
             self.csv_path = self.best_path.with_name("evaluations.csv")
         self.env = env

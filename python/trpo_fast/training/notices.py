@@ -6,7 +6,10 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..words import words_of
+
 if TYPE_CHECKING:
+    from ..config import AgentConfig
     from ..rollout import InProcessSampler, Sampler
 
 
@@ -38,6 +41,39 @@ def first_notices(sampler: Sampler, env_kwargs: Mapping[str, Any] | None = None)
     return "; ".join(notice for notice in notices if notice)
 
 
+def require_memory(sampler: Sampler, settings: AgentConfig, n_steps: int) -> None:
+    """Raise where a batch and its networks cannot fit into the memory of this machine.
+
+    Parameters
+    ----------
+    sampler
+        The sampler of a new agent.
+    settings
+        Its settings.
+    n_steps
+        N, steps of a batch.
+
+    Raises
+    ------
+    ValueError
+        The system would kill the process, or have it wait for its disk for ever.
+    """
+    from ..rollout.cores import machine_memory
+
+    encoder, adapter = sampler.observation_encoder, sampler.action_adapter
+    inputs, outputs = encoder.dim, sum(adapter.sizes)
+    first, last = (settings.hidden_sizes[i] if settings.hidden_sizes else 1 for i in (0, -1))
+    # at the very least: rows as sampled and as learned from, parameters, and vectors of their size
+    numbers = 2 * n_steps * (inputs + outputs) + 8 * (first * inputs + last * outputs)
+    needed, has = encoder.dtype.itemsize * numbers, machine_memory()
+    if has and needed > has:
+        raise ValueError(
+            f"env: expected what {has / 1e9:.0f} GB of memory hold, got observations of {inputs:,} and "
+            f"{outputs:,} actions, which take {needed / 1e9:.0f} GB at least in a batch of {n_steps:,} "
+            "steps; take smaller observations (gymnasium.ObservationWrapper), or a smaller batch_size"
+        )
+
+
 def with_failure(record: Mapping[str, Any], error: BaseException) -> dict[str, Any]:
     """Return a record whose notice says that a callback has ended training.
 
@@ -53,7 +89,7 @@ def with_failure(record: Mapping[str, Any], error: BaseException) -> dict[str, A
     dict
         A copy of the record.
     """
-    said = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ")
+    said = f"{type(error).__name__}: {words_of(error, 300)}".rstrip(": ")
     notices = (record.get("run/notice"), f"a callback ended training after this iteration: {said}")
     return {**record, "run/notice": "; ".join(notice for notice in notices if notice)}
 

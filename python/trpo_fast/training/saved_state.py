@@ -16,6 +16,7 @@ from ..config import ConfigError
 from ..envs import describe_spaces, spaces_mismatch
 from ..rollout import ForeignWorkers
 from ..snapshots import SnapshotError
+from ..words import printable, words_of
 from .callbacks import CallbackList
 from .env_kwargs import decoded, encoded, kind_of_source
 from .file_checks import check_entries
@@ -54,7 +55,7 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
     except ForeignWorkers:  # no fault of an environment: a forked child may not save
         raise
     except Exception as error:  # whatever environments or their workers raise
-        unsaved = f"saving their state raised {type(error).__name__}: {_one_line(error)}"
+        unsaved = f"saving their state raised {type(error).__name__}: {words_of(error)}"
     env_kwargs, left_out = encoded(agent.env_kwargs)
     groups = {
         "observation_statistics": agent.observation_statistics.state_dict(),
@@ -221,8 +222,8 @@ def _restore(
     except SnapshotError as error:
         restarted = str(error)
     except Exception as error:  # whatever environments or their workers raise
-        restarted = f"restoring their state raised {type(error).__name__}: {_one_line(error)}"
-    agent.restarted_because = restarted
+        restarted = f"restoring their state raised {type(error).__name__}: {words_of(error)}"
+    agent.restarted_because = restarted = printable(restarted)
     notices: list[str] = []
     if restarted:
         notices.append(f"episodes start anew, because {restarted}; training goes on otherwise")
@@ -261,10 +262,6 @@ def _merged_kwargs(metadata: Mapping[str, Any], given: Mapping[str, Any]) -> dic
             f"env_kwargs={{{missing[0]!r:.80}: ...}}"
         )
     return {**decoded(metadata["env_kwargs"]), **given}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def trusted_id(env_id: Any) -> str:

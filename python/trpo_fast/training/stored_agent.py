@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from numpy.typing import ArrayLike, NDArray
 
+from ..words import printable
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -38,6 +40,7 @@ class StoredAgent:
         sentence
             Without a full stop; an empty one is not said.
         """
+        sentence = printable(sentence)
         if sentence and sentence not in self._said:
             self._said |= {sentence}
             self.notice = f"{self.notice}; {sentence}" if self.notice else sentence

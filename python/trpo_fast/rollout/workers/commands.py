@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...words import words_of
+
 if TYPE_CHECKING:
     from ..metrics import Metrics
 
@@ -40,7 +42,7 @@ def answer(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any,
     except Exception as error:
         names = [base.__name__ for base in type(error).__mro__]
         kind = next((name for name in names if name in ERROR_KINDS), "RuntimeError")
-        return "error", kind, str(error), traceback.format_exc()
+        return "error", kind, words_of(error, 4000), traceback.format_exc()
     return "result", result
 
 

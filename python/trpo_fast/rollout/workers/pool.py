@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...envs import EnvironmentFailure
+from ...envs.spaces import are_alike
 from ..interface import ActingPolicy, Array
 from .memory import BlockShape
 from .sources import NoWorkers
@@ -139,7 +140,7 @@ class WorkerPool:
         first, *others = (cloudpickle.loads(answer["spaces"]) for answer in answers)
         for group, spaces in zip(self.groups[1:], others, strict=True):
             for kind, got, expected in zip(("observation", "action"), spaces, first, strict=True):
-                if got != expected:
+                if not are_alike(got, expected):
                     raise ValueError(
                         f"environment {group.start}: expected the {kind}_space of "
                         f"environment 0, {expected}, got {got}; all environments must be alike"

@@ -1,0 +1,34 @@
+"""The end of an agent: its environments are closed, by name or behind a ``with``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..rollout import Sampler
+
+
+class ClosableAgent:
+    """The part of an agent that ends: ``close``, and ``with``."""
+
+    sampler: Sampler
+    """Steps the training environments."""
+
+    def close(self) -> None:
+        """Close the environments; a second call does nothing.
+
+        >>> with TRPO("CartPole-v1") as agent:
+        ...     agent.learn(100_000)
+
+        does so at the end of the block, whatever happens in it. What was learned stays: the agent
+        predicts and saves as before.
+        """
+        self.sampler.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,172 @@
+"""What NumPy would quietly turn into other numbers is refused, and whatever is raised gets a sentence."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from stand_ins import Plain
+from trpo_fast import TRPO
+from trpo_fast.envs import EnvironmentFailure
+
+SMALL: dict[str, Any] = {"batch_size": 32, "n_envs": 2, "n_workers": 0, "hidden_sizes": (4,)}
+
+
+class Odd(Plain):
+    """From step 5 on, another function of what a step returned."""
+
+    def __init__(self, change: Callable[[Any], Any], entry: int) -> None:
+        super().__init__()
+        self.change, self.entry = change, entry
+
+    def step(self, action: Any) -> Any:
+        returned = list(super().step(action))
+        if self.t >= 5:
+            returned[self.entry] = self.change(returned[self.entry])
+        return tuple(returned)
+
+
+def said(make: Callable[[], Any], **settings: Any) -> str:
+    with (
+        TRPO(make, **{**SMALL, **settings}) as agent,
+        pytest.raises((EnvironmentFailure, ValueError)) as caught,
+    ):
+        agent.learn(32)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda reward: np.complex64(1 + 1j),
+            "reward: expected one number, got np.complex64(1+1j)",
+        ),
+        (lambda reward: (-2.0) ** 0.5, "reward: expected one number"),
+        (lambda reward: 10**400, "reward: expected one number, got one beyond those of float64"),
+        (lambda reward: np.ma.masked, "reward: expected one number, got an array of shape ()"),
+    ],
+)
+def test_rewards_that_are_no_real_number(change: Any, words: str) -> None:
+    sentence = said(lambda: Odd(change, 1))
+    assert words in sentence
+    assert "environment 0 (Odd), step 4" in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda o: o.astype(complex), "expected real numbers, got complex128"),
+        (lambda o: o.astype(str), "expected numbers, got dtype <U32"),
+        (lambda o: o.astype("datetime64[s]"), "expected numbers, got dtype datetime64"),
+        (lambda o: np.zeros(2, [("x", "f8")]), "expected numbers, got dtype"),
+        (lambda o: np.ma.masked_array(o, [True, False]), "got masked ones"),
+        (lambda o: o[:1], "expected shape (2,), got (1,)"),
+    ],
+)
+@pytest.mark.filterwarnings("error::numpy.exceptions.ComplexWarning")
+def test_observations_that_change_their_kind_amid_a_run(change: Any, words: str) -> None:
+    sentence = said(lambda: Odd(change, 0))
+    assert words in sentence
+    assert "environment 0 (Odd), step 4" in sentence
+
+
+@pytest.mark.parametrize(
+    "change", [lambda o: o.astype(np.float32), lambda o: o.tolist(), lambda o: o.astype(object)]
+)
+def test_other_forms_of_the_same_numbers_are_the_same_numbers(change: Any) -> None:
+    """An array of float32, a list, an array of objects: the policy reads float32 anyway."""
+    bits = []
+    for function in (lambda o: o, change):
+        with TRPO(lambda f=function: Odd(f, 0), **SMALL) as agent:
+            bits.append(agent.learn(64).policy.parameters.tobytes())
+    assert bits[0] == bits[1]
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Silent(), "the environment raised Silent ("),
+        (ValueError("x" * 10**7), "the environment raised ValueError: xxx"),
+        (SystemExit(3), "the environment raised SystemExit: 3"),  # a window that was closed
+        (ValueError("half \ud800"), "ValueError: half \\ud800"),
+    ],
+)
+def test_whatever_a_step_raises_gets_a_sentence_of_bounded_length(
+    error: BaseException, words: str
+) -> None:
+    def give(_: Any) -> Any:
+        raise error
+
+    sentence = said(lambda: Odd(give, 0))
+    assert words in sentence
+    assert "step 4" in sentence
+    assert len(sentence) < 2000
+
+
+def test_a_step_that_ends_the_process_in_a_vector_environment_is_named() -> None:
+    def leave(_: Any) -> Any:
+        sys.exit(3)
+
+    env = gym.vector.SyncVectorEnv([lambda: Odd(leave, 0)])
+    assert "SyncVectorEnv, step 4: the environment raised SystemExit: 3" in said(lambda: env)
+
+
+def test_an_exit_that_the_users_signal_handler_asks_for_is_one() -> None:
+    def leave(*_: Any) -> None:
+        sys.exit(7)
+
+    def give(observation: Any) -> Any:
+        signal.raise_signal(signal.SIGUSR2)
+        return observation
+
+    before = signal.signal(signal.SIGUSR2, leave)
+    try:
+        with TRPO(lambda: Odd(give, 0), **SMALL) as agent, pytest.raises(SystemExit) as caught:
+            agent.learn(32)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert caught.value.code == 7
+
+
+class Bounded(Plain):
+    def __init__(self, low: float, high: float, name: str = "action_space") -> None:
+        super().__init__()
+        space = spaces.Box(-1.0, 1.0, (2,), np.float64)
+        space.low, space.high = np.full(2, low), np.full(2, high)
+        setattr(self, name, space)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, -1.0), (np.nan, np.nan)])
+def test_actions_between_which_no_number_lies_are_refused(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="expected lower bounds up to the upper ones") as caught:
+        TRPO(lambda: Bounded(low, high), **SMALL)
+    assert f"got {low} and {high} of entry 0" in str(caught.value)
+
+
+def test_bounds_of_observations_may_be_nan() -> None:
+    with TRPO(lambda: Bounded(np.nan, np.nan, "observation_space"), **SMALL) as agent:
+        agent.learn(32)
+
+
+class Wide(Plain):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.observation_space = spaces.Discrete(n)
+
+
+def test_what_cannot_fit_into_memory_is_refused_before_it_is_tried() -> None:
+    with pytest.raises(ValueError, match=r"of memory hold, got observations of 50,000,000"):
+        TRPO(lambda: Wide(50_000_000), **{**SMALL, "batch_size": 100_000})
