@@ -22,7 +22,14 @@ from ..words import words_of
 from .asking import asked, has_agents
 from .masks import INFO_KEY
 
-__all__ = ["PREFIX", "SharedPolicyEnv", "as_parallel", "is_of_several_agents", "make_parallel"]
+__all__ = [
+    "PREFIX",
+    "JointEnv",
+    "SharedPolicyEnv",
+    "as_parallel",
+    "is_of_several_agents",
+    "make_parallel",
+]
 
 PREFIX = "pettingzoo:"
 
@@ -268,6 +275,65 @@ class SharedPolicyEnv(gymnasium.Env[Any, Any]):
         """Close the parallel environment, unless it belongs to somebody else."""
         if self._owned:
             self.env.close()
+
+
+class JointEnv(gymnasium.Env[Any, Any]):
+    """A parallel environment as one of Gymnasium, with no state of its own: for files of states.
+
+    An action is one for each of its possible agents; what is for agents that are not there is dropped.
+
+    Parameters
+    ----------
+    parallel
+        The parallel environment.
+    """
+
+    def __init__(self, parallel: Any) -> None:
+        self.env = parallel
+
+    @property
+    def unwrapped(self) -> Any:
+        """What the parallel environment is inside."""
+        return getattr(self.env, "unwrapped", self.env)
+
+    @property
+    def action_space(self) -> Any:  # type: ignore[override]
+        """One action for each agent."""
+        return gymnasium.spaces.Tuple(
+            [self.env.action_space(name) for name in self.env.possible_agents]
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode.
+
+        Parameters
+        ----------
+        seed, options
+            Of the parallel environment.
+        """
+        returned: tuple[Any, dict[str, Any]] = self.env.reset(seed=seed, options=options)
+        return returned
+
+    def step(self, actions: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Let every agent that is there act; the episode terminates when none is left.
+
+        Parameters
+        ----------
+        actions
+            One for each possible agent.
+        """
+        chosen = dict(zip(self.env.possible_agents, actions, strict=True))
+        given = {name: chosen[name] for name in self.env.agents}
+        observations, rewards, terminated, truncated, _ = self.env.step(given)
+        told = (observations, dict(terminated), dict(truncated))
+        total = sum(float(reward) for reward in rewards.values())
+        return told, total, not self.env.agents, False, {}
+
+    def close(self) -> None:
+        """Close the parallel environment."""
+        self.env.close()
 
 
 def batch_of(observations: Sequence[Any]) -> Any:

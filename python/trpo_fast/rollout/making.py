@@ -152,7 +152,15 @@ def make_sampler(
     if opened.parallel:
         from .pettingzoo import PettingZooSampler
 
-        return PettingZooSampler(opened.parallel, name=opened.name, **common)
+        make_parallel = None
+        if isinstance(env, str) or not of_several_agents:  # an id, or a function
+
+            def make_parallel() -> Any:
+                return copy_environment(env, **dict(env_kwargs or {})).env  # type: ignore[attr-defined]
+
+        return PettingZooSampler(
+            opened.parallel, name=opened.name, make_copy=make_parallel, **common
+        )
     from .in_process import InProcessSampler
 
     make_copy = (

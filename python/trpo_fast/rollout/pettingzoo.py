@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from ..envs import EnvironmentFailure
 from ..envs.masks import MaskError, mask_giver
+from ..envs.pettingzoo import JointEnv
 from ..envs.wrappers import close_all
+from .calls import load_states, prepare_states, save_states
 from .changes import EnvironmentChange, to_one
 from .filling import Filling
 from .interface import Actor
@@ -44,6 +46,9 @@ class PettingZooSampler(VectorEnvSampler):
     action_masks
         Where the environments say which actions an agent may take: "auto", "none", "info" (the
         ``action_mask`` of an agent's info) or "observation:<name>".
+    make_copy
+        Makes one more parallel environment, the way these were made: whether their state can be
+        restored is only tried on copies. None: nothing is tried, and their state is not saved.
 
     Raises
     ------
@@ -60,7 +65,10 @@ class PettingZooSampler(VectorEnvSampler):
         state_dependent_std: bool = False,
         action_scaling: bool = False,
         action_masks: str = "auto",
+        make_copy: Callable[[], Any] | None = None,
     ) -> None:
+        from ..snapshots import StateKeeper
+
         first = environments[0]
         self.agents = list(first.possible_agents)
         for k, environment in enumerate(environments):
@@ -90,6 +98,10 @@ class PettingZooSampler(VectorEnvSampler):
         )
         # By environment: its agents that are there, as (index among all agents, name).
         self._here: list[list[tuple[int, Any]]] = [[] for _ in environments]
+        self.keeper = StateKeeper(
+            [JointEnv(environment) for environment in environments],
+            None if make_copy is None else lambda: JointEnv(make_copy()),
+        )
 
     def change(self, change: EnvironmentChange) -> list[Any]:
         """Do something with every parallel environment, see `SamplerBase.change`."""
@@ -107,10 +119,21 @@ class PettingZooSampler(VectorEnvSampler):
         *,
         name: str = "map_groups",
     ) -> list[Any]:
-        """Not possible: what is called so are environments of one agent."""
+        """Read or write states; whatever else is called so wants environments of one agent."""
+        if function in (prepare_states, save_states, load_states):
+            return [function(self, *(arguments or ()))]  # they take a sampler's keeper
         raise NotImplementedError(
-            f"the state of PettingZoo's environments ({self.name}) is not saved"
+            f"{self.name}: {name} needs environments of one agent, which cannot be reached here"
         )
+
+    def _state_holders(self) -> Sequence[int]:
+        return range(0, self.n_envs, len(self.agents))
+
+    def load_environment_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on exactly where a state was taken, see `SamplerBase.load_environment_state`."""
+        super().load_environment_state(state)
+        for k, environment in enumerate(self.environments if self._started else ()):
+            self._here[k] = self._present_in(environment)
 
     def _steps_in_parallel(self) -> bool:
         return False
@@ -156,14 +179,17 @@ class PettingZooSampler(VectorEnvSampler):
         masks: npt.NDArray[np.bool_],
     ) -> None:
         """Note which agents are there, and write what they see and may do; the others' rows stay."""
-        present = set(self.environments[k].agents)
-        here = [(i, name) for i, name in enumerate(self.agents) if name in present]
+        here = self._present_in(self.environments[k])
         for i, name in here:
             e = k * len(self.agents) + i
             self.observation_encoder.write(observations[name], rows[e])
             if self.has_masks:
                 masks[e] = self._mask_of_agent(name, observations[name], infos)
         self._here[k] = here
+
+    def _present_in(self, environment: Any) -> list[tuple[int, Any]]:
+        present = set(environment.agents)
+        return [(i, name) for i, name in enumerate(self.agents) if name in present]
 
     def _mask_of_agent(self, name: Any, observation: Any, infos: Any) -> Any:
         try:

@@ -179,6 +179,10 @@ class StoredSampler:
             own["action_masks"] = self.state.action_masks.copy()
         return {**own, **pack_states(states)}
 
+    def _state_holders(self) -> Sequence[int]:
+        """Those whose seed an environment was reset with, one for each state of `save_states`."""
+        return range(self.n_envs)
+
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
         """Go on exactly where ``{**state_dict(), **environment_state()}`` was taken.
 
@@ -200,11 +204,12 @@ class StoredSampler:
         self.load_state_dict(state)
         if "observations" not in state:
             return
+        counters = self.state.counters.tolist()
         seeds = (
-            environment_seed(self._seed, self.first_index + e, counter)
-            for e, counter in enumerate(self.state.counters.tolist())
+            environment_seed(self._seed, self.first_index + e, counters[e])
+            for e in self._state_holders()
         )
-        given = [(seed, unpack_state(state, e)) for e, seed in enumerate(seeds)]
+        given = [(seed, unpack_state(state, k)) for k, seed in enumerate(seeds)]
         try:
             self.map_groups(
                 load_states, [given[group] for group in self.groups], name="loading environments"
