@@ -221,3 +221,30 @@ def test_threads_are_bound_where_they_are_as_many_as_processors(
         make_pool("envpool:CartPole-v1", seeds=[1, 2], kwargs=kwargs, n_threads=n_threads)
     assert made.get("thread_affinity_offset") == bound_from
     assert made["num_threads"] == kwargs.get("num_threads", n_threads)
+
+
+@pytest.mark.skipif(
+    "Game2048-v1" not in envpool.list_all_envs(), reason="EnvPool before its tasks of Jumanji"
+)
+def test_masks_are_a_part_of_the_observations() -> None:
+    sampler = sampler_of("envpool:Game2048-v1", n_envs=4)
+    assert sampler.mask_source == "observation:action_mask"
+    assert sampler.observation_encoder.dim == 16  # the mask is no input
+    transitions = sampler.collect(150).transitions()
+    boards = transitions.observations.reshape(-1, 4, 4)
+    # up, right, down, left: a move is allowed where it moves or merges something
+    for board, mask in zip(boards, transitions.action_masks, strict=True):
+        assert mask.tolist() == [moves(np.rot90(board, k)) for k in (1, 2, 3, 0)]
+    chosen = transitions.actions[:, 0]
+    assert transitions.action_masks[np.arange(len(chosen)), chosen].all()
+    assert not transitions.action_masks.all()
+    sampler.close()
+
+
+def moves(board: Any) -> bool:
+    """Whether tiles of 2048 can go left."""
+    return any(
+        (row[i] == 0 and row[i + 1] != 0) or (row[i] != 0 and row[i] == row[i + 1])
+        for row in board
+        for i in range(3)
+    )

@@ -1,5 +1,5 @@
-"""Masks of an EnvPool: arrays in its infos, or a part of its observations. No task of EnvPool 1.0 has
-masks, so what has them here is a stand-in with its interface; test_envpool.py has the real one."""
+"""Masks of an EnvPool: arrays in its infos, or a part of its observations. Here they are in a stand-in with
+its interface, which knows the truth; test_envpool.py plays a task of EnvPool that has masks."""
 
 from __future__ import annotations
 
