@@ -1,5 +1,5 @@
-"""Masks of an EnvPool: arrays in its infos, or a part of its observations. Here they are in a stand-in with
-its interface, which knows the truth; test_envpool.py plays a task of EnvPool that has masks."""
+"""Masks of an EnvPool: arrays in its infos, or a part of its observations. Here they are in a stand-in
+with its interface, which knows the truth; test_envpool.py plays a task of EnvPool that has masks."""
 
 from __future__ import annotations
 
