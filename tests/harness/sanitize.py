@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -76,10 +77,13 @@ def thread() -> Sanitizer:
 
 def library(compiler: str, name: str) -> str:
     """Where the compiler has a library of that name."""
-    path = subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip()
-    if not Path(path).is_file():
-        raise SystemExit(f"{compiler}: expected {name} beside it, got none; install it, or set CXX")
-    return path
+    told = subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip()
+    # Debian's clang does not look into the folder beside its own
+    beside = Path(shutil.which(compiler) or compiler).resolve().parents[1] / "lib" / name
+    for path in (Path(told), beside):
+        if path.is_file():
+            return str(path)
+    raise SystemExit(f"{compiler}: expected {name} beside it, got none; install it, or set CXX")
 
 
 def install(folder: Path, tool: Sanitizer) -> Path:
