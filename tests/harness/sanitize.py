@@ -6,7 +6,7 @@
 Builds the package with the CMake preset of that name into a temporary environment, which takes
 everything else from the present one, and runs the tests in it. What follows is for pytest:
 `sanitize.py thread -x tests/core/test_gae.py`. The variable CXX names another compiler, for example
-CXX=clang++-19.
+CXX=clang++-19; the runtime of LLVM 14 ends in a fault where it is preloaded.
 
 GCC's OpenMP runtime synchronises threads in ways that no sanitizer sees, so each of its regions
 would be reported. LLVM's tells its Archer tool, which is found beside it, and that tells the
