@@ -10,9 +10,9 @@ there are always 2 workers, and SIGKILL meets a random one of them, the parent, 
 
 - every tensor of latest.safetensors and best.safetensors, every row of evaluations.csv and every
   row of progress.csv, but for the times, is that of a run that nobody has disturbed (not so after a
-  second SIGINT or SIGTERM, which stops within an iteration, nor where a notice in progress.csv says
-  that episodes started anew: then the run goes on to its end). Where a signal met an evaluation, that
-  evaluation is made later, if at all, and everything else is as it would have been;
+  second SIGINT or SIGTERM, which stops within an iteration, nor where a notice in progress.csv or
+  the log says that episodes started anew: then the run goes on to its end). Where a signal met an
+  evaluation, that evaluation is made later, if at all, and everything else is as it would have been;
 - no process, no shared memory and no temporary file is left.
 """
 
@@ -320,7 +320,9 @@ def run_trial(
         found = results(trial.run)
         if trial.postponed:
             expected, found = without_evaluations(expected), without_evaluations(found)
-        if trial.impatient or any(row.get("run/notice") for row in found["progress.csv"]):
+        # a worker that was killed in the very last save is told of in the log alone
+        noticed = any(row.get("run/notice") for row in found["progress.csv"])
+        if trial.impatient or noticed or "notice: episodes start anew" in trial.said():
             last = found["progress.csv"][-1]["time/timesteps"]
             if last != str(TOTAL):
                 raise RuntimeError(f"ended at {last} of {TOTAL} steps")

@@ -75,6 +75,9 @@ def train(command: Train) -> int:
         except Exception:
             say(_where_to_continue(run))
             raise
+        finally:
+            if agent.notice:  # of the last save, after which no row follows
+                _tell_notice(agent, {"run/notice": agent.notice})
     say(f"saved {run.shown(run.latest)} at {agent.timesteps} steps")
     if stop.requested:
         return fail(f"interrupted; {_where_to_continue(run)}", INTERRUPTED)
