@@ -144,6 +144,10 @@ INVALID: list[tuple[str, Any]] = [
     ("n_workers", 1.5),
     ("worker_timeout", 0.0),
     ("worker_timeout", "1"),
+    ("cluster", "somewhere"),
+    ("cluster", "ray://host"),
+    ("runtime_env", ["numpy"]),
+    ("runtime_env", {"env_vars": object()}),
     ("restart_crashed_environments", 1),
     ("save_environments", 1),
     ("episode_metrics", "score"),
@@ -164,6 +168,19 @@ def test_every_field_has_an_invalid_value_in_these_tests() -> None:
 def test_a_batch_smaller_than_the_environments_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least one step for each of the 16 environments"):
         TRPOConfig(n_envs=16, batch_size=15)
+
+
+def test_settings_of_a_cluster() -> None:
+    for address in ("local", "auto", "10.0.0.1:6379", "ray://head:10001"):
+        assert TRPOConfig(cluster=address).cluster == address
+    config = TRPOConfig(cluster="auto", runtime_env={"working_dir": "."})
+    assert json.loads(config.runtime_env or "") == {"working_dir": "."}
+    assert TRPOConfig(cluster="auto", runtime_env="env.yaml").runtime_env == "env.yaml"
+    with pytest.raises(ConfigError, match="runtime_env: expected its default None with cluster"):
+        TRPOConfig(runtime_env="env.yaml")
+    with pytest.raises(ConfigError, match="n_workers: expected at least 1 with cluster"):
+        TRPOConfig(cluster="auto", n_workers=0)
+    assert config.of_the_run == TRPOConfig()
 
 
 def test_unknown_field_names_the_closest() -> None:

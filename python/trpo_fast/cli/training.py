@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from ..training.agent import OnPolicyAgent
     from ..training.callbacks import CallbackLike
 
-# settings that may change with --resume: results do not depend on the first two, and a longer run
-# may need a longer way for its schedules
-_MAY_CHANGE = ("n_threads", "n_workers", "schedule_timesteps")
+# settings that may change with --resume: results depend on none of them, but a longer run may need
+# a longer way for its schedules
+_MAY_CHANGE = ("n_threads", "n_workers", "schedule_timesteps", "cluster", "runtime_env")
 _CHOSEN = ("env", "env_factory", "env_kwargs", "wrapper")
 
 
@@ -155,7 +155,13 @@ def _resumed(
     file = run.checkpoint("latest")
     way = config.schedule_timesteps
     loaded = TRPO.load(
-        file, env=env, env_kwargs=env_kwargs, n_workers=config.n_workers, schedule_timesteps=way
+        file,
+        env=env,
+        env_kwargs=env_kwargs,
+        n_workers=config.n_workers,
+        schedule_timesteps=way,
+        cluster=config.cluster,
+        runtime_env=config.runtime_env,
     )
     agent = held.enter_context(closing(loaded))
     if agent.timesteps >= command.total_timesteps and not _evaluation_is_due(agent):
@@ -262,7 +268,7 @@ def _describe(command: Train, config: AgentConfig) -> dict[str, Any]:
         **ChosenEnvironment.typed(command).record,
         **{name: getattr(command, name) for name in STORED},
         "seed": config.seed,
-        "config": config.to_dict(),
+        "config": config.of_the_run.to_dict(),
         "versions": {
             "trpo_fast": version(),
             "python": platform.python_version(),

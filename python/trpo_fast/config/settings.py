@@ -25,10 +25,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..schedules import FunctionSchedule, Schedule, Scheduled, linear
 from .checked import CheckedConfig
+from .cluster import cluster_address, runtime_environment
 from .fields import (
     LARGEST_SEED,
     ConfigError,
@@ -41,6 +42,9 @@ from .fields import (
     number,
     scheduled,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DType = Literal["float32", "float64"]
 Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
@@ -68,6 +72,19 @@ _RECORDED = (
     "max_steps",
     "episode",
     "timesteps",
+)
+
+_OF_THE_SAMPLER = (
+    "n_envs",
+    "n_workers",
+    "dtype",
+    "state_dependent_std",
+    "action_scaling",
+    "worker_timeout",
+    "restart_crashed_environments",
+    "action_masks",
+    "cluster",
+    "runtime_env",
 )
 
 
@@ -130,6 +147,13 @@ class AgentConfig(CheckedConfig):
         300.0, "(0, inf)", remedy="300 seconds suit most simulators", changes="load"
     )
     """Seconds that an environment in a worker may take for one step before it counts as hung."""
+
+    cluster: str | None = cluster_address(changes="load")
+    """Ray cluster whose actors step the environments: "local", "auto", "HOST:PORT", "ray://HOST:PORT"."""
+    # n_workers actors of one core each; None takes all free cores. Files do not keep it.
+
+    runtime_env: str | None = runtime_environment(changes="load")
+    """What Ray brings to the nodes of a cluster: a JSON object, or the name of a YAML file."""
 
     restart_crashed_environments: bool = flag(False, changes="load")
     """Replace an environment that crashes and drop its episode, instead of ending the run."""
@@ -202,6 +226,24 @@ class AgentConfig(CheckedConfig):
                 f"batch_size: expected at least one step for each of the {self.n_envs} "
                 f"environments, got {self.batch_size}; raise batch_size or lower n_envs"
             )
+        if self.cluster is not None and self.n_workers == 0:
+            raise ConfigError(
+                "n_workers: expected at least 1 with cluster, where an actor is a worker, got 0; None "
+                "takes one for every free core"
+            )
+
+    @property
+    def of_the_run(self) -> Self:
+        """The settings without those of the machines that it happens to use: what files keep.
+
+        A file names no address to connect to, and holds no secret of a runtime environment.
+        """
+        return self.replace(cluster=None, runtime_env=None)
+
+    @property
+    def of_the_sampler(self) -> dict[str, Any]:
+        """The settings that `trpo_fast.rollout.make_sampler` takes, by name."""
+        return {name: getattr(self, name) for name in _OF_THE_SAMPLER}
 
     @classmethod
     def elsewhere(cls) -> tuple[str, ...]:
@@ -217,9 +259,12 @@ class AgentConfig(CheckedConfig):
         values
             A value for every field.
         """
-        if values["normalize_observations"]:
-            return {}
-        return {"observation_clip": "normalize_observations=False"}
+        idle = {}
+        if not values["normalize_observations"]:
+            idle["observation_clip"] = "normalize_observations=False"
+        if values["cluster"] is None:
+            idle["runtime_env"] = "cluster=None"
+        return idle
 
     @property
     def steps_per_env(self) -> int:

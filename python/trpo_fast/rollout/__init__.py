@@ -13,6 +13,7 @@ from ..lazy_names import names_on_first_use
 
 if TYPE_CHECKING:
     from .budget import Budget
+    from .cluster import ClusterError, ClusterSampler
     from .cores import DEFAULT_TIMEOUT as DEFAULT_TIMEOUT
     from .cores import available_cores
     from .data import Rollout, Transitions
@@ -32,6 +33,8 @@ __all__ = [
     "ActingPolicy",
     "Actor",
     "Budget",
+    "ClusterError",
+    "ClusterSampler",
     "EnvPoolSampler",
     "Exclusive",
     "ForeignWorkers",
@@ -58,6 +61,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "budget": "Budget",
+            "cluster": "ClusterError ClusterSampler",
             "cores": "DEFAULT_TIMEOUT available_cores",
             "data": "Rollout Transitions",
             "envpool": "EnvPoolSampler PoolSampler",

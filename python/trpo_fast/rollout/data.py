@@ -133,6 +133,8 @@ class Rollout:
     crashes
         One sentence for every environment that crashed and was replaced, by environment, then time.
         The rows of its broken episode are not valid.
+    notices
+        Sentences about its making that are worth telling, though nothing of it is missing.
     action_masks
         Which choices the environment allowed for each action: (T, E, W), bool; everything in rows
         that are not valid.
@@ -154,6 +156,7 @@ class Rollout:
     episode_indices: npt.NDArray[np.int64]
     seconds: float
     crashes: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     episode_metrics: Metrics = field(default_factory=dict)
     action_masks: npt.NDArray[np.bool_] = field(default_factory=no_masks)
     last_action_masks: npt.NDArray[np.bool_] = field(default_factory=no_masks)
@@ -359,6 +362,7 @@ class Rollout:
             episode_metrics=_metrics_of(parts),
             seconds=sum(part.seconds for part in parts),
             crashes=tuple(sentence for part in parts for sentence in part.crashes),
+            notices=tuple(sentence for part in parts for sentence in part.notices),
         )
 
     @staticmethod
@@ -415,6 +419,7 @@ class Rollout:
             episode_metrics={name: told[episodes] for name, told in _metrics_of(parts).items()},
             seconds=max(part.seconds for part in parts),
             crashes=tuple(sentence for part in parts for sentence in part.crashes),
+            notices=tuple(sentence for part in parts for sentence in part.notices),
         )
 
 

@@ -125,6 +125,11 @@ class Grower:
         grower = Grower.of(sampler)
         snapshots, grower._snapshots = grower._snapshots, []
         N, K, _ = start.actions.shape
+        if len(snapshots) != N:
+            raise SnapshotError(
+                f"{N - len(snapshots)} of the {N} states that branches grow from were lost with the "
+                "worker that held them; load the last checkpoint and go on"
+            )
         encoder = sampler.observation_encoder
         grown = {
             "returns": np.zeros((N, K)),

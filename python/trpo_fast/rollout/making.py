@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
     from ..envs import EnvSource
+    from .cluster import ClusterSampler
     from .in_process import InProcessSampler
     from .vector import VectorEnvSampler
     from .workers import WorkerSampler
@@ -33,7 +34,9 @@ def make_sampler(
     worker_timeout: float | None = DEFAULT_TIMEOUT,
     restart_crashed_environments: bool = False,
     action_masks: str = "auto",
-) -> InProcessSampler | VectorEnvSampler | WorkerSampler:
+    cluster: str | None = None,
+    runtime_env: str | None = None,
+) -> InProcessSampler | VectorEnvSampler | WorkerSampler | ClusterSampler:
     """Open the environments of a run and return their sampler; then `bind` a policy to it.
 
     Parameters
@@ -67,6 +70,11 @@ def make_sampler(
     action_masks
         Where environments say which actions are allowed: "auto", "none", "info", "method" or
         "observation:<name>", see ``trpo_fast.envs.masks``.
+    cluster
+        Where a Ray cluster is, whose actors step the environments: see
+        ``trpo_fast.rollout.cluster.Connection``. None: this machine steps them.
+    runtime_env
+        What Ray brings to the nodes of a cluster: a JSON object, or the name of a YAML file.
 
     Returns
     -------
@@ -81,6 +89,24 @@ def make_sampler(
     """
     from ..envs.envpool import is_envpool_source
 
+    if cluster is not None:
+        from .cluster import ClusterSampler
+
+        refuse_without_actors(env)
+        return ClusterSampler(
+            env,
+            cluster=cluster,
+            runtime_env=runtime_env,
+            n_envs=n_envs,
+            n_workers=n_workers,
+            dtype=dtype,
+            state_dependent_std=state_dependent_std,
+            action_scaling=action_scaling,
+            env_kwargs=env_kwargs,
+            timeout=worker_timeout,
+            restart_crashed_environments=restart_crashed_environments,
+            action_masks=action_masks,
+        )
     if n_workers is not None and operator.index(n_workers) < 0:
         raise ValueError(f"n_workers: expected at least 0, or None, got {n_workers}")
     common: dict[str, Any] = {
@@ -177,6 +203,27 @@ def make_sampler(
             if environment is not env:
                 environment.close()
         raise
+
+
+def refuse_without_actors(env: EnvSource) -> None:
+    """Raise ValueError for environments that no actor of a cluster can make.
+
+    Parameters
+    ----------
+    env
+        As for `make_sampler`.
+    """
+    from ..envs.envpool import is_envpool_source
+
+    kind = type(env).__name__
+    if is_envpool_source(env) or (isinstance(env, str) and env.startswith("pettingzoo:")):
+        kind = str(env)
+    elif isinstance(env, (str, type)) or not hasattr(env, "step"):
+        return
+    raise ValueError(
+        f"cluster: expected the id of a Gymnasium environment or a function that makes one, got "
+        f"{kind:.80}, which actors cannot make one by one; pass such a function, or leave out cluster"
+    )
 
 
 def _kind_of_vector_sampler(vector_env: VectorEnv[Any, Any, Any]) -> type[VectorEnvSampler]:

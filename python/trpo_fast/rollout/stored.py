@@ -170,7 +170,7 @@ class StoredSampler:
                 raise SnapshotError("a rollout is under way or was broken off")
             return {}
         try:
-            groups = self.map_groups(save_states, name="saving the environments")
+            groups = self._saved_states()
         except NotImplementedError as error:
             raise SnapshotError(str(error)) from None
         states = [arrays for group in groups for arrays in group]
@@ -182,6 +182,10 @@ class StoredSampler:
     def _state_holders(self) -> Sequence[int]:
         """Those whose seed an environment was reset with, one for each state of `save_states`."""
         return range(self.n_envs)
+
+    def _saved_states(self) -> list[list[dict[str, Array]]]:
+        """The states of the environments of every group."""
+        return self.map_groups(save_states, name="saving the environments")
 
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
         """Go on exactly where ``{**state_dict(), **environment_state()}`` was taken.

@@ -36,7 +36,7 @@ from .branches import Branches, VineOptions, VineRollout
 from .budget import Budget
 from .growing import Grower, Start
 from .in_process import InProcessSampler
-from .workers import WorkerSampler
+from .workers import PooledSampler
 
 if TYPE_CHECKING:
     from ..config import Sampling
@@ -71,7 +71,7 @@ class VineSampler:
     """
 
     def __init__(self, trunk: Any, options: VineOptions, *, gamma: float) -> None:
-        if not isinstance(trunk, InProcessSampler | WorkerSampler):
+        if not isinstance(trunk, InProcessSampler | PooledSampler):
             raise ValueError(
                 "env: vine sampling goes back to saved states of single environments, got a "
                 f"{type(trunk).__name__}; pass an id, an Env or a factory that makes one"

@@ -140,19 +140,8 @@ class OnPolicyAgent(
 
     def make_sampler(self) -> Sampler:
         """Open the environments."""
-        config = self.config
-        return make_sampler(
-            self.env_source,
-            n_envs=config.n_envs,
-            dtype=config.dtype,
-            state_dependent_std=config.state_dependent_std,
-            action_scaling=config.action_scaling,
-            env_kwargs=self.env_kwargs or None,
-            n_workers=config.n_workers,
-            worker_timeout=config.worker_timeout,
-            restart_crashed_environments=config.restart_crashed_environments,
-            action_masks=config.action_masks,
-        )
+        kwargs = self.env_kwargs or None
+        return make_sampler(self.env_source, env_kwargs=kwargs, **self.config.of_the_sampler)
 
     # ------------------------------------------------------------------------------------ training
 

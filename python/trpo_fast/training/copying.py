@@ -36,6 +36,8 @@ class CopyableAgent:
             copy.deepcopy(metadata),
             env=agent.env_source,
             **agent.config.functions,
+            cluster=agent.config.cluster,
+            runtime_env=agent.config.runtime_env,
         )
         memo[id(self)] = copied
         return cast("Self", copied)

@@ -255,6 +255,8 @@ def _run_share(sampler: InProcessSampler, share: _Share) -> EvaluationResult | N
 
     Returns None if the parent has asked for an end.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return _play_share(sampler, share)  # an actor, which no signal of the parent reaches
     try:
         before = signal.signal(_END_SIGNAL, _end_evaluation)
         try:

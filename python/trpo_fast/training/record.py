@@ -132,6 +132,8 @@ def iteration_record(
     if policy.distribution.kind == "gaussian":
         where, _ = policy.parameter_layout["log_std"]
         record["policy/std"] = float(np.exp(policy.parameters[where]).mean())
+    if rollout.notices:
+        record["run/notice"] = rollout.notices[-1]
     if rollout.crashes:
         record["rollout/crashes"] = len(rollout.crashes)
         record["run/notice"] = rollout.crashes[-1]

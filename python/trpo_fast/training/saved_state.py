@@ -80,7 +80,7 @@ def state_of(agent: OnPolicyAgent[Any]) -> SavedState:
     }
     metadata = {
         "algorithm": type(agent).__name__,
-        "config": agent.config.to_dict(),
+        "config": agent.config.of_the_run.to_dict(),
         "env": agent.env_name,
         "env_source": kind_of_source(agent.env_source),
         "env_kwargs": env_kwargs,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What an error may be in the parent; the first of its base classes that is listed counts.
 ERROR_KINDS = ("EnvironmentFailure", "ValueError", "TypeError", "ImportError", "MemoryError")
 
+_REMEDY = "define it in a module that can be imported, or step it in this process with n_workers=0"
+
 
 def answer(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, ...]:
     """Carry out a command.
@@ -55,6 +57,8 @@ class Commands:
         Descriptor of the file that the block is mapped from, see `memory.anonymous_file`.
     pause
         Called after every row of a rollout where the parent wants that.
+    remedy
+        What to do about environments that cannot be made there: the end of a sentence.
 
     Attributes
     ----------
@@ -64,9 +68,8 @@ class Commands:
         What comes from the parent and goes to it; None before `bind`.
     """
 
-    def __init__(self, memory: int, pause: Callable[[], None]) -> None:
-        self._memory = memory
-        self._pause = pause
+    def __init__(self, memory: int, pause: Callable[[], None], *, remedy: str = _REMEDY) -> None:
+        self._memory, self._pause, self._remedy = memory, pause, remedy
         self.sampler: Any = None
         self._policy: Any = None
         self.block: Any = None
@@ -100,8 +103,7 @@ class Commands:
         except Exception as error:
             raise ValueError(
                 f"env: cannot be rebuilt in a worker process: {type(error).__name__}: {error}; "
-                "define it in a module that can be imported, or step it in this process with "
-                "n_workers=0"
+                f"{self._remedy}"
             ) from error
         if registration is not None:
             gymnasium.registry.setdefault(registration.id, registration)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from ...envs.spaces import are_alike
 from ..interface import ActingPolicy, Array
 from .memory import BlockShape
 from .sources import NoWorkers
-from .transport import Lost, Transport, Worker
+from .transport import Lost, Transport, Worker, WorkerLost
 from .worker import GRACE_SECONDS
 
 _LOOK_SECONDS = 0.5  # how often a parent that waits looks whether its workers live and move
@@ -129,7 +130,7 @@ class WorkerPool:
 
         for w in range(len(self.groups)):
             self.workers.append(self._launch(w))
-        answers = self.gather()
+        answers = self.gather(on_loss=self._start_again())
         if None in answers:
             raise NoWorkers(
                 "env: the factory makes a whole vector environment, which worker processes "
@@ -165,8 +166,26 @@ class WorkerPool:
         """
         self.workers[w].kill()
         self.workers[w] = self._launch(w)
-        self._transport.check(self.gather([w]))
+        self._transport.check(self.gather([w], on_loss=self._start_again()))
         return self.workers[w]
+
+    def _start_again(self) -> Callable[[int, EnvironmentFailure], None] | None:
+        """What starts a worker again that is lost while it starts, as long as patience lasts."""
+        if not self._transport.patience:
+            return None
+        deadline = time.monotonic() + self._transport.patience
+        pauses: Counter[int] = Counter()
+
+        def on_loss(w: int, lost: EnvironmentFailure) -> None:
+            if time.monotonic() > deadline:
+                raise lost
+            # A node that is gone may be taken to be alive for some seconds.
+            time.sleep(min(2.0, 0.1 * 2 ** pauses[w]))
+            pauses[w] += 1
+            self.workers[w].kill()
+            self.workers[w] = self._launch(w)
+
+        return on_loss
 
     def publish(self, policy: ActingPolicy) -> Any:
         """Put the numbers of a policy where every worker can take them, see `Worker.take_policy`.
@@ -187,6 +206,7 @@ class WorkerPool:
         action_dtype: str,
         mask_width: int,
         which: Sequence[int] | None = None,
+        on_loss: Callable[[int, EnvironmentFailure], None] | None = None,
     ) -> None:
         """Give workers a twin of the policy, and map the memory that its parameters come through.
 
@@ -200,6 +220,8 @@ class WorkerPool:
             A, the dtype that actions are stored in, and W.
         which
             Indices of the workers; None: all.
+        on_loss
+            Called for a worker that is gone or hangs; must replace it: then it is asked again.
 
         Raises
         ------
@@ -221,8 +243,8 @@ class WorkerPool:
             "activation": policy.activation,
             "dtype": dtype,
         }
-        which = range(len(self.workers)) if which is None else which
-        for w in which:
+
+        def bind(w: int) -> None:
             worker = self.workers[w]
             shape = BlockShape(
                 n_envs=worker.group.stop - worker.group.start,
@@ -234,7 +256,25 @@ class WorkerPool:
                 mask_width=mask_width,
             )
             worker.bind(facts, shape, seed)
-        self.gather(which)
+
+        self._ask(range(len(self.workers)) if which is None else which, bind, on_loss)
+
+    def _ask(
+        self,
+        which: Sequence[int],
+        ask: Callable[[int], None],
+        on_loss: Callable[[int, EnvironmentFailure], None] | None,
+    ) -> list[Any]:
+        """Ask workers, those that are replaced once more, and gather their answers."""
+
+        def ask_again(w: int, lost: EnvironmentFailure) -> None:
+            assert on_loss is not None
+            on_loss(w, lost)
+            ask(w)
+
+        for w in which:
+            ask(w)
+        return self.gather(which, on_loss=None if on_loss is None else ask_again)
 
     def call(
         self,
@@ -275,14 +315,7 @@ class WorkerPool:
             given = () if arguments is None else (arguments[list(asked).index(w)],)
             self.workers[w].send("call", name, sent, cloudpickle.dumps(given))
 
-        def ask_again(w: int, failure: EnvironmentFailure) -> None:
-            assert on_loss is not None
-            on_loss(w, failure)
-            ask(w)
-
-        for w in asked:
-            ask(w)
-        answers = self.gather(asked, on_loss=None if on_loss is None else ask_again)
+        answers = self._ask(asked, ask, on_loss)
         return [cloudpickle.loads(answer) for answer in answers]
 
     def gather(
@@ -325,7 +358,7 @@ class WorkerPool:
                     else:
                         worker.look(self._where_is(w))
                 except Lost as lost:
-                    failure = EnvironmentFailure(str(lost))
+                    failure = WorkerLost(str(lost))
                     if on_loss is None:
                         raise failure from lost.__cause__
                     on_loss(w, failure)

@@ -48,7 +48,8 @@ class PooledSampler(SamplerBase):
     def __init__(self, pool: WorkerPool, *, n_envs: int, settings: Mapping[str, Any]) -> None:
         self.pool = pool
         self._resumes = False  # whether environments were restored, which the workers do not know
-        self._renewed: set[int] = set()  # workers that took the place of others since the rollout
+        # how workers begin that took the place of others since the last rollout: "resume" or "fresh"
+        self._renewed: dict[int, str] = {}
         self._published: Any = None  # numbers of the policy of this rollout
         super().__init__(
             pool.name,
@@ -85,7 +86,7 @@ class PooledSampler(SamplerBase):
         super().bind(policy, seed=seed)
         if self.pool.workers:
             with self._stops_on_error():
-                self._bind_workers()
+                self._bind_workers(on_loss=self._on_loss_in_call())
 
     def load_environment_state(self, state: Mapping[str, Array]) -> None:
         """Go on exactly where a state was taken, see `SamplerBase.load_environment_state`."""
@@ -138,7 +139,7 @@ class PooledSampler(SamplerBase):
             assert self._policy is not None
             self._published = self.pool.publish(self._policy)
             for w, worker in enumerate(self.pool.workers):
-                begin = start or ("resume" if w in self._renewed else "")
+                begin = start or self._renewed.get(w, "")
                 if begin:
                     self.state.write(worker.block.lasting, worker.group)
                 self._send_collect(w, budget, begin, on_step is not None)
@@ -260,7 +261,11 @@ class PooledSampler(SamplerBase):
                 if kind == "error":
                     raise content
 
-    def _bind_workers(self, which: Sequence[int] | None = None) -> None:
+    def _bind_workers(
+        self,
+        which: Sequence[int] | None = None,
+        on_loss: Callable[[int, EnvironmentFailure], None] | None = None,
+    ) -> None:
         adapter = self.action_adapter
         self.pool.bind(
             self._policy,
@@ -269,6 +274,7 @@ class PooledSampler(SamplerBase):
             action_dtype=adapter.stored_dtype(self.observation_encoder.dtype).name,
             mask_width=self.mask_width,
             which=which,
+            on_loss=on_loss,
         )
 
     @contextlib.contextmanager
@@ -315,5 +321,6 @@ def _view_of(
         episode_indices=arrays["episode_indices"][:n_episodes],
         seconds=0.0,
         crashes=crashes,
+        notices=(),
         episode_metrics=metrics,
     )

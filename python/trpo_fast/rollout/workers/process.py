@@ -299,6 +299,8 @@ class Processes:
         Seconds without a step after which a worker is taken to hang; may be infinite.
     """
 
+    patience = 0.0
+
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
 

@@ -30,6 +30,10 @@ class Lost(Exception):
     """A worker ended, or does not move."""
 
 
+class WorkerLost(EnvironmentFailure):
+    """What the parent is told of a worker that is `Lost`."""
+
+
 class WorkerTraceback(Exception):
     """Where the error came up, inside the worker: the cause of the exception in the parent."""
 
@@ -194,7 +198,16 @@ class Worker(Protocol):
 
 
 class Transport(Protocol):
-    """Starts workers, and waits for their answers."""
+    """Starts workers, and waits for their answers.
+
+    Attributes
+    ----------
+    patience
+        Seconds for which a worker that is lost while it starts is started again and again; 0: it is
+        not.
+    """
+
+    patience: float
 
     def launch(self, index: int, group: slice) -> Worker:
         """Start a worker.

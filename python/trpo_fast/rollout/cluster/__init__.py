@@ -1,0 +1,9 @@
+"""Ray actors that step environments, on any number of machines.
+
+Nothing here is imported before an agent is asked for a cluster, and Ray not before it is needed.
+"""
+
+from .connection import ClusterError, Connection
+from .sampler import ClusterSampler
+
+__all__ = ["ClusterError", "ClusterSampler", "Connection"]

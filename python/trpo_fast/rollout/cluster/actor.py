@@ -1,0 +1,207 @@
+"""The inside of a Ray actor: the `Commands` of a worker, as calls.
+
+What a worker process and its parent share as memory goes into a call here, and comes back from it:
+parameters, and where the environments are, go in; the arrays of a rollout come back. The arrays of a
+worker's block lie in memory of the actor's own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy.typing as npt
+
+from ..state import RunState
+from ..workers.commands import Commands, answer
+from ..workers.memory import PolicyNumbers, anonymous_file
+from ..workers.worker import GRACE_SECONDS
+
+Array = npt.NDArray[Any]
+
+_LOOK_SECONDS = 0.5  # how often the actor looks whether its environments move
+
+_REMEDY = (
+    "define it in a module that every node can import (runtime_env brings files and packages there), "
+    "or step it on this machine, without cluster"
+)
+
+
+class RolloutActor:
+    """One worker of a sampler, wherever Ray has put it.
+
+    All environments are made, stepped and closed by one thread, while another one looks whether they
+    move.
+
+    Parameters
+    ----------
+    index
+        Number of the worker.
+    first_index
+        Index of its first environment in the whole run.
+    timeout
+        Seconds without a step after which the environments are taken to hang; may be infinite.
+    paths
+        Where the parent looks for modules: what of it is on this node is looked through as well.
+    """
+
+    def __init__(
+        self, index: int, first_index: int, timeout: float, paths: Sequence[str] = ()
+    ) -> None:
+        sys.path += [path for path in paths if path not in sys.path and os.path.isdir(path)]
+        self._index, self._first_index, self._timeout = index, first_index, timeout
+        self._commands = Commands(anonymous_file(), _no_pause, remedy=_REMEDY)
+        self._thread = ThreadPoolExecutor(1, "environments")
+
+    def ping(self) -> None:
+        """Answer."""
+
+    def do(self, command: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Carry out a command.
+
+        Parameters
+        ----------
+        command
+            A method of `Commands`.
+        arguments
+            Its arguments.
+
+        Returns
+        -------
+        tuple
+            What `commands.answer` returns, or ("lost", sentence, traceback) where nothing moves.
+        """
+        done = self._watched(lambda: answer(getattr(self._commands, command), arguments), command)
+        if command == "open" and done[0] == "result" and done[1] is not None:
+            done[1].update(facts())
+        return done
+
+    def collect(
+        self,
+        policy: PolicyNumbers,
+        state: Mapping[str, Array] | None,
+        n_rows: int,
+        arguments: Sequence[Any],
+        saves_states: bool,
+    ) -> tuple[Any, ...]:
+        """Collect a rollout.
+
+        Parameters
+        ----------
+        policy
+            What acts.
+        state
+            Arrays of a `RunState` to begin with; None goes on from the last rollout.
+        n_rows
+            T to make room for.
+        arguments
+            Of `Commands.collect`.
+        saves_states
+            Whether the states of the environments come back as well.
+
+        Returns
+        -------
+        tuple
+            ("result", what `Commands.collect` returned, arrays of the rollout, arrays of the state,
+            states of the environments or why there are none); or ("error", kind, sentence,
+            traceback, counters); or ("lost", sentence, traceback).
+        """
+        block = self._commands.block
+        block.reserve(n_rows)
+        policy.write(block.lasting)
+        if state is not None:
+            for name, values in state.items():
+                block.lasting[name][:] = values
+
+        def work() -> tuple[Any, ...]:
+            done = answer(self._commands.collect, arguments)
+            if done[0] == "error":
+                return *done, block.lasting["counters"].copy()
+            block.follow()
+            own = {name: block.lasting[name] for name in RunState.NAMES}
+            states = self._states() if saves_states else ""
+            return *done, _filled(block.arrays, done[1][:3]), own, states
+
+        return self._watched(work, "collect")
+
+    def close(self) -> None:
+        """Close the environments, unless they hang."""
+        wait([self._thread.submit(self._commands.close)], GRACE_SECONDS)
+
+    def _states(self) -> list[dict[str, Array]] | str:
+        """The states of the environments, or why they cannot be stored."""
+        from ...snapshots import SnapshotError
+
+        try:
+            states: list[dict[str, Array]] = self._commands.sampler.keeper.save()
+        except SnapshotError as error:
+            return str(error)
+        return states
+
+    def _watched(self, work: Callable[[], tuple[Any, ...]], command: str) -> tuple[Any, ...]:
+        """Have the other thread do it, and look meanwhile whether it moves."""
+        begun = self._thread.submit(work)
+        progress, moved = -1, time.monotonic()
+        while not wait([begun], _LOOK_SECONDS).done:
+            now = self._progress()
+            if now != progress:
+                progress, moved = now, time.monotonic()
+            elif time.monotonic() - moved > self._timeout:
+                where = f"worker {self._index} on node {_node_name()} ({command})"
+                if command == "collect":
+                    name = self._commands.sampler.name
+                    where = f"worker {self._index} on node {_node_name()}: "
+                    where += self._commands.block.place(self._first_index, name)
+                return (
+                    "lost",
+                    f"{where}: nothing came back for {self._timeout:g} seconds; mend the "
+                    "environment, or raise worker_timeout if it may take so long",
+                    _stack_of(self._thread),
+                )
+        return begun.result()
+
+    def _progress(self) -> int:
+        block = self._commands.block
+        return 0 if block is None else int(block.progress())
+
+
+def facts() -> dict[str, Any]:
+    """What must be alike on all nodes, and where this one is."""
+    from ... import _version, runtime
+
+    return {
+        "level": runtime.simd_level(),
+        "version": _version.__version__,
+        "node": _node_name(),
+        "pid": os.getpid(),
+    }
+
+
+def _filled(arrays: Mapping[str, Array], counts: tuple[int, int, int]) -> dict[str, Array]:
+    """The arrays of a rollout as far as something was written: rows, final observations, episodes."""
+    n_rows, n_finals, n_episodes = counts
+    rows = {"observations": n_rows + 1, "action_masks": n_rows + 1}
+    rows |= dict.fromkeys(("final_observations", "final_indices"), n_finals)
+    rows |= dict.fromkeys(("episode_returns", "episode_lengths", "episode_indices"), n_episodes)
+    return {name: values[: rows.get(name, n_rows)] for name, values in arrays.items()}
+
+
+def _no_pause() -> None:
+    raise RuntimeError("an actor does not wait for its parent after a row")
+
+
+def _node_name() -> str:
+    return socket.gethostname()
+
+
+def _stack_of(executor: ThreadPoolExecutor) -> str:
+    """Where the thread of an executor is."""
+    frames = sys._current_frames()
+    stacks = (frames[t.ident] for t in executor._threads if t.ident in frames)
+    return "".join(line for frame in stacks for line in traceback.format_stack(frame))

@@ -1,0 +1,434 @@
+"""Ray actors as the workers of a pool."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..state import RunState
+from ..workers.memory import BlockShape, PolicyNumbers
+from ..workers.transport import Lost, WorkerTraceback, raise_error
+from .actor import RolloutActor, facts
+from .connection import ClusterError, Connection
+
+Array = npt.NDArray[Any]
+
+_PLACE_SECONDS = 15.0  # after which an actor that finds no core shares one
+_LEVEL = "TRPO_FAST_SIMD_LEVEL"
+
+
+class CallBlock:
+    """What goes into the calls of an actor and comes back from them, see `Block`.
+
+    Parameters
+    ----------
+    shape
+        What the sizes follow from.
+    """
+
+    def __init__(self, shape: BlockShape) -> None:
+        self.shape = shape
+        layout = shape.lasting()
+        self.lasting: dict[str, Array] = {name: np.zeros(*layout[name]) for name in RunState.NAMES}
+        self.arrays: dict[str, Array] = {}
+        self.n_rows = 0
+
+    def reserve(self, n_steps: int) -> None:
+        """Remember for how many rows the actor makes room.
+
+        Parameters
+        ----------
+        n_steps
+            T, at least 1.
+        """
+        self.n_rows = n_steps
+
+    def follow(self) -> None:
+        """Nothing to do: the arrays came with the answer."""
+
+    def place(self, first_index: int, name: str) -> str:
+        """Say that it is a rollout: where in it an actor stands, only that actor knows.
+
+        Parameters
+        ----------
+        first_index
+            Index of the worker's first environment.
+        name
+            Of the environments.
+        """
+        return f"a rollout of {name}"
+
+
+class WorkerActor:
+    """An actor as its pool sees it, see `Worker`.
+
+    Parameters
+    ----------
+    transport
+        What started it.
+    index
+        Number of the worker.
+    group
+        Indices of its environments.
+
+    Attributes
+    ----------
+    node
+        Name of the node that it is on; empty before it has answered once.
+    shares_a_core
+        Whether no core was free for it.
+    states
+        Those of the environments after the latest rollout, or why there are none.
+    """
+
+    block: CallBlock
+
+    def __init__(self, transport: Actors, index: int, group: slice) -> None:
+        self.index, self.group = index, group
+        self.command: tuple[Any, ...] = ("start",)
+        self.node = ""
+        self.shares_a_core = False
+        self.states: list[dict[str, Array]] | str = ""
+        self._transport, self._ray = transport, transport.connection.ray
+        self._published: Any = None
+        self._answer: Any = None  # reference of what comes back
+        self._start(n_cores=1)
+        self._asked = time.monotonic()
+        self._pid = 0
+
+    @property
+    def pid(self) -> int:
+        """Process id, on its node; 0 before it has answered once."""
+        return self._pid
+
+    @property
+    def answer(self) -> Any:
+        """Reference of the answer to the last command."""
+        return self._answer
+
+    def send(self, *command: Any) -> None:
+        """Give a command; its answer comes with `receive`.
+
+        Parameters
+        ----------
+        *command
+            Its name, and its arguments, which can be pickled.
+        """
+        self.command = command
+        self._asked = time.monotonic()
+        name, *arguments = command
+        if name != "collect":
+            self._answer = self._actor.do.remote(name, arguments)
+            return
+        # An actor that goes on knows where its environments are.
+        begins = arguments[2] != ""
+        self._answer = self._actor.collect.remote(
+            self._published,
+            dict(self.block.lasting) if begins else None,
+            self.block.n_rows,
+            arguments,
+            self._transport.saves_states,
+        )
+
+    def bind(self, facts: dict[str, Any], shape: BlockShape, seed: int) -> None:
+        """Give it a twin of the policy; the answer comes with `receive`.
+
+        Parameters
+        ----------
+        facts
+            What the policy is made of.
+        shape
+            Of the block.
+        seed
+            Of the run.
+        """
+        self.block = CallBlock(shape)
+        self.send("bind", facts, vars(shape), seed)
+
+    def take_policy(self, published: Any) -> None:
+        """Let the next rollout act by these parameters.
+
+        Parameters
+        ----------
+        published
+            What `Actors.publish` returned.
+        """
+        self._published = published
+
+    def go_on(self) -> None:
+        """An actor never waits after a row."""
+        raise NotImplementedError
+
+    def receive(self, where: Callable[[], str]) -> Any:
+        """The answer to the last command; it must be there.
+
+        Parameters
+        ----------
+        where
+            Names the worker and what it is doing.
+
+        Raises
+        ------
+        Lost
+            The actor is gone, or its environments hang.
+        Exception
+            What the actor raised.
+        """
+        kind, *content = self._fetched(where)
+        if kind == "lost":
+            raise Lost(content[0]) from WorkerTraceback(content[1])
+        is_rollout = self.command[0] == "collect"
+        if kind == "error":
+            if is_rollout:
+                content[1] = f"worker {self.index} on node {self.node}: {content[1]}"
+                self.block.lasting["counters"][:] = content.pop()
+            elif self.command[0] == "open":
+                content[1] = f"worker {self.index}: {content[1]}"
+            raise_error(*content)
+        if is_rollout:
+            told, self.block.arrays, own, self.states = content
+            for name, values in own.items():
+                self.block.lasting[name][:] = values
+            return told
+        if self.command[0] == "open" and content[0] is not None:
+            self.node, self._pid = content[0]["node"], content[0]["pid"]
+        return content[0]
+
+    def _fetched(self, where: Callable[[], str]) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(self._answer)
+        except errors.RuntimeEnvSetupError as error:
+            raise ClusterError(
+                f"runtime_env: a node could not make it: {_said(error)}; mend it, or install there "
+                "what is needed"
+            ) from error
+        except (errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError) as error:
+            if getattr(error, "actor_init_failed", False) or "ModuleNotFound" in str(error):
+                raise ClusterError(sentence_of_a_start(str(error))) from error
+            node = f" on node {self.node}" if self.node else ""
+            raise Lost(
+                f"{where()}: the actor{node} is gone ({type(error).__name__}); its log under the "
+                "node's Ray folder may say why"
+            ) from error
+        except errors.RayError as error:
+            if "ObjectStoreFull" in str(error) or "OutOfDisk" in str(error):
+                raise ClusterError(
+                    f"cluster: the object store of node {self.node} is too small for a part of the "
+                    "rollout; start Ray there with a larger --object-store-memory, or take a smaller "
+                    "batch_size or more actors"
+                ) from error
+            raise ClusterError(f"cluster: {where()} failed: {_said(error)}") from error
+
+    def look(self, where: Callable[[], str]) -> None:
+        """Let an actor that finds no core share one; raise `Lost` if it does not start at all.
+
+        Parameters
+        ----------
+        where
+            Names the worker and what it is doing.
+        """
+        if self.command[0] != "open":
+            return  # the actor itself looks whether its environments move
+        waited = time.monotonic() - self._asked
+        if waited > self._transport.timeout:
+            raise Lost(
+                f"{where()}: the actor did not start within {self._transport.timeout:g} seconds; "
+                "see `ray status`, or raise worker_timeout if starting takes so long"
+            )
+        if waited > _PLACE_SECONDS and self._transport.may_share and not self.shares_a_core:
+            placed, _ = self._ray.wait([self._ping], timeout=0)
+            if not placed and self._transport.connection.free_cores() < 1:
+                self._share_a_core()
+
+    def _share_a_core(self) -> None:
+        """Start the actor where there is room, though no core is free for it alone."""
+        asked = self._asked
+        self.kill()
+        self.shares_a_core = True
+        self._start(n_cores=0)
+        self.send(*self.command)
+        self._asked = asked
+
+    def _start(self, *, n_cores: int) -> None:
+        self._actor = self._transport.make(self, n_cores=n_cores)
+        self._ping = self._actor.ping.remote()
+
+    def ask_to_end(self) -> None:
+        """Have the environments closed, once it has answered."""
+        with contextlib.suppress(Exception):  # it is gone, or the cluster is
+            if self._transport.connection.is_alive:
+                self._answer = self._actor.close.remote()
+
+    def end(self, deadline: float) -> None:
+        """Wait until `deadline`, then kill; nothing is left afterwards.
+
+        Parameters
+        ----------
+        deadline
+            In seconds, as of `time.monotonic`.
+        """
+        with contextlib.suppress(Exception):
+            if self._transport.connection.is_alive:
+                seconds = max(0.0, deadline - time.monotonic())
+                self._ray.wait([self._answer], timeout=seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        self._answer = self._published = None
+        with contextlib.suppress(Exception):  # it is gone already
+            if self._transport.connection.is_alive:
+                self._ray.kill(self._actor)
+
+
+class Actors:
+    """Starts actors of one core each, spread over the nodes, and waits for them, see `Transport`.
+
+    Parameters
+    ----------
+    connection
+        With the cluster.
+    timeout
+        Seconds without a step after which an actor's environments are taken to hang; may be infinite.
+
+    Attributes
+    ----------
+    saves_states
+        Whether every rollout brings the states of the environments along.
+    may_share
+        Whether an actor that finds no free core may share one.
+    """
+
+    patience = 60.0
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self.connection, self.timeout = connection, timeout
+        self.saves_states = False
+        self.may_share = False
+        # A level that is forced here is forced there.
+        forced = os.environ.get(_LEVEL)
+        self._options: dict[str, Any] = {
+            "scheduling_strategy": "SPREAD",
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        if forced:
+            self._options["runtime_env"] = {"env_vars": {_LEVEL: forced}}
+        self._class = connection.ray.remote(RolloutActor)
+
+    def make(self, worker: WorkerActor, *, n_cores: int) -> Any:
+        """Start the actor of a worker.
+
+        Parameters
+        ----------
+        worker
+            Whose.
+        n_cores
+            Cores to ask for, 0 or 1.
+        """
+        made = self._class.options(num_cpus=n_cores, **self._options)
+        return made.remote(worker.index, worker.group.start, self.timeout, sys.path)
+
+    def launch(self, index: int, group: slice) -> WorkerActor:
+        """Start a worker, see `Transport.launch`.
+
+        Parameters
+        ----------
+        index
+            Number of the worker.
+        group
+            Indices of its environments.
+        """
+        return WorkerActor(self, index, group)
+
+    def ready(self, workers: Sequence[WorkerActor], timeout: float) -> set[int]:
+        """Wait for answers, see `Transport.ready`.
+
+        Parameters
+        ----------
+        workers
+            Those that were given a command.
+        timeout
+            Seconds after which none may be ready.
+        """
+        answers = [worker.answer for worker in workers]
+        ready, _ = self.connection.ray.wait(answers, num_returns=len(answers), timeout=timeout)
+        came = set(ready)
+        return {i for i, answer in enumerate(answers) if answer in came}
+
+    def publish(self, policy: Any) -> Any:
+        """Put the numbers of a policy into the object store, once for all actors.
+
+        Parameters
+        ----------
+        policy
+            A `PortablePolicy`.
+        """
+        return self.connection.ray.put(PolicyNumbers.of(policy))
+
+    def check(self, opened: Sequence[Mapping[str, Any]]) -> None:
+        """Raise where a node would compute other bits than this machine, or has another package.
+
+        Parameters
+        ----------
+        opened
+            What every actor told when it was opened.
+
+        Raises
+        ------
+        ClusterError
+            Nodes of another instruction-set level or version.
+        """
+        here = facts()
+        for name, what, remedy in (
+            (
+                "version",
+                "trpo_fast",
+                "install one version on every node, or name it in runtime_env",
+            ),
+            (
+                "level",
+                "the instruction-set level",
+                f"set {_LEVEL} here to the lowest of them: it goes to the nodes, and all results have "
+                "the same bits again",
+            ),
+        ):
+            others = sorted(
+                {f"{one[name]} on {one['node']}" for one in opened if one[name] != here[name]}
+            )
+            if others:
+                raise ClusterError(
+                    f"cluster: expected {what} {here[name]} of this machine on every node, got "
+                    f"{', '.join(others)[:300]}; {remedy}"
+                )
+
+
+def sentence_of_a_start(said: str) -> str:
+    """Say why an actor could not be started.
+
+    Parameters
+    ----------
+    said
+        What Ray says about it.
+    """
+    return (
+        f"cluster: a node cannot start a worker: {_end_of(said)}; install trpo_fast and what the "
+        "environments need on every node, or name them in runtime_env"
+    )
+
+
+def _said(error: BaseException) -> str:
+    return _end_of(str(error))
+
+
+def _end_of(said: str) -> str:
+    """The end of what Ray says, in one line: that is where the cause stands."""
+    return " ".join(said.split())[-300:]

@@ -1,0 +1,112 @@
+"""Ray itself, on one small cluster of three nodes: starting one takes seconds, an actor one or two."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fragile_env import fragile
+from trpo_fast import TRPO
+from trpo_fast.rollout import ClusterError, make_sampler
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+pytestmark = pytest.mark.filterwarnings(
+    "default"
+)  # Ray leaves sockets and futures to the collector
+
+SMALL: dict[str, Any] = {"n_envs": 4, "batch_size": 240, "hidden_sizes": (8,), "seed": 3}
+STORE = 100_000_000
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A cluster of 1 + 2 + 2 cores that this process is connected to."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False},
+    )
+    for _ in range(2):
+        made.add_node(num_cpus=2, object_store_memory=STORE)
+    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield made.address
+    ray.shutdown()
+    made.shutdown()
+
+
+def bits(env: Any, **where: Any) -> tuple[bytes, list[float], list[str], list[int]]:
+    """What a short run has made, what it said, and the processes of its actors."""
+    notices: list[str] = []
+    agent = TRPO(env, **SMALL, **where)
+
+    def note(_: Any, record: dict[str, Any]) -> None:
+        notices.extend(filter(None, [record.get("run/notice")]))
+
+    agent.learn(4 * 240, callback=note, progress=False)
+    returns = agent.evaluate(3, seed=1, max_steps=300).returns.tolist()
+    pids = [worker.pid for worker in agent.sampler.pool.workers] if agent.sampler.n_workers else []
+    agent.close()
+    return agent.policy.parameters.tobytes(), returns, notices, pids
+
+
+def test_the_bits_are_those_of_one_process_and_a_loss_costs_none(
+    cluster: str, tmp_path: Path
+) -> None:
+    (never := tmp_path / "never").write_text("x")
+    *expected, _, _ = bits(fragile(never, 100), n_workers=0)
+    *found, notices, pids = bits(fragile(tmp_path / "flag", 100), cluster="auto", n_workers=4)
+    assert (tmp_path / "flag").read_text() == "x"
+    assert found == expected
+    (notice,) = notices
+    assert "is gone (ActorDiedError)" in notice
+    assert "made again, with the same bits" in notice
+    deadline = time.monotonic() + 30.0
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_level_that_is_forced_here_is_forced_there(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRPO_FAST_SIMD_LEVEL", "v2")
+    with pytest.raises(ClusterError, match=r"this machine on every node, got v2 on"):
+        make_sampler("CartPole-v1", n_envs=2, n_workers=1, cluster="auto")
+
+
+ALONE = """
+import time
+from trpo_fast import TRPO
+from trpo_fast.rollout import ClusterError
+for cluster in ("127.0.0.1:9", "ray://127.0.0.1:9", "auto"):
+    started = time.monotonic()
+    try:
+        TRPO("CartPole-v1", cluster=cluster)
+    except (ClusterError, ImportError) as error:
+        print(type(error).__name__, error, time.monotonic() - started < 10)
+"""
+
+
+def test_a_head_that_is_not_there_is_said_within_seconds(tmp_path: Path) -> None:
+    (folder := tmp_path / "ray").mkdir()
+    (folder / "ray_current_cluster").write_text("127.0.0.1:9")
+    environ = {**os.environ, "RAY_TMPDIR": str(tmp_path)}
+    environ.pop("RAY_ADDRESS", None)
+    run = subprocess.run([sys.executable, "-c", ALONE], env=environ, capture_output=True, text=True)
+    lines = run.stdout.splitlines()
+    assert len(lines) == 3, run.stderr
+    for line in lines:
+        assert line.startswith("ClusterError cluster: nothing answers at 127.0.0.1:9")
+        assert line.endswith("True")
+    (folder / "ray_current_cluster").unlink()
+    run = subprocess.run([sys.executable, "-c", ALONE], env=environ, capture_output=True, text=True)
+    assert "that this machine belongs to, got none; start one with" in run.stdout.splitlines()[2]
