@@ -190,18 +190,19 @@ def test_a_record_that_cannot_be_written_is_left_out_and_named(tmp_path: Path) -
     ("shell", "flags"),
     [
         ('"$@" 2>&-', ("train", "CartPole-v1", "--total-timesteps", "64", *TINY)),
-        ('"$@" <&- >&-', ("train", "CartPole-v1", "--total-timesteps", "64", *TINY)),
-        ('"$@" | true', ("info",)),
+        (
+            '"$@" <&-',
+            ("train", "CartPole-v1", "--total-timesteps", "64", *TINY, "--n-workers", "2"),
+        ),
     ],
-    ids=["stderr closed", "stdin and stdout closed", "nobody reads"],
+    ids=["stderr closed", "stdin closed, with workers"],
 )
 def test_the_command_line_works_with_streams_of_every_kind(
     shell: str, flags: tuple[str, ...], tmp_path: Path
 ) -> None:
     done = process(CLI, tmp_path, *flags, shell=shell)
     assert done.returncode == 0, done.stderr
-    assert "Error" not in done.stderr
-    assert "rror" not in done.stderr or "Broken pipe" not in done.stderr
+    assert "rro" not in done.stderr  # neither Error nor Errno
 
 
 def test_what_a_run_needs_is_looked_for_before_anything_is_made(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from stand_ins import SIMULATORS, Closing, Counting, Handle, OddArrays, Plain, Slow, SwigEnv
+from stand_ins import SIMULATORS, Handle, Plain, Slow, SwigEnv
 from trpo_fast import TRPO
 from trpo_fast.checkpoint import load_checkpoint, save_checkpoint
 
@@ -33,7 +33,15 @@ def bits(agent: TRPO) -> bytes:
     return agent.policy.parameters.tobytes()
 
 
-@pytest.mark.parametrize("env", [SwigEnv, OddArrays], ids=["a class without a module", "texts"])
+class Mapped(Plain):
+    """A map of letters, as that of a frozen lake."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = np.array([[b"S", b"F"], [b"H", b"G"]])
+
+
+@pytest.mark.parametrize("env", [SwigEnv, Mapped], ids=["a class without a module", "letters"])
 def test_weights_are_saved_whatever_the_environment_holds(env: Any, tmp_path: Path) -> None:
     agent = trained(env)
     agent.save(tmp_path / "a")
@@ -41,11 +49,34 @@ def test_weights_are_saved_whatever_the_environment_holds(env: Any, tmp_path: Pa
     agent.learn(32, progress=False)
 
 
+class Client:
+    """A copy of it closes the connection that both have, when it is collected."""
+
+    connected: ClassVar[set[int]] = set()
+
+    def __init__(self) -> None:
+        self.number = len(self.connected)
+        self.connected.add(self.number)
+        self.compiled = iter([1])  # can be copied, and cannot be read
+
+    def __del__(self) -> None:
+        self.connected.discard(self.number)
+
+
+class Connected(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = Client()
+
+    def step(self, action: Any) -> Any:
+        assert self.client.number in Client.connected, "Not connected to physics server"
+        return super().step(action)
+
+
 def test_a_copy_that_closes_the_simulator_is_not_made_of_a_training_environment(
     tmp_path: Path,
 ) -> None:
-    environment = Closing()
-    agent = trained(environment)
+    agent = trained(Connected())
     agent.save(tmp_path / "a")
     gc.collect()
     agent.learn(32, progress=False)
@@ -118,18 +149,29 @@ def test_an_exact_checkpoint_is_not_replaced_by_one_without_environments(tmp_pat
 
 def test_a_save_takes_no_steps_of_a_slow_environment(tmp_path: Path) -> None:
     agent = trained(Slow, batch_size=16)
-    agent.save(tmp_path / "a")
     started = time.monotonic()
     agent.save(tmp_path / "a")
     assert time.monotonic() - started < 1.0  # one step takes 0.02 s; fifty are a second
 
 
+class Watched(Plain):
+    """Its calls are noted outside, where nobody puts them back."""
+
+    calls: list[int]
+
+    def step(self, action: Any) -> Any:
+        self.calls.append(id(self))
+        return super().step(action)
+
+
 def test_training_environments_see_the_steps_of_training_alone(tmp_path: Path) -> None:
-    Counting.made.clear()
-    agent = trained(Counting)
-    before = [list(env.log) for env in Counting.made]
+    Watched.calls = []
+    environment = Watched()
+    agent = trained(environment)
+    before = Watched.calls.count(id(environment))
     agent.save(tmp_path / "a")
-    assert [env.log for env in Counting.made][: len(before)] == before
+    agent.evaluate(1, env=Watched)
+    assert Watched.calls.count(id(environment)) == before
 
 
 class Locked(Plain):
