@@ -13,8 +13,15 @@ from trpo_fast import TRPO
 from trpo_fast.checkpoint import module_to_trust
 from trpo_fast.envs import EnvironmentFailure, make_environment
 from trpo_fast.rollout import make_sampler
+from trpo_fast.rollout.pettingzoo_workers import PettingZooWorkerSampler
 
-SMALL: dict[str, Any] = {"n_envs": 2, "batch_size": 60, "hidden_sizes": (8,), "seed": 3}
+SMALL: dict[str, Any] = {
+    "n_envs": 2,
+    "batch_size": 60,
+    "hidden_sizes": (8,),
+    "seed": 3,
+    "n_workers": 0,
+}
 
 
 class Meeting:
@@ -42,7 +49,8 @@ class Meeting:
         return {a: np.array(["abc".index(a), self.t], np.float32) for a in agents}
 
     def step(self, actions: Any) -> Any:
-        assert sorted(actions) == sorted(self.agents)
+        if sorted(actions) != sorted(self.agents):  # no assert: pytest would rewrite the code
+            raise AssertionError(f"actions of {sorted(actions)} for {sorted(self.agents)}")
         here = list(self.agents)
         self.t += 1
         terminated = {a: a == "b" and self.t == 3 for a in here}
@@ -152,6 +160,39 @@ def test_a_stored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     agent.close()
 
 
+@pytest.mark.usefixtures("nothing_is_left")
+def test_workers_give_the_same_bits_and_share_their_files(tmp_path: Path) -> None:
+    settings = {**SMALL, "n_envs": 3}
+    here = TRPO(NoisyMeeting, **settings).learn(150, progress=False)
+    there = TRPO(NoisyMeeting, **{**settings, "n_workers": 2}).learn(150, progress=False)
+    sampler = there.sampler
+    assert isinstance(sampler, PettingZooWorkerSampler)
+    assert (sampler.n_workers, sampler.n_envs) == (2, 9)
+    assert [group.stop - group.start for group in sampler.groups] == [3, 6]  # no agents apart
+
+    path = there.save(tmp_path / "there.safetensors")
+    assert there.notice == ""
+    again = TRPO.load(path, env=NoisyMeeting, n_workers=0)
+    assert again.notice == ""
+    for agent in (here, there, again):
+        agent.learn(100, progress=False)
+        lengths = agent.evaluate(2, seed=0).lengths.tolist()
+        assert lengths == here.evaluate(2, seed=0).lengths.tolist()
+    for agent in (there, again):
+        np.testing.assert_array_equal(agent.policy.parameters, here.policy.parameters)
+        np.testing.assert_array_equal(
+            agent.environments.get_attr("t"), here.environments.get_attr("t")
+        )
+        agent.environments.reset_options({"bonus": 100.0})
+        assert agent.collect().rewards.max() >= 100.0
+        with pytest.raises(NotImplementedError, match="map_environments needs environments of one"):
+            agent.sampler.map_environments(id)  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="got 'episodes'"):
+            agent.sampler.budget("episodes", 60)
+    for agent in (here, there, again):
+        agent.close()
+
+
 def test_what_cannot_be_stored_begins_anew_and_says_so(tmp_path: Path) -> None:
     agent = TRPO(Meeting(), **SMALL).learn(60, progress=False)  # an object: no copy to try it on
     path = agent.save(tmp_path / "agent.safetensors")
@@ -179,6 +220,12 @@ def test_an_object_is_one_environment_and_evaluated_in_another() -> None:
     agent.environments.set_attr("t", 6)
     rewards = agent.collect().rewards
     assert rewards[0].max() < 100 <= rewards[1, 0]
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_crashes_are_not_mended(n_workers: int) -> None:
+    with pytest.raises(ValueError, match="one of several agents, is not made again"):
+        make_sampler(Meeting, n_workers=n_workers, restart_crashed_environments=True)
 
 
 def test_a_video_shows_all_agents(tmp_path: Path) -> None:
@@ -224,7 +271,7 @@ def test_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     home.parallel_env = Meeting  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "zoo_of_mine", types.ModuleType("zoo_of_mine"))
     monkeypatch.setitem(sys.modules, "zoo_of_mine.meeting_v0", home)
-    with make_sampler("pettingzoo:zoo_of_mine.meeting_v0", n_envs=2, n_workers=None) as sampler:
+    with make_sampler("pettingzoo:zoo_of_mine.meeting_v0", n_envs=2, n_workers=0) as sampler:
         assert (sampler.n_envs, sampler.name) == (6, "pettingzoo:zoo_of_mine.meeting_v0")
     assert module_to_trust("pettingzoo:zoo_of_mine.meeting_v0") == "zoo_of_mine.meeting_v0"
     assert module_to_trust("pettingzoo:pursuit_v5") is None

@@ -109,7 +109,7 @@ def on_group(sampler: InProcessSampler, change: EnvironmentChange) -> list[Any]:
     """
     if change.kind == "reset":
         sampler.reset_options = dict(change.kwargs) or None
-        return [None] * sampler.n_envs
+        return [None] * len(sampler.environments)
     if change.kind == "get":
         return [to_one(change, environment) for environment in sampler.environments]
     sampler.keeper.note()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from .in_process import InProcessSampler
     from .vector import VectorEnvSampler
     from .workers import WorkerSampler
+
+
+_NOT_MADE_AGAIN = (
+    "restart_crashed_environments: an environment that exists already, or one of several agents, is not "
+    "made again; pass an id or a function that makes one of one agent"
+)
 
 
 def make_sampler(
@@ -135,15 +141,13 @@ def make_sampler(
 
     from ..envs import copy_environment, maker_of, open_environments
     from ..envs.asking import has_agents
+    from ..envs.wrappers import close_all
 
     of_several_agents = isinstance(env, str) and env.startswith("pettingzoo:")
     of_several_agents |= has_agents(env)
     exists = of_several_agents or isinstance(env, gymnasium.Env | VectorEnv)
     if restart_crashed_environments and exists:
-        raise ValueError(
-            "restart_crashed_environments: an environment that exists already, or one of several "
-            "agents, is not made again; pass an id or a function that makes one of one agent"
-        )
+        raise ValueError(_NOT_MADE_AGAIN)
 
     # In worker processes.
     wanted = n_workers
@@ -176,16 +180,26 @@ def make_sampler(
             opened.vector_env, name=opened.name, **common
         )
     if opened.parallel:
+        if restart_crashed_environments:
+            close_all(opened.parallel)
+            raise ValueError(_NOT_MADE_AGAIN)
+        can_be_made = isinstance(env, str) or not of_several_agents  # an id, or a function
+        if wanted > 0 and can_be_made:
+            workers = _parallel_in_workers(
+                env, opened.parallel, n_workers, wanted, env_kwargs, worker_timeout, common
+            )
+            if workers is not None:
+                return workers
         from .pettingzoo import PettingZooSampler
 
-        make_parallel = None
-        if isinstance(env, str) or not of_several_agents:  # an id, or a function
-
-            def make_parallel() -> Any:
-                return copy_environment(env, **dict(env_kwargs or {})).env  # type: ignore[attr-defined]
+        def make_parallel() -> Any:
+            return copy_environment(env, **dict(env_kwargs or {})).env  # type: ignore[attr-defined]
 
         return PettingZooSampler(
-            opened.parallel, name=opened.name, make_copy=make_parallel, **common
+            opened.parallel,
+            name=opened.name,
+            make_copy=make_parallel if can_be_made else None,
+            **common,
         )
     from .in_process import InProcessSampler
 
@@ -224,6 +238,40 @@ def refuse_without_actors(env: EnvSource) -> None:
         f"cluster: expected the id of a Gymnasium environment or a function that makes one, got "
         f"{kind:.80}, which actors cannot make one by one; pass such a function, or leave out cluster"
     )
+
+
+def _parallel_in_workers(
+    env: EnvSource,
+    here: Sequence[Any],
+    n_workers: int | None,
+    wanted: int,
+    env_kwargs: Mapping[str, Any] | None,
+    timeout: float | None,
+    common: dict[str, Any],
+) -> WorkerSampler | None:
+    """What steps such parallel environments in worker processes, and these closed; None: nothing."""
+    from ..envs.wrappers import close_all
+    from .pettingzoo_workers import PettingZooWorkerSampler
+    from .workers import NoWorkers
+
+    try:
+        sampler = PettingZooWorkerSampler(
+            env,
+            n_parallel=len(here),
+            n_agents=len(here[0].possible_agents),
+            n_workers=wanted,
+            env_kwargs=env_kwargs,
+            timeout=timeout,
+            **common,
+        )
+    except NoWorkers as reason:
+        if n_workers is not None:
+            close_all(here)
+            raise
+        warnings.warn(f"{reason}; stepping it in this process", stacklevel=3)
+        return None
+    close_all(here)
+    return sampler
 
 
 def _kind_of_vector_sampler(vector_env: VectorEnv[Any, Any, Any]) -> type[VectorEnvSampler]:

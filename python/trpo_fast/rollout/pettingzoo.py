@@ -49,6 +49,8 @@ class PettingZooSampler(VectorEnvSampler):
     make_copy
         Makes one more parallel environment, the way these were made: whether their state can be
         restored is only tried on copies. None: nothing is tried, and their state is not saved.
+    first_index
+        Index of the first agent's environment in the whole run.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class PettingZooSampler(VectorEnvSampler):
         action_scaling: bool = False,
         action_masks: str = "auto",
         make_copy: Callable[[], Any] | None = None,
+        first_index: int = 0,
     ) -> None:
         from ..snapshots import StateKeeper
 
@@ -92,6 +95,7 @@ class PettingZooSampler(VectorEnvSampler):
             action_scaling=action_scaling,
             autoreset_mode="SameStep",
             action_masks=action_masks,
+            first_index=first_index,
         )
         self._actions_of = self.action_adapter.step_converter(
             self.n_envs, self.observation_encoder.dtype
@@ -110,6 +114,8 @@ class PettingZooSampler(VectorEnvSampler):
         if change.kind == "reset":
             self.reset_options = dict(change.kwargs) or None
             return [None] * len(self.environments)
+        if change.kind != "get":
+            self.keeper.note()
         return [to_one(change, environment) for environment in self.environments]
 
     def map_groups(
@@ -132,8 +138,13 @@ class PettingZooSampler(VectorEnvSampler):
     def load_environment_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on exactly where a state was taken, see `SamplerBase.load_environment_state`."""
         super().load_environment_state(state)
-        for k, environment in enumerate(self.environments if self._started else ()):
-            self._here[k] = self._present_in(environment)
+        if self._started:
+            self.resume()
+
+    def resume(self) -> None:
+        """Go on at the next rollout: the environments are where `state` says already."""
+        super().resume()
+        self._here = [self._present_in(environment) for environment in self.environments]
 
     def _steps_in_parallel(self) -> bool:
         return False
@@ -141,6 +152,7 @@ class PettingZooSampler(VectorEnvSampler):
     # --- one rollout ---
 
     def _restart(self) -> None:
+        self.state.observations[:] = 0.0  # of agents that are not there yet
         for k in range(len(self.environments)):
             e = k * len(self.agents)
             seed = self._seeds()[e]
@@ -209,7 +221,7 @@ class PettingZooSampler(VectorEnvSampler):
                 actions = to_env(stored[t])
                 buffers.observations[t + 1] = buffers.observations[t]
                 buffers.action_masks[t + 1] = buffers.action_masks[t]
-                buffers.valid[t] = False
+                buffers.valid[t], buffers.rewards[t] = False, 0.0
                 calls.t = t
                 for k in range(len(self.environments)):
                     self._step_one(k, t, actions, filling)

@@ -208,16 +208,15 @@ class StoredSampler:
         self.load_state_dict(state)
         if "observations" not in state:
             return
-        counters = self.state.counters.tolist()
-        seeds = (
-            environment_seed(self._seed, self.first_index + e, counters[e])
-            for e in self._state_holders()
-        )
+        holders, counters = self._state_holders(), self.state.counters.tolist()
+        seeds = (environment_seed(self._seed, self.first_index + e, counters[e]) for e in holders)
         given = [(seed, unpack_state(state, k)) for k, seed in enumerate(seeds)]
+        parts = [
+            [one for e, one in zip(holders, given, strict=True) if group.start <= e < group.stop]
+            for group in self.groups
+        ]
         try:
-            self.map_groups(
-                load_states, [given[group] for group in self.groups], name="loading environments"
-            )
+            self.map_groups(load_states, parts, name="loading environments")
         except NotImplementedError as error:
             from ..snapshots import SnapshotError
 

@@ -87,6 +87,8 @@ class VectorEnvSampler(SteppingSampler):
         `trpo_fast.envs.masks`; in ``infos`` it is Gymnasium's ``action_mask`` with its
         ``_action_mask``, and a method is called by ``vector_env.call`` unless the vector environment
         has it itself.
+    first_index
+        Index of the first environment in the whole run.
 
     Raises
     ------
@@ -106,6 +108,7 @@ class VectorEnvSampler(SteppingSampler):
         action_scaling: bool = False,
         autoreset_mode: str | None = None,
         action_masks: str = "auto",
+        first_index: int = 0,
     ) -> None:
         spaces = self._spaces_of(vector_env)
         distribution = ActionAdapter.from_space(spaces[1]).distribution
@@ -113,6 +116,7 @@ class VectorEnvSampler(SteppingSampler):
             name,
             *spaces,
             n_envs=int(vector_env.num_envs),
+            first_index=first_index,
             dtype=dtype,
             state_dependent_std=state_dependent_std,
             action_scaling=action_scaling,
@@ -164,7 +168,8 @@ class VectorEnvSampler(SteppingSampler):
     def _seeds(self) -> list[int]:
         """The seeds of a reset at this moment, one an environment."""
         counters = self.state.counters.tolist()
-        return [environment_seed(self._seed, e, counter) for e, counter in enumerate(counters)]
+        first = self.first_index
+        return [environment_seed(self._seed, first + e, n) for e, n in enumerate(counters)]
 
     def _restart(self) -> None:
         self._resetting[:] = False
@@ -189,25 +194,11 @@ class VectorEnvSampler(SteppingSampler):
         ValueError
             Whole episodes are asked for.
         """
-        if sampling == "episodes":
-            raise ValueError(
-                f"sampling: expected 'steps' or 'total_steps' for {self.name}, got 'episodes': a "
-                "vector environment steps all its environments together and cannot stop one at "
-                "the end of its episode; pass an id or a function that makes one environment"
-            )
+        refuse_whole_episodes(sampling, self.name)
         return super().budget(sampling, batch_size)
 
     def _collect(self, budget: Budget, on_step: Callable[[], object] | None) -> Rollout:
-        if budget.sampling == "steps":
-            return super()._collect(budget, on_step)
-        # Autoresets are no steps: take further rows to make up for them.
-        parts: list[Rollout] = []
-        missing = budget.total
-        while missing > 0:
-            rows = -(-missing // self.n_envs)
-            parts.append(super()._collect(Budget("steps", (rows,) * self.n_envs), on_step))
-            missing -= parts[-1].n_transitions
-        return Rollout.join(parts)
+        return collect_rows(super()._collect, budget, on_step)
 
     def _step(
         self, filling: Filling, row: int, actor: Actor, on_step: Callable[[], object] | None
@@ -411,3 +402,48 @@ def _entry(batch: Any, e: int) -> Any:
         return tuple(_entry(part, e) for part in batch)
     entry: Any = batch[e]
     return entry
+
+
+def collect_rows(
+    collect: Callable[[Budget, Callable[[], object] | None], Rollout],
+    budget: Budget,
+    on_step: Callable[[], object] | None,
+) -> Rollout:
+    """A rollout of environments that are stepped together, of so many rows as the budget takes.
+
+    Parameters
+    ----------
+    collect
+        Takes a budget by "steps", alike for all environments.
+    budget
+        By "steps", or by "total_steps": autoresets are no steps, and further rows make up for them.
+    on_step
+        Called after every row.
+    """
+    if budget.sampling == "steps":
+        return collect(budget, on_step)
+    parts: list[Rollout] = []
+    missing, n_envs = budget.total, len(budget.steps)
+    while missing > 0:
+        rows = -(-missing // n_envs)
+        parts.append(collect(Budget("steps", (rows,) * n_envs), on_step))
+        missing -= parts[-1].n_transitions
+    return Rollout.join(parts)
+
+
+def refuse_whole_episodes(sampling: Sampling, name: str) -> None:
+    """Raise ValueError where whole episodes are asked for.
+
+    Parameters
+    ----------
+    sampling
+        How a batch is counted.
+    name
+        Of the environments that are stepped together.
+    """
+    if sampling == "episodes":
+        raise ValueError(
+            f"sampling: expected 'steps' or 'total_steps' for {name}, got 'episodes': a "
+            "vector environment steps all its environments together and cannot stop one at "
+            "the end of its episode; pass an id or a function that makes one environment"
+        )

@@ -239,7 +239,9 @@ class ActingAgent:
         None without workers, and while these are in the middle of a rollout: the evaluation then
         runs in this process.
         """
-        return self.sampler if self.sampler.n_workers and not self.sampler.is_busy else None
+        sampler = self.sampler
+        shares = sampler.n_workers and getattr(sampler, "evaluates_in_workers", True)
+        return sampler if shares and not sampler.is_busy else None
 
     def evaluation_environment(self, render_mode: str | None = None) -> Callable[[], Any]:
         """A callable that makes an environment like those of training.

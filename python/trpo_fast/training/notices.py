@@ -100,7 +100,10 @@ def _wrapper_notice(sampler: Any) -> str:
     vector_env = getattr(sampler, "vector_env", None)
     if vector_env is not None:
         return normaliser_notice(vector_env)
-    found: list[str] = sampler.map_groups(_notice_of_the_first, name="looking at wrappers")
+    try:
+        found: list[str] = sampler.map_groups(_notice_of_the_first, name="looking at wrappers")
+    except NotImplementedError:  # environments of several agents
+        return ""
     return found[0]
 
 

@@ -90,7 +90,6 @@ class Commands:
             Their name, spaces and source of masks; None where the factory makes a whole vector
             environment.
         """
-        import cloudpickle
         import gymnasium
 
         from ... import runtime
@@ -107,12 +106,16 @@ class Commands:
             ) from error
         if registration is not None:
             gymnasium.registry.setdefault(registration.id, registration)
+        n_agents = settings.get("n_agents")
         opened = open_environments(
             env,
-            n_envs=settings["n_envs"],
+            n_envs=settings["n_envs"] // (n_agents or 1),
             env_kwargs=kwargs,
             are_copies=settings["first_index"] > 0,
         )
+        if opened.parallel and n_agents:
+            self._open_parallel(opened, env, kwargs, settings)
+            return self._facts(opened.name)
         if opened.vector_env is not None or opened.parallel:
             for whole in filter(None, (opened.vector_env, *opened.parallel)):
                 whole.close()
@@ -129,12 +132,38 @@ class Commands:
             make_copy=partial(copy_environment, env, **kwargs),
             action_masks=settings["action_masks"],
         )
+        return self._facts(opened.name)
+
+    def _open_parallel(
+        self, opened: Any, env: Any, kwargs: dict[str, Any], settings: dict[str, Any]
+    ) -> None:
+        from ...envs import copy_environment
+        from ..pettingzoo import PettingZooSampler
+
+        def make_copy() -> Any:
+            return copy_environment(env, **kwargs).env  # type: ignore[attr-defined]
+
+        self.sampler = PettingZooSampler(
+            opened.parallel,
+            name=opened.name,
+            first_index=settings["first_index"],
+            dtype=settings["dtype"],
+            state_dependent_std=settings["state_dependent_std"],
+            action_scaling=settings["action_scaling"],
+            make_copy=make_copy,
+            action_masks=settings["action_masks"],
+        )
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        """What the parent needs to know of the environments that were made."""
+        import cloudpickle
+
         # What exists now stays: the collector of cycles need not look at it again.
         gc.collect()
         gc.freeze()
         spaces = (self.sampler.observation_space, self.sampler.action_space)
         return {
-            "name": opened.name,
+            "name": name,
             "spaces": cloudpickle.dumps(spaces),
             "mask_source": self.sampler.mask_source,
         }

@@ -64,6 +64,8 @@ class WorkerPool:
         E.
     n_workers
         Number of workers, at least 1; never more than environments.
+    together
+        So many environments one after the other stay in one worker; a divisor of ``n_envs``.
 
     Attributes
     ----------
@@ -92,13 +94,15 @@ class WorkerPool:
         *,
         n_envs: int,
         n_workers: int,
+        together: int = 1,
     ) -> None:
         self._transport, self._source, self._settings = transport, source, settings
         self._owner = os.getpid()
         self.workers: list[Worker] = []
         self.stop = weakref.finalize(self, stop_workers, self.workers, self._owner)
-        n_workers = min(n_workers, n_envs)
-        bounds = [n_envs * w // n_workers for w in range(n_workers + 1)]
+        units = n_envs // together
+        n_workers = min(n_workers, units)
+        bounds = [units * w // n_workers * together for w in range(n_workers + 1)]
         self.groups = [slice(*bounds[w : w + 2]) for w in range(n_workers)]
         self.name = self.mask_source = ""
         with self.stops_on_error():

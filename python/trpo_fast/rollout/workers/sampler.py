@@ -62,6 +62,9 @@ class WorkerSampler(PooledSampler):
         ``Rollout.crashes`` says why.
     action_masks
         Where the environments say which actions are allowed, see `InProcessSampler`.
+    n_agents
+        Of a parallel environment of several agents, which stay in one worker: see
+        `trpo_fast.rollout.pettingzoo_workers`; None: environments of one agent.
 
     Raises
     ------
@@ -84,6 +87,7 @@ class WorkerSampler(PooledSampler):
         timeout: float | None = DEFAULT_TIMEOUT,
         restart_crashed_environments: bool = False,
         action_masks: str = "auto",
+        n_agents: int | None = None,
     ) -> None:
         settings = {
             "dtype": np.dtype(dtype).name,
@@ -91,6 +95,7 @@ class WorkerSampler(PooledSampler):
             "action_scaling": action_scaling,
             "restart_crashed_environments": restart_crashed_environments,
             "action_masks": action_masks,
+            "n_agents": n_agents,
         }
         pool = WorkerPool(
             Processes(math.inf if timeout is None else timeout),
@@ -98,6 +103,7 @@ class WorkerSampler(PooledSampler):
             settings,
             n_envs=n_envs,
             n_workers=n_workers,
+            together=n_agents or 1,
         )
         super().__init__(pool, n_envs=n_envs, settings=settings)
         self.busy_cores = self.n_workers
