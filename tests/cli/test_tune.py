@@ -14,7 +14,8 @@ from trpo_fast.cli import main
 from trpo_fast.config import ConfigError
 from trpo_fast.studies.plan import StudyError
 from trpo_fast.studies.space import DEFAULT_SPACE, Choice, Interval, parse_space
-from trpo_fast.studies.tuning import TuneResult, Tuning
+from trpo_fast.studies.trials import Tuning
+from trpo_fast.studies.tuning import TuneResult
 
 SMALL = {"batch_size": 64, "n_envs": 2}
 SEARCH = {"max_kl": Interval(0.001, 0.1, log=True), "hidden_sizes": Choice(("4", "8 8"))}

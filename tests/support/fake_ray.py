@@ -17,7 +17,13 @@ import pytest
 
 from trpo_fast import runtime
 
-NAMES = ("RayActorError", "ObjectLostError", "NodeDiedError", "RuntimeEnvSetupError")
+NAMES = (
+    "RayActorError",
+    "ObjectLostError",
+    "NodeDiedError",
+    "RuntimeEnvSetupError",
+    "TaskCancelledError",
+)
 
 
 class RayError(Exception):
@@ -89,6 +95,7 @@ class FakeRay(ModuleType):
         self.handles: list[Handle] = []
         self.calls: list[tuple[Any, ...]] = []
         self.puts = 0
+        self.lost_tasks = 0
         self.store_bytes = 10**9
         self._is_initialized = False
 
@@ -128,9 +135,17 @@ class FakeRay(ModuleType):
         return {"CPU": self.free} if self.free else {}
 
     def remote(self, actor_class: Any) -> Any:
-        """A class whose objects are actors."""
+        """A class whose objects are actors, or a function that is done at once."""
+
+        def task(*arguments: Any) -> Ref:
+            if self.lost_tasks:
+                self.lost_tasks -= 1
+                return Ref(EXCEPTIONS.NodeDiedError("its node died"))
+            return Ref(cloudpickle.dumps(actor_class(*arguments)))
 
         def options(num_cpus: int, **_: Any) -> Any:
+            if not isinstance(actor_class, type):
+                return SimpleNamespace(remote=task)
             return SimpleNamespace(
                 remote=lambda *a: Handle(self, lambda: actor_class(*a), num_cpus)
             )

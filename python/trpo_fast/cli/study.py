@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..algorithms import algorithm_class
+from ..config import TRPOConfig
 from ..extras import MissingExtraError
 from ..studies.plan import Plan, parse_grid
 from ..studies.results import StudyResult
@@ -15,7 +16,7 @@ from .output import DONE, FAILED, INTERRUPTED, UsageError, fail, say
 from .seeds import parse_seeds, without_flags
 from .training_flags import Study
 
-_OF_THE_STUDY = ("--seeds", "--run-dir", "--jobs")
+_OF_THE_STUDY = ("--seeds", "--run-dir", "--jobs", "--cluster", "--runtime-env")
 
 
 def study(command: Study, arguments: Sequence[str]) -> int:
@@ -52,7 +53,14 @@ def study(command: Study, arguments: Sequence[str]) -> int:
         parsed = parse(["train", *run.arguments])
         assert isinstance(parsed, Train)
         algorithm_class(parsed.algorithm).config_type.from_dict(parsed.config.to_dict())
-    outcome = run_plan(plan, jobs=command.jobs, progress=say)
+    where = TRPOConfig(cluster=command.config.cluster, runtime_env=command.config.runtime_env)
+    outcome = run_plan(
+        plan,
+        jobs=command.jobs,
+        progress=say,
+        cluster=where.cluster,
+        runtime_env=where.runtime_env,
+    )
     result = outcome.result
     if result.runs:
         _say_results(result)

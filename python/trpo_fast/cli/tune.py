@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..algorithms import algorithm_class
-from ..config import field_names
+from ..config import TRPOConfig, field_names
 from ..extras import MissingExtraError
 from ..studies.space import DEFAULT_SPACE, parse_space
-from ..studies.tuning import Tuning, run_tuning
+from ..studies.trials import Tuning
+from ..studies.tuning import run_tuning
 from .environment import ChosenEnvironment
 from .output import DONE, INTERRUPTED, UsageError, fail, say
 from .seeds import parse_seeds
@@ -41,6 +42,7 @@ def tune(command: Tune, arguments: Sequence[str]) -> int:
     if not chosen.name:
         raise UsageError("tune: expected an environment, got none; name one, as CartPole-v1")
     env, env_kwargs = chosen.source()
+    where = TRPOConfig(cluster=command.config.cluster, runtime_env=command.config.runtime_env)
     tuning = Tuning(
         env=cast("Any", env),
         folder=Path(command.run_dir),
@@ -54,7 +56,13 @@ def tune(command: Tune, arguments: Sequence[str]) -> int:
         settings=_typed_settings(command, arguments),
     )
     try:
-        result = run_tuning(tuning, command.trials, say)
+        result = run_tuning(
+            tuning,
+            command.trials,
+            say,
+            cluster=where.cluster,
+            runtime_env=where.runtime_env,
+        )
     except KeyboardInterrupt:
         return fail("interrupted; repeat the command to go on", INTERRUPTED)
     for name, share in result.importances().items():
@@ -76,5 +84,6 @@ def _typed_settings(command: Tune, arguments: Sequence[str]) -> dict[str, Any]:
     if "seed" in typed:
         raise UsageError("--seed: expected none in a tuning, got one; name --seeds")
     names = typed & set(field_names(algorithm_class(command.algorithm).config_type))
+    names -= {"cluster", "runtime_env"}  # of the tuning: where its trials are trained
     values = command.config.to_dict()
     return {name: values[name] for name in sorted(names)}

@@ -8,17 +8,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import load_checkpoint
+from ..config import TRPOConfig
 from ..run_folder import RunFolder, RunFolderError
 from .plan import Plan, PlannedRun, StudyError, as_arguments, text_of
 from .processes import INTERRUPTED, TrainingProcesses, share_cores
 from .results import StudyResult
 
+if TYPE_CHECKING:
+    from .cluster import ClusterRuns
+
 _FRAME = "╭╮╰╯│─ "  # of what the command line says about wrong flags
 _PATIENCE = 120  # seconds that a run of a killed study is given to stop
+_MOST_LOSSES = 5  # nodes that a run may lose
 _USAGE = 2  # exit status of a run whose flags are wrong: no other run can be right
 
 
@@ -30,6 +36,8 @@ def study(
     grid: Mapping[str, Iterable[Any]] | None = None,
     total_timesteps: int = 1_000_000,
     jobs: int | None = None,
+    cluster: str | None = None,
+    runtime_env: Any = None,
     progress: Callable[[str], None] | None = print,
     **settings: Any,
 ) -> StudyResult:
@@ -57,6 +65,11 @@ def study(
         Environment steps of every run, at least 1.
     jobs
         Runs at once; None takes as many as there are processors.
+    cluster
+        Ray cluster whose nodes make the runs: "local", "auto", "HOST:PORT" or "ray://HOST:PORT"; all
+        of them must see ``run_dir``. None makes them here.
+    runtime_env
+        What Ray brings to the nodes: a mapping, JSON, or the name of a YAML file.
     progress
         Is given a line of text for every run that ends; None for silence.
     **settings
@@ -80,7 +93,10 @@ def study(
         arguments=tuple(as_arguments({"total_timesteps": total_timesteps, **settings})),
         folder=Path(run_dir),
     )
-    return run_plan(plan, jobs=jobs, progress=progress).result
+    where = TRPOConfig(cluster=cluster, runtime_env=runtime_env)  # checks them
+    return run_plan(
+        plan, jobs=jobs, progress=progress, cluster=where.cluster, runtime_env=where.runtime_env
+    ).result
 
 
 class Outcome:
@@ -105,7 +121,12 @@ class Outcome:
 
 
 def run_plan(
-    plan: Plan, *, jobs: int | None = None, progress: Callable[[str], None] | None = print
+    plan: Plan,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[str], None] | None = print,
+    cluster: str | None = None,
+    runtime_env: str | None = None,
 ) -> Outcome:
     """Run what is left of a plan.
 
@@ -120,6 +141,8 @@ def run_plan(
         Runs at once, at least 1; None takes as many as there are processors.
     progress
         Is given a line of text for every run that ends; None for silence.
+    cluster, runtime_env
+        As for `study`, the second as text.
 
     Returns
     -------
@@ -131,25 +154,73 @@ def run_plan(
     StudyError
         If the folder holds something else, or a flag is wrong.
     """
-    from ..rollout import available_cores
-
     if jobs is not None and jobs < 1:
         raise StudyError(f"jobs: expected at least 1, got {jobs}")
     plan.write()
     outcome, left = Outcome(plan), [run for run in plan.runs if not is_done(run)]
     outcome.done = len(plan.runs) - len(left)
-    cores = available_cores()
-    at_once, sharing = share_cores(max(1, len(left)), cores, **_named(plan))
-    if jobs is not None:
-        at_once = jobs
-        sharing = share_cores(jobs, max(jobs, cores), **_named(plan))[1]
-    runs, lines = TrainingProcesses(), _Lines(progress, len(plan.runs), len(left))
+    lines = _Lines(progress, len(plan.runs), len(left))
+    with ExitStack() as held:
+        runs, cores = _runs_on(cluster, runtime_env, plan, held)
+        named = _named(plan)
+        at_once, sharing = share_cores(max(1, len(left)), cores, **named)
+        if cluster is not None:  # a node may be full: as many threads as a run has cores there
+            sharing = share_cores(1, runs_cores(named), **named)[1]
+        if jobs is not None:
+            at_once = jobs
+            if cluster is None:
+                sharing = share_cores(jobs, max(jobs, cores), **named)[1]
+        _run_all(left, runs, at_once, sharing, outcome, lines)
+    return outcome
+
+
+def runs_cores(named: Mapping[str, Any]) -> int:
+    """Cores that a run of a plan asks for: what its settings name, or one.
+
+    Parameters
+    ----------
+    named
+        ``n_threads`` and ``n_workers``, where a plan names them.
+    """
+    return max([1, *(int(named[name]) for name in ("n_threads", "n_workers") if name in named)])
+
+
+def _runs_on(
+    cluster: str | None, runtime_env: str | None, plan: Plan, held: ExitStack
+) -> tuple[TrainingProcesses | ClusterRuns, int]:
+    """What makes the runs, and how many cores it has."""
+    if cluster is None:
+        from ..rollout import available_cores
+
+        return TrainingProcesses(), available_cores()
+    from ..rollout.cluster import Connection
+    from .cluster import ClusterRuns
+
+    connection = Connection(cluster, runtime_env)
+    held.callback(connection.close)
+    n_cores = runs_cores(_named(plan))
+    connection.require_cores(n_cores, at_most=n_cores, name="study")
+    return ClusterRuns(connection, plan.folder, n_cores), connection.cores()
+
+
+def _run_all(
+    left: Sequence[PlannedRun],
+    runs: TrainingProcesses | ClusterRuns,
+    at_once: int,
+    sharing: Sequence[str],
+    outcome: Outcome,
+    lines: _Lines,
+) -> None:
     wrong: list[str] = []
 
     def one(run: PlannedRun) -> None:
         if wrong or runs.signalled:
             return
         status, last = _train(run, runs, sharing)
+        for _ in range(_MOST_LOSSES):
+            if status >= 0:
+                break
+            status, last = _train(run, runs, sharing)  # its node is gone: it goes on elsewhere
         if status == 0:
             outcome.done += 1
         elif status == INTERRUPTED:
@@ -168,7 +239,6 @@ def run_plan(
     outcome.interrupted = outcome.interrupted or runs.signalled > 0
     if wrong:
         raise StudyError(f"study: expected flags of `trpo-fast train`, got an error: {wrong[0]}")
-    return outcome
 
 
 def is_done(run: PlannedRun) -> bool:
@@ -187,7 +257,9 @@ def is_done(run: PlannedRun) -> bool:
     return isinstance(total, int) and metadata.get("timesteps", 0) >= total
 
 
-def _train(run: PlannedRun, runs: TrainingProcesses, sharing: Sequence[str]) -> tuple[int, str]:
+def _train(
+    run: PlannedRun, runs: TrainingProcesses | ClusterRuns, sharing: Sequence[str]
+) -> tuple[int, str]:
     """Start or resume a run; return its exit status and what it said at last."""
     if RunFolder(run.folder).config_file.is_file():
         _wait_until_free(RunFolder(run.folder))

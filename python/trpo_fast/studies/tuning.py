@@ -6,101 +6,24 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..algorithms import algorithm_class
+from ..config import TRPOConfig
 from ..extras import import_extra
 from ..logging import write_atomically
-from ..training.env_kwargs import kind_of_source
 from .plan import StudyError
 from .space import DEFAULT_SPACE, Choice, Interval, Space, settings_of
+from .trials import REPORTS, TrialTraining, Tuning
 
 if TYPE_CHECKING:
-    from ..config import AgentConfig
     from ..envs import EnvSource
-    from ..training.agent import OnPolicyAgent
+    from .cluster import RemoteTraining
 
-_REPORTS = 10  # evaluations of a trial, after each of which it may be ended
 _NAME = "trpo_fast"  # of the study in its file
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """What is tuned, and how one trial is judged.
-
-    Raises
-    ------
-    StudyError
-        If a number is out of its range.
-    """
-
-    env: EnvSource
-    folder: Path
-    total_timesteps: int
-    """Environment steps of one run of a trial."""
-    seeds: tuple[int, ...]
-    """A trial is the mean over these."""
-    space: Space
-    algorithm: str = "trpo"
-    preset: str | None = None
-    env_kwargs: Mapping[str, Any] | None = None
-    evaluation_episodes: int = 10
-    settings: Mapping[str, Any]
-    """Those that are not searched."""
-
-    def __post_init__(self) -> None:
-        if self.total_timesteps < _REPORTS or not self.seeds or not self.space:
-            raise StudyError(
-                f"tune: expected at least {_REPORTS} steps, a seed and a setting to search, got "
-                f"{self.total_timesteps} steps, {len(self.seeds)} seeds, {len(self.space)} settings"
-            )
-        if kind_of_source(self.env) == "object":
-            raise StudyError(
-                "tune: expected an id or a function that makes an environment, got an environment, "
-                "which several agents cannot step; pass what made it"
-            )
-        both = sorted(set(self.space) & set(self.settings))
-        if both and self.space is not DEFAULT_SPACE:
-            raise StudyError(
-                f"tune: expected {both[0]} to be given or searched, got both; leave one out"
-            )
-
-    def config(self, chosen: Mapping[str, Any], seed: int) -> AgentConfig:
-        """The settings of one run.
-
-        Parameters
-        ----------
-        chosen
-            What a trial has drawn, by name.
-        seed
-            Of the run.
-
-        Raises
-        ------
-        ConfigError
-            If the method does not take them.
-        """
-        # trained in pieces: schedules run over all of them
-        whole = {"n_workers": 0, "n_threads": 1, "schedule_timesteps": self.total_timesteps}
-        given = {**whole, **self.settings, **settings_of(chosen)}
-        env = self.env if isinstance(self.env, str) else None
-        kind = algorithm_class(self.algorithm)
-        config: AgentConfig = kind.make_config(None, self.preset, {**given, "seed": seed}, env)
-        return config
-
-    @property
-    def space_of_the_method(self) -> dict[str, Interval | Choice]:
-        """The space without settings of the default that the method does not have."""
-        if self.space is not DEFAULT_SPACE:
-            return dict(self.space)
-        from ..config import field_names
-
-        known = set(field_names(algorithm_class(self.algorithm).config_type))
-        return {k: v for k, v in self.space.items() if k in known and k not in self.settings}
 
 
 class TuneResult:
@@ -216,6 +139,8 @@ def tune(
     preset: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     evaluation_episodes: int = 10,
+    cluster: str | None = None,
+    runtime_env: Any = None,
     progress: Callable[[str], None] | None = print,
     **settings: Any,
 ) -> TuneResult:
@@ -249,6 +174,11 @@ def tune(
         Keyword arguments of the environment.
     evaluation_episodes
         Episodes of each evaluation, at least 1.
+    cluster
+        Ray cluster whose cores train trials, as many at once as are free: "local", "auto", "HOST:PORT"
+        or "ray://HOST:PORT". None trains one after the other here.
+    runtime_env
+        What Ray brings to the nodes: a mapping, JSON, or the name of a YAML file.
     progress
         Is given a line of text for every trial; None for silence.
     **settings
@@ -280,11 +210,19 @@ def tune(
         evaluation_episodes=evaluation_episodes,
         settings=settings,
     )
-    return run_tuning(tuning, trials, progress)
+    where = TRPOConfig(cluster=cluster, runtime_env=runtime_env)  # checks them
+    return run_tuning(
+        tuning, trials, progress, cluster=where.cluster, runtime_env=where.runtime_env
+    )
 
 
 def run_tuning(
-    tuning: Tuning, trials: int, progress: Callable[[str], None] | None = print
+    tuning: Tuning,
+    trials: int,
+    progress: Callable[[str], None] | None = print,
+    *,
+    cluster: str | None = None,
+    runtime_env: str | None = None,
 ) -> TuneResult:
     """Run the trials that are left of a tuning.
 
@@ -296,6 +234,8 @@ def run_tuning(
         Trials in all, at least 1.
     progress
         Is given a line of text for every trial; None for silence.
+    cluster, runtime_env
+        As for `tune`, the second as text.
 
     Returns
     -------
@@ -323,7 +263,9 @@ def run_tuning(
         study_name=_NAME,
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=len(tuning.seeds), multivariate=True),
+        sampler=optuna.samplers.TPESampler(
+            seed=len(tuning.seeds), multivariate=True, constant_liar=cluster is not None
+        ),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
     )
     result = TuneResult(study, tuning)
@@ -337,41 +279,40 @@ def run_tuning(
             )
             progress(f"trial {result.n_done} of {trials}: {state}{value} ({settings})")
 
-    while (left := trials - result.n_done) > 0:
-        study.optimize(lambda trial: _score(trial, tuning, space), n_trials=left, callbacks=[say])
+    with ExitStack() as held:
+        start: Callable[[Mapping[str, Any]], TrialTraining | RemoteTraining]
+        start, at_once = partial(TrialTraining, tuning), 1
+        if cluster is not None:
+            from ..rollout.cluster import Connection
+            from .cluster import RemoteTraining
+
+            connection = Connection(cluster, runtime_env)
+            held.callback(connection.close)
+            at_once = connection.require_cores(None, at_most=trials, name="tune")
+            start = partial(RemoteTraining, connection, tuning)
+        while (left := trials - result.n_done) > 0:
+            study.optimize(
+                lambda trial: _score(trial, space, start),
+                n_trials=left,
+                n_jobs=min(at_once, left),
+                callbacks=[say],
+            )
     return result
 
 
-def _score(trial: Any, tuning: Tuning, space: Space) -> float:
+def _score(
+    trial: Any, space: Space, start: Callable[[Mapping[str, Any]], TrialTraining | RemoteTraining]
+) -> float:
     """Train one agent a seed in step, and return the mean of their final evaluations."""
     optuna = _optuna()
-    chosen = {name: _drawn(trial, name, part) for name, part in space.items()}
-    kind = algorithm_class(tuning.algorithm)
-    returns = [math.nan]
-    with ExitStack() as held:
-        agents: list[OnPolicyAgent[Any]] = [
-            held.enter_context(
-                closing(
-                    kind(
-                        tuning.env,
-                        config=tuning.config(chosen, seed),
-                        env_kwargs=tuning.env_kwargs,
-                    )
-                )
-            )
-            for seed in tuning.seeds
-        ]
-        for report in range(1, _REPORTS + 1):
-            until = tuning.total_timesteps * report // _REPORTS
-            returns = []
-            for agent in agents:
-                if agent.timesteps < until:
-                    agent.learn(until - agent.timesteps)
-                returns.append(agent.evaluate(tuning.evaluation_episodes).mean_return)
-            trial.report(float(np.mean(returns)), report)
-            if report < _REPORTS and trial.should_prune():
+    value = math.nan
+    with closing(start({name: _drawn(trial, name, part) for name, part in space.items()})) as begun:
+        for report in range(1, REPORTS + 1):
+            value = begun.advance(report)
+            trial.report(value, report)
+            if report < REPORTS and trial.should_prune():
                 raise optuna.TrialPruned
-    return float(np.mean(returns))
+    return value
 
 
 def _drawn(trial: Any, name: str, part: Interval | Choice) -> Any:
