@@ -124,17 +124,18 @@ def main() -> int:
     node = {"num_cpus": 2, "object_store_memory": _STORE_BYTES}
     with tempfile.TemporaryDirectory() as folder:
         reference = Trained(given.env, n_workers=0)
-        expected = [reference.run(folder) for _ in range(given.runs + 1)]
+        expected = [reference.run(folder) for _ in range(given.runs + 2)]
         reference.agent.close()
         cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
         for _ in range(2):
             cluster.add_node(**node)
         ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
         trained = Trained(given.env, cluster="auto", n_workers=4)
+        found = [trained.run(folder)]
         started = time.monotonic()
-        found = trained.run(folder)
+        found.append(trained.run(folder))
         seconds = time.monotonic() - started
-        same = "same bits" if found == expected[0] else "OTHER BITS"
+        same = "same bits" if found == expected[:2] else "OTHER BITS"
         print(f"undisturbed: {same}, {seconds:.1f} s", flush=True)
         for run in range(given.runs):
             for _ in range(3 - len(cluster.list_all_nodes())):
@@ -145,7 +146,7 @@ def main() -> int:
             killer.begin.set()
             started = time.monotonic()
             try:
-                found = trained.run(folder)
+                got = trained.run(folder)
             except Exception as error:
                 print(f"run {run}: {type(error).__name__}: {error}, killed {killer.killed}")
                 break
@@ -153,9 +154,9 @@ def main() -> int:
                 killer.stop.set()
                 killer.join()
             killed += len(killer.killed)
-            right += found == expected[run + 1]
+            right += got == expected[run + 2]
             print(
-                f"run {run}: {'same bits' if found == expected[run + 1] else 'OTHER BITS'}, killed "
+                f"run {run}: {'same bits' if got == expected[run + 2] else 'OTHER BITS'}, killed "
                 f"{' and '.join(killer.killed) or 'nothing'}, {time.monotonic() - started:.1f} s",
                 flush=True,
             )
