@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .words import words_of
+
 SCHEMA_VERSION = 1
 
 _KEY = "trpo_fast"
@@ -70,7 +72,7 @@ def save_checkpoint(
         if something cannot be stored, the disk is full, the folder cannot be written, or a folder,
         a pipe or a device stands there; whatever stood at ``path`` is intact then.
     """
-    target = _regular_target(Path(path))
+    target = _target_of(path)
     data = _encode(tensors, metadata)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -277,8 +279,9 @@ def _decode(data: bytes) -> Tensors:
         # np.array copies: what safetensors returns is a read-only view of the bytes
         tensors = {name: np.array(tensor) for name, tensor in load(data).items()}
     except (SafetensorError, LookupError, TypeError, ValueError, ArithmeticError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"expected tensors that NumPy knows, got {said}") from error
+        raise CheckpointError(
+            f"expected tensors that NumPy knows, got {words_of(error, 300)}"
+        ) from error
     for name, tensor in tensors.items():
         if tensor.dtype.kind not in _KINDS:
             raise CheckpointError(
@@ -311,6 +314,19 @@ def _regular_target(path: Path) -> Path:
                 f"{_kind(mode)}; choose another path"
             )
     return target
+
+
+def _target_of(path: str | os.PathLike[str]) -> Path:
+    """As `_regular_target`, of whatever was given as a path."""
+    try:
+        return _regular_target(Path(path))
+    except CheckpointError:
+        raise
+    except (OSError, ValueError) as error:  # an empty, endless or impossible name
+        raise CheckpointError(
+            f"checkpoint: expected the path of a file, got {os.fspath(path)!r:.100} "
+            f"({words_of(error, 60)}); choose another name"
+        ) from error
 
 
 def _kind(mode: int) -> str:

@@ -13,6 +13,7 @@ import pytest
 from stand_ins import Plain
 from trpo_fast import TRPO
 from trpo_fast.callbacks import CheckpointEvery
+from trpo_fast.checkpoint import CheckpointError
 
 SMALL: dict[str, Any] = {"batch_size": 32, "n_envs": 2, "n_workers": 0, "hidden_sizes": (4,)}
 
@@ -142,6 +143,17 @@ def test_checkpoints_go_where_they_were_wanted_whatever_folder_an_environment_wo
         agent.learn(32, callback=checkpoints)
     assert (tmp_path / "made" / "32.safetensors").is_file()
     assert not any((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("path", ["", "a\x00b", "x" * 300])
+def test_a_path_that_is_none_is_refused_with_a_sentence(path: str, tmp_path: Path) -> None:
+    with TRPO(Plain, **SMALL) as agent, pytest.raises(CheckpointError, match="path of a file, got"):
+        agent.save(path)
+
+
+def test_a_masked_observation_is_not_acted_on() -> None:
+    with TRPO(Plain, **SMALL) as agent, pytest.raises(ValueError, match="got masked ones"):
+        agent.predict(np.ma.masked_array([1.0, 2.0], [True, False]))
 
 
 def test_a_with_block_closes_the_environments_and_keeps_what_was_learned() -> None:

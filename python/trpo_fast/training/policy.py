@@ -120,7 +120,8 @@ class Policy:
             An observation of another space, or with a NaN or an infinity; masks of another shape, or
             that allow nothing.
         """
-        if self.encoder.is_plain and (action_masks is None or np.ndim(observation) == 1):
+        is_plain = self.encoder.is_plain and not isinstance(observation, np.ma.MaskedArray)
+        if is_plain and (action_masks is None or np.ndim(observation) == 1):
             # One call of the core for a plain vector; None where it is a batch, or needs converting.
             mask = self._masks(action_masks, observation, None)
             action = self.network.act_one(
