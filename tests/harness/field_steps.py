@@ -169,7 +169,7 @@ class Field:
         notices: list[str] = []
 
         def listen(_: Any, record: dict[str, Any]) -> None:
-            if record.get("run/notice"):
+            if "start anew" in str(record.get("run/notice", "")):
                 notices.append(str(record["run/notice"]))
 
         with closing(self.loaded(None)) as agent:
