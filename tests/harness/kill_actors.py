@@ -154,6 +154,8 @@ def main() -> int:
                 killer.stop.set()
                 killer.join()
             killed += len(killer.killed)
+            if not killer.killed:  # the machine has become faster
+                seconds = min(seconds, time.monotonic() - started)
             right += got == expected[run + 2]
             print(
                 f"run {run}: {'same bits' if got == expected[run + 2] else 'OTHER BITS'}, killed "

@@ -64,11 +64,11 @@ def test_the_bits_are_those_of_one_process_and_a_loss_costs_none(
     (never := tmp_path / "never").write_text("x")
     *expected, _, _ = bits(fragile(never, 100), n_workers=0)
     *found, notices, pids = bits(fragile(tmp_path / "flag", 100), cluster="auto", n_workers=4)
-    assert (tmp_path / "flag").read_text() == "x"
+    assert set((tmp_path / "flag").read_text()) == {"x"}  # by one actor, or by some at once
     assert found == expected
-    (notice,) = notices
-    assert "is gone (ActorDiedError)" in notice
-    assert "made again, with the same bits" in notice
+    assert notices
+    assert all("is gone (Actor" in notice for notice in notices)
+    assert all("made again, with the same bits" in notice for notice in notices)
     deadline = time.monotonic() + 30.0
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
