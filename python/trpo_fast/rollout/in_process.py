@@ -289,19 +289,20 @@ class InProcessSampler(SteppingSampler):
             resets = [partial(reset, **self._options) for reset in resets]
         act, keep_mask = actor.step, self._mask_keeper(buffers)
         enough, names = quota.least, self.metric_names
-        ndarray, dtype = np.ndarray, None  # of the observation before, whose kind was looked at
 
         # After a crash in the middle of a row, the actions of that row are drawn already.
         first_t, first_e = begin
         rest = [turn for turn in steps if turn[0] >= first_e] if first_e else None
         turns = steps if rest is None else rest
 
-        t, e = first_t, -1
+        t, e, i = first_t, -1, 0
         returned: Any = None
+        observation: Any = None
+        reward: Any = 0.0
         terminated: Any = False
         truncated: Any = False
         info: Any = {}
-        first_row = True
+        first_row, quick, dtype = True, False, None
         try:
             for t in range(first_t, n_steps):
                 e = -1
@@ -313,12 +314,15 @@ class InProcessSampler(SteppingSampler):
                     returned = step(actions[e])
                     observation, reward, terminated, truncated, info = returned
                     i = first + e
-                    if type(reward) is float or type(reward) in _PLAIN:
-                        rewards[i] = reward
-                    else:  # an array of one entry will do, and a complex number will not
-                        rewards[i] = one_number(reward)
                     if first_row:
+                        reward = one_number(reward)
                         require_info(info)
+                    try:
+                        rewards[i] = reward
+                    except (TypeError, DeprecationWarning):
+                        # Not a plain number. An array of one entry will do, although NumPy warns of
+                        # it, and a user may have made that warning an error.
+                        rewards[i] = one_number(reward)
                     if (terminated or truncated or first_row) and is_end(terminated, truncated):
                         # Keep the true successor before the reset replaces it.
                         if truncated and not terminated:
@@ -333,21 +337,27 @@ class InProcessSampler(SteppingSampler):
                         observation, info = returned
                         require_info(info)
                     # Store s_{t+1}, and what is allowed there.
-                    if plain and type(observation) is ndarray and observation.dtype is dtype:
-                        if len(observation) != dim:
-                            write(observation, rows[i + n_envs])  # which says what is wrong
+                    if quick and len(observation) == dim:
                         rows[i + n_envs] = observation
                     else:
                         write(observation, rows[i + n_envs])
-                        dtype = getattr(observation, "dtype", None)
                     if keep_mask is not None:
                         keep_mask(i + n_envs, e, observation, info)
-                # What counts as false may be no flag, and what nobody reads no dictionary. That is
-                # looked at after every step of the first row, and once in each of the others.
-                first_row = False
+                # NumPy takes a text for a number and the real part for a complex one, what counts as
+                # false may be no flag, and what nobody reads no dictionary. That is looked at after
+                # every step of the first row, and after one step in each of the others.
                 if terminated is not False or truncated is not False or type(info) is not dict:
                     is_end(terminated, truncated)
                     require_info(info)
+                if type(reward) is not float and type(reward) not in _PLAIN:
+                    one_number(reward)
+                if plain and (
+                    type(observation) is not np.ndarray or observation.dtype is not dtype
+                ):
+                    if not first_row:
+                        write(observation, rows[i + n_envs])
+                    dtype = getattr(observation, "dtype", None)
+                first_row, quick = False, plain
                 e = -1
                 if t + 1 >= enough:
                     quota.close_row(t, buffers, events)
