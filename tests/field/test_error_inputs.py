@@ -267,6 +267,8 @@ def test_a_fisher_operator_keeps_its_rows() -> None:
 FEW = """
 import os, resource
 from trpo_fast import TRPO
+# loads all modules, which another account may have no right to read
+TRPO("CartPole-v1", n_workers=0, batch_size=2048, n_threads=1).learn(2048, progress=False)
 agent = TRPO("CartPole-v1", n_workers=0, batch_size=2048, n_threads=8)
 if os.geteuid() == 0:
     os.setgid(65534), os.setuid(65534)
