@@ -1,4 +1,4 @@
-"""Steps a second to expect of a cluster, on paper: from constants that were measured on one machine.
+"""Steps a second to expect of a cluster, on paper: from estimates, which options replace.
 
     python benchmarks/cluster/model.py
 
