@@ -52,7 +52,7 @@ void InputBatch<Scalar>::assign(const NetworkShape& shape, const Scalar* x, Inde
   start(shape, rows);
   x_ = x;
   sparse_ = first_layer() == FirstLayer::kAuto && width_ >= kFewestColumns && rows >= kFewestRows &&
-            find_background() && find_entries();
+            find_background() && may_have_few_entries() && find_entries();
 }
 
 // The value of each column that most of some rows have, by a vote of Boyer & Moore (1981). Any finite
@@ -72,6 +72,20 @@ bool InputBatch<Scalar>::find_background() {
   const Scalar* b = background_.data();
   has_background_ = std::any_of(b, b + width_, [](Scalar value) { return value != Scalar(0); });
   return std::all_of(b, b + width_, [](Scalar value) { return std::isfinite(value); });
+}
+
+// A look at some rows: where they have twice as many entries as are worth it, the batch is dense, and
+// takes no memory for entries.
+template <class Scalar>
+bool InputBatch<Scalar>::may_have_few_entries() {
+  columns_.reserve(width_ + kEntrySlack);
+  values_.reserve(width_ + kEntrySlack);
+  Index count = 0;
+  for (Index k = 0; k < kFewestRows; ++k)
+    count +=
+        kernels<Scalar>().find_entries(width_, x_ + k * rows_ / kFewestRows * width_,
+                                       background_.data(), width_, columns_.data(), values_.data());
+  return count <= 2 * kFewestRows * most_entries(width_);
 }
 
 // False, with nothing to use, where there are more entries than are worth it.
@@ -191,9 +205,9 @@ void InputBatch<Scalar>::prepare_gradient() {
 }
 
 template <class Scalar>
-InputMoments InputBatch<Scalar>::moments(const Tiling& tiling, Index every) const {
+void InputBatch<Scalar>::moments(const Tiling& tiling, Index every, InputMoments& of) const {
   const auto O = static_cast<std::size_t>(width_);
-  InputMoments of{std::vector<double>(O), std::vector<double>(O), std::vector<double>(O)};
+  for (std::vector<double>* sums : {&of.mean, &of.offset, &of.squares}) sums->assign(O, 0.0);
   double rows = 0.0;
   for (Index tile = 0; tile < tiling.tiles; tile += every) {
     const Index begin = tiling.tile_begin(tile), end = begin + tiling.tile_rows(tile);
@@ -210,7 +224,6 @@ InputMoments InputBatch<Scalar>::moments(const Tiling& tiling, Index every) cons
     of.squares[i] /= rows;
     of.mean[i] = static_cast<double>(background_.data()[i]) + of.offset[i];
   }
-  return of;
 }
 
 template <class Scalar>

@@ -50,7 +50,7 @@ class InputBatch {
   void finish_gradient(const NetworkShape& shape, int threads, Scalar* gradient) const;
 
   // Means over every tile whose number is a multiple of `every`, of rows with one entry.
-  InputMoments moments(const Tiling& tiling, Index every) const;
+  void moments(const Tiling& tiling, Index every, InputMoments& of) const;
 
   // What was taken off every row (O); null for dense rows.
   const Scalar* background() const { return sparse_ ? background_.data() : nullptr; }
@@ -58,6 +58,7 @@ class InputBatch {
  private:
   void start(const NetworkShape& shape, Index rows);
   bool find_background();
+  bool may_have_few_entries();
   bool find_entries();
   SparseRows<Scalar> rows_from(Index begin) const {
     return {starts_.data() + begin, columns_.data(), values_.data(), one_entry_};

@@ -31,6 +31,7 @@ Policy<Scalar>::Policy(const NetworkShape& shape, const DistributionSpec& spec)
                                 " for this distribution, got " + std::to_string(shape.outputs()) +
                                 ".");
   packed_->network.reserve(kernels<Scalar>().packed_size(shape_));
+  set_background();
   set_parameters(std::vector<Scalar>(parameters_.size()).data());
 }
 
@@ -61,7 +62,7 @@ void Policy<Scalar>::set_parameters(const Scalar* flat) {
 }
 
 template <class Scalar>
-void Policy<Scalar>::set_base() {
+void Policy<Scalar>::set_background() {
   const Index O = shape_.inputs();
   if (O < kFewestColumns) return;
   Index first = 0, last = 0;
@@ -70,8 +71,13 @@ void Policy<Scalar>::set_base() {
   packed_->base.reserve((last - first) / O);
   const std::vector<Scalar> zeros(static_cast<std::size_t>(O));
   normalize(zeros.data(), 1, packed_->background.data());
-  kernels<Scalar>().first_layer_base(shape_, packed(), packed_->background.data(),
-                                     packed_->base.data());
+}
+
+template <class Scalar>
+void Policy<Scalar>::set_base() {
+  if (shape_.inputs() >= kFewestColumns)
+    kernels<Scalar>().first_layer_base(shape_, packed(), packed_->background.data(),
+                                       packed_->base.data());
 }
 
 template <class Scalar>
@@ -79,6 +85,7 @@ void Policy<Scalar>::set_normalizer(const double* mean, const double* inverse_st
   mean_.assign(mean, mean + shape_.inputs());
   inverse_std_.assign(inverse_std, inverse_std + shape_.inputs());
   clip_ = static_cast<Scalar>(clip);
+  set_background();
   set_base();
 }
 
@@ -86,6 +93,7 @@ template <class Scalar>
 void Policy<Scalar>::clear_normalizer() {
   mean_.clear();
   inverse_std_.clear();
+  set_background();
   set_base();
 }
 

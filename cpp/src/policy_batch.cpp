@@ -31,6 +31,7 @@ struct PolicyBatch<Scalar>::Workspace {
   const Policy<Scalar>* policy = nullptr;
   SampleBatch<Scalar> batch;
   InputBatch<Scalar> inputs;  // its observations
+  InputMoments moments;       // of them, for a preconditioner
   Tiling tiling;
   int threads = 1;
   Index stride = 0;           // of a padded output row
@@ -458,11 +459,10 @@ void PolicyBatch<Scalar>::precondition(double damping, std::uint64_t seed,
   k.tree_sum(w_->factors.data(), tiling.chunks, size, unused, size);
   const Index last = (used_tiles - 1) * every;
   const Index rows = (used_tiles - 1) * kTileRows + w_->tiling.tile_rows(last);
-  InputMoments moments;
-  if (thin) moments = w_->inputs.moments(w_->tiling, every);
+  if (thin) w_->inputs.moments(w_->tiling, every, w_->moments);
   preconditioner.factorize(shape, policy.spec().free_parameters(), w_->factors.data(),
                            static_cast<double>(rows), w_->inputs.background(), damping,
-                           thin ? &moments : nullptr);
+                           thin ? &w_->moments : nullptr);
 }
 
 template <class Scalar>

@@ -115,8 +115,8 @@ int ValueFunction<Scalar>::threads_for_fit(Index rows) const {
   return threads_for(rows, w_->inputs.work(shape_, n_parameters()));
 }
 
-// Returns sum_n (V(s_n) - y_n)^2 over the inputs' rows. With with_gradient, *packed_gradient points to the packed gradient of
-// that sum, valid until the next call.
+// Returns sum_n (V(s_n) - y_n)^2 over the inputs' rows. With with_gradient, *packed_gradient points to the
+// packed gradient of that sum, valid until the next call.
 template <class Scalar>
 double ValueFunction<Scalar>::accumulate(InputBatch<Scalar>& inputs, const Scalar* targets,
                                          Index rows, int threads, bool with_gradient,

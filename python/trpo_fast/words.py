@@ -21,6 +21,19 @@ def words_of(error: BaseException, most: int = 200) -> str:
     return line if len(line) <= most else f"{line[: most - 4]} ..."
 
 
+def end_of(text: str, most: int = 300) -> str:
+    """Return the end of a text on one line: of a traceback, that is where the cause stands.
+
+    Parameters
+    ----------
+    text
+        Any text.
+    most
+        Characters that are kept.
+    """
+    return printable(" ".join(text[-20 * most :].split())[-most:])
+
+
 def printable(text: str) -> str:
     """Return a text that every file and terminal takes: halves of surrogate pairs are written out.
 

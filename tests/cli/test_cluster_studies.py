@@ -38,7 +38,9 @@ def test_a_study_makes_the_runs_of_local_processes(fake_ray: FakeRay, tmp_path: 
 def test_a_folder_that_a_node_does_not_see_is_named(
     fake_ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(of_studies, "_train_there", lambda *_: (-2, [(True, "node7")]))
+    monkeypatch.setattr(
+        of_studies, "_train_there", lambda *_: (of_studies._NO_DISK, [(True, "node7")])
+    )
     with pytest.raises(ClusterError, match=r"disk that all nodes share, got .*, which node7 does"):
         study("CartPole-v1", seeds=[0], run_dir=tmp_path, cluster="local", **SMALL)
 

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trpo_fast import study
 from trpo_fast.cli import main
+from trpo_fast.studies import processes
 from trpo_fast.studies.plan import Plan, StudyError, parse_grid
 from trpo_fast.studies.results import StudyResult
 from trpo_fast.studies.statistics import (
@@ -201,6 +203,24 @@ def test_rows_and_picture(finished: StudyResult) -> None:
 def test_a_wrong_setting_ends_the_study_with_its_sentence(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="max-klo"):
         study("CartPole-v1", seeds=[0], run_dir=tmp_path / "s", max_klo=3, progress=None)
+
+
+def test_a_run_that_is_killed_here_is_told_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+
+    def killed(_: Any, arguments: Any, *__: Any) -> int:
+        started.append(arguments)
+        return -9
+
+    monkeypatch.setattr(processes.TrainingProcesses, "run", killed)
+    said: list[str] = []
+    study(
+        "CartPole-v1", seeds=[0], run_dir=tmp_path / "s", progress=said.append, total_timesteps=64
+    )
+    assert len(started) == 1
+    assert said == ["CartPole-v1, seed 0: failed: its process was killed by signal 9 (0 of 1)"]
 
 
 def test_the_command_line_checks_every_setting_before_the_first_run(

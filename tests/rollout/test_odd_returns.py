@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +15,7 @@ import pytest
 from gymnasium import spaces
 
 from stand_ins import Plain
-from trpo_fast import TRPO
+from trpo_fast import TRPO, VineTRPO
 from trpo_fast.envs import EnvironmentFailure
 
 SMALL: dict[str, Any] = {"batch_size": 32, "n_envs": 2, "n_workers": 0, "hidden_sizes": (4,)}
@@ -170,3 +172,64 @@ class Wide(Plain):
 def test_what_cannot_fit_into_memory_is_refused_before_it_is_tried() -> None:
     with pytest.raises(ValueError, match=r"of memory hold, got observations of 50,000,000"):
         TRPO(lambda: Wide(50_000_000), **{**SMALL, "batch_size": 100_000})
+
+
+class Leaving(Plain):
+    """Ends the process in its n-th reset."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            sys.exit(0)
+        return super().reset(seed=seed)
+
+
+def test_a_reset_that_ends_the_process_is_named_wherever_it_is_called() -> None:
+    raised = "the environment raised SystemExit: 0"
+    vector_env = gym.vector.SyncVectorEnv([lambda: Leaving(1)])
+    assert f"SyncVectorEnv, step 0: {raised}" in said(lambda: vector_env)
+    with TRPO(lambda: Plain(), **SMALL) as agent:
+        with pytest.raises(EnvironmentFailure, match=f"reset of evaluation episode 1: {raised}"):
+            agent.evaluate(2, env=Leaving(2))
+        leaving = Odd(lambda _: sys.exit(0), 0)
+        with pytest.raises(EnvironmentFailure, match=f"step 4 of evaluation episode 0: {raised}"):
+            agent.evaluate(1, env=leaving)
+
+
+class OddInBranches(Plain):
+    """In the branches of a vine, whose steps follow a restored state, an entry is another one."""
+
+    def __init__(self, change: Callable[[], Any], entry: int) -> None:
+        super().__init__()
+        self.change, self.entry = change, entry
+
+    def step(self, action: Any) -> Any:
+        returned = list(super().step(action))
+        frames = traceback.walk_stack(sys._getframe())
+        places = [(Path(f.f_code.co_filename).name, f.f_code.co_name) for f, _ in frames]
+        if ("growing.py", "run") in places:
+            returned[self.entry] = self.change()
+        return tuple(returned)
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "words"),
+    [
+        (1, lambda: np.complex64(1 + 1j), "reward: expected one number, got np.complex64"),
+        (1, lambda: "1.0", "reward: expected one number, got '1.0'"),
+        (2, lambda: None, "terminated: expected True or False, got None"),
+        (2, lambda: sys.exit(0), "the environment raised SystemExit: 0"),
+    ],
+)
+def test_branches_of_a_vine_take_what_a_trunk_takes(entry: int, change: Any, words: str) -> None:
+    with (
+        VineTRPO(lambda: OddInBranches(change, entry), **{**SMALL, "batch_size": 64}) as agent,
+        pytest.raises(EnvironmentFailure) as caught,
+    ):
+        agent.learn(64)
+    assert "branch 0 from step" in str(caught.value)
+    assert words in str(caught.value)

@@ -31,9 +31,9 @@ class KroneckerPreconditioner {
   // Inverts the damped factors (G + sqrt(lambda) / pi I) (x) (A + pi sqrt(lambda) I), where pi^2 is the
   // ratio of their mean diagonals and lambda the damping. `factors` are sums over `count` samples, laid
   // out as add_factors of the kernel table leaves them, and `background` what it had taken off the inputs
-  // (may be null). `moments` (may be null) stand for the inputs' factor of the first layer. The last `free_parameters` parameters are the
-  // log_stds, for which F = 2 I is inverted exactly. A layer without factors, or whose factors cannot be
-  // inverted, is not preconditioned: apply() copies its part.
+  // (may be null). `moments` (may be null) stand for the inputs' factor of the first layer. The last
+  // `free_parameters` parameters are the log_stds, for which F = 2 I is inverted exactly. A layer without
+  // factors, or whose factors cannot be inverted, is not preconditioned: apply() copies its part.
   template <class Scalar>
   void factorize(const NetworkShape& shape, Index free_parameters, const Scalar* factors,
                  double count, const Scalar* background, double damping,

@@ -42,6 +42,7 @@ class Policy {
 
  private:
   struct Packed;
+  void set_background();
   void set_base();
   NetworkShape shape_;
   Distribution<Scalar> distribution_;

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import AgentConfig
 from ..logging import write_atomically
+from ..words import words_of
 from .output import UsageError
 
 _ALIASES = {"workers": "n_workers"}
@@ -107,7 +108,7 @@ def _read(file: str) -> dict[str, Any]:
             "check the path"
         ) from error
     except (yaml.YAMLError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
+        said = words_of(error, 300)
         raise UsageError(f"--config: expected YAML in {file}, got {said}; mend it") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UsageError(

@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any, TextIO
 
 from .._version import __version__
+from ..words import words_of
 from .streams import write_line
 
 _results: TextIO | None = None  # standard output, while environments must not have it
@@ -101,11 +102,14 @@ def fail(problem: object, status: int) -> int:
     """
     if os.environ.get("TRPO_FAST_DEBUG") == "1" and isinstance(problem, Exception):
         traceback.print_exception(problem)
-    sentence = " ".join(str(problem).split())
-    if not sentence and isinstance(problem, BaseException):
-        from ..envs.errors import error_sentence
+    if isinstance(problem, BaseException):
+        sentence = words_of(problem, 4000)
+        if not sentence:
+            from ..envs.errors import error_sentence
 
-        sentence = error_sentence(problem)
+            sentence = error_sentence(problem)
+    else:
+        sentence = " ".join(str(problem).split())
     write_line(f"trpo-fast: {sentence}", sys.stderr)
     return status
 

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs import EnvironmentFailure, ObservationError
+from ..envs.errors import error_sentence
+from ..envs.interface import is_end, one_number, step_problem
 from ..envs.masks import MaskError, MaskGiver, mask_giver, mask_row
 from ..seeds import Purpose, derive
 from ..snapshots import Snapshot, SnapshotError, Snapshotter
+from .errors import is_users_exit, raised_by_us
 from .in_process import InProcessSampler
 
 Array = NDArray[Any]
@@ -175,7 +178,7 @@ def _tried_on_a_copy(sampler: InProcessSampler) -> Snapshotter:
     try:
         return Snapshotter.for_environment(separate)
     finally:
-        with contextlib.suppress(Exception):  # the copy is not needed any more
+        with contextlib.suppress(Exception, SystemExit):  # the copy is not needed any more
             separate.close()
 
 
@@ -217,18 +220,25 @@ class _BranchStepper:
         step = environment.step
         giver = mask_giver(sampler.mask_source, environment) if sampler.has_masks else None
         total, discount = 0.0, 1.0
+        returned: Any = None
         for taken in self._steps(where):
             try:
-                observation, reward, terminated, truncated, info = step(action)
-                total += discount * float(reward)
+                returned = step(action)
+                observation, reward, terminated, truncated, info = returned
+                total += discount * one_number(reward)
                 discount *= start.gamma
+                ended = is_end(terminated, truncated)
                 self._write(observation, end)
-            except Exception as error:
-                kind = ValueError if isinstance(error, ObservationError) else EnvironmentFailure
-                sentence = f"the environment raised {type(error).__name__}: {error}"
-                raise kind(f"{where}: {sentence}") from error
+            except (Exception, SystemExit) as error:
+                if is_users_exit(error):
+                    raise
+                if isinstance(error, ObservationError):
+                    raise ValueError(f"{where}: {error}") from error
+                problem = step_problem(returned) if raised_by_us(error) else None
+                problem = problem or f"the environment raised {error_sentence(error)}"
+                raise EnvironmentFailure(f"{where}: {problem}") from error
             sampler.show_life()
-            if terminated or truncated or taken == start.branch_steps:
+            if ended or taken == start.branch_steps:
                 break
             if giver is not None:
                 self._mask[0, 0] = self._mask_of(giver, observation, info, where)

@@ -27,7 +27,7 @@ from .stepping import SteppingSampler
 from .stored import environment_seed
 
 # types of rewards that become float64 as they are
-_PLAIN = frozenset({bool, np.bool_, np.float64, np.float32, np.int64, np.int32})
+_NUMBERS = frozenset({float, int, bool, np.bool_, np.float64, np.float32, np.int64, np.int32})
 
 
 class _Crash(Exception):
@@ -349,7 +349,7 @@ class InProcessSampler(SteppingSampler):
                 if terminated is not False or truncated is not False or type(info) is not dict:
                     is_end(terminated, truncated)
                     require_info(info)
-                if type(reward) is not float and type(reward) not in _PLAIN:
+                if type(reward) not in _NUMBERS:
                     one_number(reward)
                 if plain and (
                     type(observation) is not np.ndarray or observation.dtype is not dtype
@@ -357,7 +357,8 @@ class InProcessSampler(SteppingSampler):
                     if not first_row:
                         write(observation, rows[i + n_envs])
                     dtype = getattr(observation, "dtype", None)
-                first_row, quick = False, plain
+                if turns:  # after a crash the rest of a row may be empty
+                    first_row, quick = False, plain
                 e = -1
                 if t + 1 >= enough:
                     quota.close_row(t, buffers, events)

@@ -15,6 +15,7 @@ from ..envs.pettingzoo import JointEnv
 from ..envs.wrappers import close_all
 from .calls import load_states, prepare_states, save_states
 from .changes import EnvironmentChange, to_one
+from .errors import is_users_exit
 from .filling import Filling
 from .interface import Actor
 from .metrics import metrics_of
@@ -158,7 +159,9 @@ class PettingZooSampler(VectorEnvSampler):
             seed = self._seeds()[e]
             try:
                 self._begin(k, self.state.observations, self.state.action_masks, seed)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                if is_users_exit(error):
+                    raise
                 raise self._vector_failure(
                     error,
                     f"reset before {self._vector_step(0)}",

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 
 _MODES = ("NextStep", "SameStep", "Disabled")
-
-
 _INTERFACE = (
     "step() must return (observations, rewards, terminated, truncated, infos), each for {} "
     "environments"
@@ -179,7 +177,9 @@ class VectorEnvSampler(SteppingSampler):
             self._look_for_masks(infos)
             if self.has_masks:
                 self._write_masks(self.state.action_masks, observations, infos, ~self._nobody)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if is_users_exit(error):
+                raise
             raise self._vector_failure(
                 error,
                 f"reset before {self._vector_step(0)}",

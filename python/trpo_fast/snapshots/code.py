@@ -28,7 +28,7 @@ _NOTES = ("metadata", "render_mode", "spec", "reward_range")  # what classes tel
 _TALK = ("gymnasium.logger", "gymnasium.utils")  # what they say, and how it is coloured
 _MOST_FUNCTIONS = 3000
 _MOST_ITEMS = 1000  # of a container of plain values
-_MOST_BYTES = 1 << 20  # of an array
+_MOST_BYTES = 1 << 20  # of an array, a text or bytes
 _MOST_KEPT = 300  # classes and functions whose code is remembered
 # Another Python compiles the same source to other code, which says nothing.
 _TAG = f"{importlib.util.MAGIC_NUMBER.hex()}{sys.flags.optimize}"
@@ -296,16 +296,18 @@ def _constant_text(value: Any) -> str:
 def _plain_text(value: Any) -> str | None:
     """A plain value as a short text; None for another one, for what is large, and for paths."""
     kind = type(value)
+    if kind in (str, bytes) and len(value) > _MOST_BYTES:
+        return None
     if kind in _PLAIN:
-        text = hex(value) if kind is int and value.bit_length() > 64 else f"{value!r:.2000}"
+        text = hex(value) if kind is int and value.bit_length() > 64 else repr(value)
         if kind is str and ("/" in value or "\\" in value):
             return None
-        return text if len(text) <= 40 else f"{text[:20]}... ({_digest(text.encode())})"
+        return text if len(text) <= 40 else f"{text[:20]}... ({short_digest(text.encode())})"
     if kind is np.ndarray:
         if value.dtype.kind not in "fiubcSU" or value.nbytes > _MOST_BYTES:
             return None
         shape = "x".join(map(str, value.shape))
-        return f"an array of {shape} {value.dtype} ({_digest(value.tobytes())})"
+        return f"an array of {shape} {value.dtype} ({short_digest(value.tobytes())})"
     if kind in (tuple, list, dict, set, frozenset) and len(value) <= _MOST_ITEMS:
         return _items_text(value, kind)
     return None
@@ -322,10 +324,17 @@ def _items_text(value: Any, kind: type) -> str | None:
     if kind in (set, frozenset):
         texts.sort()
     whole = f"{kind.__name__} of {', '.join(texts)}"
-    return whole if len(whole) <= 60 else f"{whole[:40]}... ({_digest(whole.encode())})"
+    return whole if len(whole) <= 60 else f"{whole[:40]}... ({short_digest(whole.encode())})"
 
 
-def _digest(content: bytes) -> str:
+def short_digest(content: bytes) -> str:
+    """Return 16 hexadecimal digits that stand for some bytes.
+
+    Parameters
+    ----------
+    content
+        The bytes.
+    """
     return hashlib.sha256(content).hexdigest()[:16]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .code import code_behind, code_differs, is_of_code
+from .code import code_behind, code_differs, is_of_code, short_digest
 from .graph import Budget
 from .nodes import (
     MAPPINGS,
@@ -85,7 +85,7 @@ def configuration_of(
             name, number = f"{label} ({number})", number + 1
         found[name] = text
     for i, model in enumerate(model_bytes(snapshot)):
-        found[f"MuJoCo model {i}"] = _digest(model)
+        found[f"MuJoCo model {i}"] = short_digest(model)
     # last: a value that differs tells more than the code which made it
     for target, label in _coded(snapshot.node, short_name(env)):
         for name, text in code_behind(target, label):
@@ -255,7 +255,7 @@ def _array(array: Array) -> str:
     if array.size <= 6 and array.dtype.kind in "fiub":
         return f"{array.tolist()}"
     shape = "x".join(map(str, array.shape))
-    return f"an array of {shape} {array.dtype} ({_digest(array.tobytes())})"
+    return f"an array of {shape} {array.dtype} ({short_digest(array.tobytes())})"
 
 
 def _items(node: ContainerNode, label: str) -> Iterator[tuple[str, str]]:
@@ -309,12 +309,12 @@ def _leaf(value: Any) -> str:
         return _short(f"{value.dtype} {value!r}")
     if type(value) in (str, bytes) and len(value) > _MOST_SHOWN:
         content = value if type(value) is bytes else value.encode(errors="replace")
-        return f"a {type(value).__name__} of {len(value)} ({_digest(content)})"
+        return f"a {type(value).__name__} of {len(value)} ({short_digest(content)})"
     if type(value) in (str, bytes, int, float, complex, bool, type(None), tuple, frozenset):
         try:
             text = repr(sorted(value, key=repr) if type(value) is frozenset else value)
         except ValueError:  # Python writes no integers of very many digits
-            text = f"a {type(value).__name__} of {_digest(marshal.dumps(value, 2))}"
+            text = f"a {type(value).__name__} of {short_digest(marshal.dumps(value, 2))}"
         return _short(text)
     return _short(f"{class_name(value)} {value!r}")
 
@@ -322,8 +322,4 @@ def _leaf(value: Any) -> str:
 def _short(text: str) -> str:
     if len(text) <= _LONGEST:
         return text
-    return f"{text[: _LONGEST - 20]}... ({_digest(text.encode(errors='replace'))})"
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+    return f"{text[: _LONGEST - 20]}... ({short_digest(text.encode(errors='replace'))})"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..words import words_of
 from .nodes import BIT_GENERATORS, SnapshotError
 
 _MT_WORDS = 624  # of a Mersenne twister
@@ -49,8 +50,9 @@ def checked_state(kind: str, state: Any, path: str) -> Any:
         words = tuple(_integer(word, limit) for word, limit in zip(words, limits, strict=True))
         return _integer(version, 3), words, None if gauss is None else float(gauss)
     except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise SnapshotError(f"{path}: the snapshot's random state does not fit ({said})") from None
+        raise SnapshotError(
+            f"{path}: the snapshot's random state does not fit ({words_of(error)})"
+        ) from None
 
 
 def _bit_generator(state: Any) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class StateKeeper:
                 restore(env, snapshot)
         except SnapshotError:
             raise
-        except Exception as error:  # whatever an environment raises
+        except (Exception, SystemExit) as error:  # whatever an environment raises
             raise SnapshotError(
                 f"its reset raised {type_name(error)}: {words_of(error)}"
             ) from error

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ..rollout.cluster import ClusterError, Connection
-from .processes import INTERRUPTED, TrainingProcesses
+from ..words import end_of
+from .processes import INTERRUPTED, LOST, TrainingProcesses, signals_go_to
 from .trials import TrialTraining, Tuning
 
-LOST = -1
-"""Exit status of a run whose node is gone: it goes on from its last checkpoint elsewhere."""
-
-_NO_DISK = -2
+_NO_DISK = 1001  # what a task answers that does not see the folder
 _TOKEN = ".cluster"  # file in the folder of a study, by which a node sees that it shares the disk
 _LOOK_SECONDS = 0.5
 _MOST_LOSSES = 5  # of actors in one part of a trial
@@ -54,14 +51,9 @@ class ClusterRuns:
         self._running: set[Any] = set()
         self._lock = threading.RLock()
 
-    @contextmanager
-    def taking_signals(self) -> Iterator[None]:
+    def taking_signals(self) -> AbstractContextManager[None]:
         """While entered, SIGINT and SIGTERM go to the runs, see `TrainingProcesses.taking_signals`."""
-        with ExitStack() as held:
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    held.callback(signal.signal, number, signal.signal(number, self._forward))
-            yield
+        return signals_go_to(self._forward)
 
     def run(
         self,
@@ -103,7 +95,7 @@ class ClusterRuns:
         except errors.RayError as error:
             if self.signalled:
                 return INTERRUPTED
-            on_error(f"its node is gone: {' '.join(str(error).split())[-200:]}")
+            on_error(f"its node is gone: {end_of(str(error))}")
             return LOST
         finally:
             with self._lock:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import IO
 
 INTERRUPTED = 130  # exit status of a run that a signal has ended
+LOST = 1000  # of a run whose node is gone, which no process ends with
 # name of the variable of the environment that asks `train` to stop at the end of standard input
 STOP_WITH_INPUT = "TRPO_FAST_STOP_WITH_INPUT"
 
@@ -61,6 +62,24 @@ def share_cores(
     return at_once, flags
 
 
+@contextmanager
+def signals_go_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While entered, SIGINT and SIGTERM go to a function instead of ending this process.
+
+    Signals reach the main thread of a program only; entered in another one, this changes nothing.
+
+    Parameters
+    ----------
+    handler
+        As of ``signal.signal``.
+    """
+    with ExitStack() as held:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                held.callback(signal.signal, number, signal.signal(number, handler))
+        yield
+
+
 class TrainingProcesses:
     """Processes that train, each run by one thread of the caller, and the signals passed on to them."""
 
@@ -71,18 +90,12 @@ class TrainingProcesses:
         # a signal may come while the lock is held by this very thread
         self._lock = threading.RLock()
 
-    @contextmanager
-    def taking_signals(self) -> Iterator[None]:
+    def taking_signals(self) -> AbstractContextManager[None]:
         """While entered, SIGINT and SIGTERM go to the processes instead of ending this one.
 
-        The first one ends every run after its present iteration, the second one at once. Signals
-        reach the main thread of a program only; entered in another one, this changes nothing.
+        The first one ends every run after its present iteration, the second one at once.
         """
-        with ExitStack() as held:
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    held.callback(signal.signal, number, signal.signal(number, self._forward))
-            yield
+        return signals_go_to(self._forward)
 
     def run(
         self,

@@ -16,7 +16,7 @@ from ..checkpoint import load_checkpoint
 from ..config import TRPOConfig
 from ..run_folder import RunFolder, RunFolderError
 from .plan import Plan, PlannedRun, StudyError, as_arguments, text_of
-from .processes import INTERRUPTED, TrainingProcesses, share_cores
+from .processes import INTERRUPTED, LOST, TrainingProcesses, share_cores
 from .results import StudyResult
 
 if TYPE_CHECKING:
@@ -218,9 +218,9 @@ def _run_all(
             return
         status, last = _train(run, runs, sharing)
         for _ in range(_MOST_LOSSES):
-            if status >= 0:
+            if status != LOST:
                 break
-            status, last = _train(run, runs, sharing)  # its node is gone: it goes on elsewhere
+            status, last = _train(run, runs, sharing)  # from its last checkpoint, elsewhere
         if status == 0:
             outcome.done += 1
         elif status == INTERRUPTED:
@@ -321,7 +321,8 @@ class _Lines:
             elif status == INTERRUPTED:
                 said = "interrupted"
             else:
-                said = f"failed: {last}"
+                ended = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
+                said = f"failed: {last or f'its process {ended}'}"
             seconds = (time.monotonic() - self._started) / self._ended
             left = seconds * (self._n_left - self._ended)
             rest = f", about {_duration(left)} left" if left > 0 else ""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..envs import EnvironmentFailure, ObservationError
 from ..envs.asking import asked
+from ..envs.errors import error_sentence
 from ..envs.interface import (
     is_end,
     one_number,
@@ -22,6 +23,7 @@ from ..envs.interface import (
     step_problem,
 )
 from ..rollout import metrics_of, record_name
+from ..rollout.errors import is_users_exit
 from ..seeds import Purpose, derive_reset
 
 if TYPE_CHECKING:
@@ -269,6 +271,8 @@ def play(
         if problem is None:
             raise
         raise EnvironmentFailure(f"evaluation episode {episode}: {problem}") from error
+    except SystemExit as error:
+        raise _exit_of(error, f"reset of evaluation episode {episode}") from error
     problem = reset_problem(returned)
     if problem is not None:
         raise EnvironmentFailure(f"evaluation episode {episode}: {problem}")
@@ -284,7 +288,10 @@ def play(
                 action = _masked(act, giver, observation, info, where)
         except ObservationError as error:
             raise ValueError(f"step {step} of evaluation episode {episode}: {error}") from error
-        returned = env.step(action)
+        try:
+            returned = env.step(action)
+        except SystemExit as error:
+            raise _exit_of(error, f"step {step} of evaluation episode {episode}") from error
         try:
             observation, reward, terminated, truncated, info = returned
             number = reward if type(reward) is float else one_number(reward)
@@ -308,6 +315,13 @@ def play(
         if ended:
             return
     result.cut[episode] = True
+
+
+def _exit_of(error: SystemExit, where: str) -> BaseException:
+    """What to raise for an environment that ends the process; a signal handler's wish is granted."""
+    if is_users_exit(error):
+        return error
+    return EnvironmentFailure(f"{where}: the environment raised {error_sentence(error)}")
 
 
 def _masked(act: Any, giver: MaskGiver, observation: Any, info: Any, where: str) -> Any:

@@ -153,10 +153,10 @@ class RolloutActor:
             if now != progress:
                 progress, moved = now, time.monotonic()
             elif time.monotonic() - moved > self._timeout:
-                where = f"worker {self._index} on node {_node_name()} ({command})"
+                where = f"worker {self._index} on node {node_name()} ({command})"
                 if command == "collect":
                     name = self._commands.sampler.name
-                    where = f"worker {self._index} on node {_node_name()}: "
+                    where = f"worker {self._index} on node {node_name()}: "
                     where += self._commands.block.place(self._first_index, name)
                 return (
                     "lost",
@@ -178,7 +178,7 @@ def facts() -> dict[str, Any]:
     return {
         "level": runtime.simd_level(),
         "version": _version.__version__,
-        "node": _node_name(),
+        "node": node_name(),
         "pid": os.getpid(),
     }
 
@@ -196,7 +196,8 @@ def _no_pause() -> None:
     raise RuntimeError("an actor does not wait for its parent after a row")
 
 
-def _node_name() -> str:
+def node_name() -> str:
+    """Return what messages call this machine."""
     return socket.gethostname()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...extras import import_extra
+from ...words import words_of
 from ..cores import available_cores
 
 _REACH_SECONDS = 5.0  # for the head to answer
@@ -146,10 +147,6 @@ class Connection:
                 return int(node["Resources"].get("object_store_memory", 0))
         return 0
 
-    def node_here(self) -> str:
-        """Id of the node that this process is on; of the head's, if it is connected from outside."""
-        return str(self.ray.get_runtime_context().get_node_id())
-
 
 def read_runtime_env(text: str | None) -> dict[str, Any] | None:
     """Read what Ray is to bring to the nodes: packages, files, variables.
@@ -173,9 +170,8 @@ def read_runtime_env(text: str | None) -> dict[str, Any] | None:
         given = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
         value = yaml.safe_load(given)
     except (OSError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())[:200]
         raise ClusterError(
-            f"runtime_env: expected a JSON object or a YAML file, got {text!r:.80}: {said}"
+            f"runtime_env: expected a JSON object or a YAML file, got {text!r:.80}: {words_of(error)}"
         ) from None
     if not isinstance(value, Mapping):
         raise ClusterError(
@@ -197,10 +193,8 @@ def _connect(ray: Any, cluster: str, runtime_env: dict[str, Any] | None) -> None
     try:
         ray.init(address=address, **settings)
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        raise ClusterError(
-            f"cluster: {cluster!r} cannot be joined: {type(error).__name__}: {said}"
-        ) from error
+        said = f"{type(error).__name__}: {words_of(error, 300)}"
+        raise ClusterError(f"cluster: {cluster!r} cannot be joined: {said}") from error
 
 
 def _noted_address() -> str:

@@ -31,6 +31,7 @@ from ..workers.pool import WorkerPool
 from ..workers.pooled import PooledSampler
 from ..workers.sources import portable_source
 from ..workers.transport import WorkerLost
+from .actor import node_name
 from .connection import ClusterError, Connection
 from .transport import Actors, WorkerActor
 
@@ -299,7 +300,7 @@ class ClusterSampler(PooledSampler):
 
     def _actors_here(self) -> int:
         """How many actors share this process's machine."""
-        own = _hostname()
+        own = node_name()
         return sum(worker.node == own for worker in self._workers)
 
     def _refuse_small_store(self, budget: Budget) -> None:
@@ -325,9 +326,3 @@ def _states_or_reason(sampler: Any) -> list[dict[str, Array]] | str:
         return save_states(sampler)
     except SnapshotError as error:
         return str(error)
-
-
-def _hostname() -> str:
-    import socket
-
-    return socket.gethostname()

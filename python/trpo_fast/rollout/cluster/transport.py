@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...words import end_of
 from ..state import RunState
 from ..workers.memory import BlockShape, PolicyNumbers
 from ..workers.transport import Lost, WorkerTraceback, raise_error
@@ -207,7 +208,7 @@ class WorkerActor:
             return self._ray.get(self._answer)
         except errors.RuntimeEnvSetupError as error:
             raise ClusterError(
-                f"runtime_env: a node could not make it: {_said(error)}; mend it, or install there "
+                f"runtime_env: a node could not make it: {end_of(str(error))}; mend it, or install there "
                 "what is needed"
             ) from error
         except (errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError) as error:
@@ -225,7 +226,7 @@ class WorkerActor:
                     "rollout; start Ray there with a larger --object-store-memory, or take a smaller "
                     "batch_size or more actors"
                 ) from error
-            raise ClusterError(f"cluster: {where()} failed: {_said(error)}") from error
+            raise ClusterError(f"cluster: {where()} failed: {end_of(str(error))}") from error
 
     def look(self, where: Callable[[], str]) -> None:
         """Let an actor that finds no core share one; raise `Lost` if it does not start at all.
@@ -420,15 +421,6 @@ def sentence_of_a_start(said: str) -> str:
         What Ray says about it.
     """
     return (
-        f"cluster: a node cannot start a worker: {_end_of(said)}; install trpo_fast and what the "
+        f"cluster: a node cannot start a worker: {end_of(said)}; install trpo_fast and what the "
         "environments need on every node, or name them in runtime_env"
     )
-
-
-def _said(error: BaseException) -> str:
-    return _end_of(str(error))
-
-
-def _end_of(said: str) -> str:
-    """The end of what Ray says, in one line: that is where the cause stands."""
-    return " ".join(said.split())[-300:]
