@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..extras import import_extra
+from ..words import words_of
 
 PREFIX = "envpool:"
 
@@ -164,7 +165,7 @@ def make_pool(
         )
         read_spaces(pool)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"env: EnvPool cannot make {task!r}: {error}") from error
+        raise ValueError(f"env: EnvPool cannot make {task!r}: {words_of(error, 1000)}") from error
     return pool
 
 

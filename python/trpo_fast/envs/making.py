@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..words import words_of
 from .asking import asked, has_agents
 from .errors import EnvironmentFailure, error_sentence, is_of_old_gym
 
@@ -396,10 +397,12 @@ def _make_from_id(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any
         raise ValueError(_unknown_id_sentence(env_id)) from error
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise ImportError(
-            f"environment {env_id!r} needs a package that cannot be imported: {error}"
+            f"environment {env_id!r} needs a package that cannot be imported: {words_of(error, 1000)}"
         ) from error
     except gymnasium.error.Error as error:
-        raise ValueError(f"environment {env_id!r} cannot be made: {error}") from error
+        raise ValueError(
+            f"environment {env_id!r} cannot be made: {words_of(error, 1000)}"
+        ) from error
     except Exception as error:
         raise construction_error(env_id, error) from error
 

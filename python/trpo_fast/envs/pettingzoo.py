@@ -180,7 +180,7 @@ def _from_module(module: str, source: str, kwargs: Mapping[str, Any]) -> Any:
             home = importlib.import_module(module)
         except ImportError as error:
             raise ImportError(
-                f"environment {source!r} needs a package that cannot be imported: {error}"
+                f"environment {source!r} needs a package that cannot be imported: {words_of(error, 1000)}"
             ) from error
         make = getattr(home, "parallel_env", None) or getattr(home, "env", None)
         if make is None:

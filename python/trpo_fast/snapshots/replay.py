@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from ..words import words_of
 from .nodes import SnapshotError, attributes_of
 from .random_actions import RandomActions
 from .simulators import Simulators
@@ -130,7 +131,7 @@ class Snapshotter:
             raise
         except Exception as error:  # the environment's own, or what a broken copy of it raises
             raise SnapshotError(
-                f"the environment raised {type(error).__name__}: {error}, while its state was "
+                f"the environment raised {type(error).__name__}: {words_of(error)}, while its state was "
                 "being tried out"
             ) from error
         finally:

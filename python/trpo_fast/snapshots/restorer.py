@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..words import words_of
 from .generators import checked_state
 from .nodes import (
     BIT_GENERATORS,
@@ -376,7 +377,9 @@ def _blank(node: ObjectNode, kind: type, path: str) -> Any:
     try:
         return object.__new__(kind)
     except TypeError as error:  # its class is built in, or compiled
-        raise SnapshotError(f"{path}: another {node.class_name} cannot be made ({error})") from None
+        raise SnapshotError(
+            f"{path}: another {node.class_name} cannot be made ({words_of(error)})"
+        ) from None
 
 
 def _fits(place: Array, node: ArrayNode) -> bool:

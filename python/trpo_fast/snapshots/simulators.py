@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..words import words_of
 from .nodes import (
     ALENode,
     Array,
@@ -166,7 +167,7 @@ class _ALETool:
             self._ale.restoreState(state)
         except Exception as error:  # whatever ALE's reader makes of damaged bytes
             raise SnapshotError(
-                f"ALE cannot read the saved state ({type(error).__name__}: {error}); "
+                f"ALE cannot read the saved state ({type(error).__name__}: {words_of(error)}); "
                 "was it taken from another game or version of ale-py?"
             ) from None
 

@@ -101,7 +101,7 @@ class Commands:
             env, kwargs, registration = pickle.loads(source)
         except Exception as error:
             raise ValueError(
-                f"env: cannot be rebuilt in a worker process: {type(error).__name__}: {error}; "
+                f"env: cannot be rebuilt in a worker process: {type(error).__name__}: {words_of(error)}; "
                 f"{self._remedy}"
             ) from error
         if registration is not None:

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ...words import words_of
+
 if TYPE_CHECKING:
     from ...envs import EnvSource
 
@@ -80,7 +82,7 @@ def portable_source(env: EnvSource, kwargs: dict[str, Any]) -> bytes:
         pickled: bytes = cloudpickle.dumps((env, kwargs, registration))
     except Exception as error:
         raise NoWorkers(
-            f"env: cannot be sent to worker processes: {type(error).__name__}: {error}; make what "
-            "it needs inside the function, or use n_workers=0"
+            f"env: cannot be sent to worker processes: {type(error).__name__}: {words_of(error)}; "
+            "make what it needs inside the function, or use n_workers=0"
         ) from error
     return pickled
