@@ -7,6 +7,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,18 +60,23 @@ const T* entries_of(const py::object& object, std::initializer_list<py::ssize_t>
   return fits ? static_cast<const T*>(array.data()) : nullptr;
 }
 
-// Copies a C-contiguous array of float or double of this shape; false where it is not one.
-template <class To>
-bool copy_numbers(const py::object& from, std::initializer_list<py::ssize_t> shape, To* to) {
+// Copies a C-contiguous array of one of these dtypes and of this shape; false where it is not one.
+template <class... From, class To>
+bool copy_entries(const py::object& from, std::initializer_list<py::ssize_t> shape, To* to) {
+  py::ssize_t n = 1;
+  for (py::ssize_t extent : shape) n *= extent;
   const auto copy = [&](const auto* values) {
-    py::ssize_t n = 1;
-    for (py::ssize_t extent : shape) n *= extent;
+    if (values == nullptr) return false;
     std::transform(values, values + n, to, [](auto value) { return static_cast<To>(value); });
     return true;
   };
-  if (const double* values = entries_of<double>(from, shape)) return copy(values);
-  if (const float* values = entries_of<float>(from, shape)) return copy(values);
-  return false;
+  return (copy(entries_of<From>(from, shape)) || ...);
+}
+
+// Copies a C-contiguous array of float or double of this shape; false where it is not one.
+template <class To>
+bool copy_numbers(const py::object& from, std::initializer_list<py::ssize_t> shape, To* to) {
+  return copy_entries<double, float>(from, shape, to);
 }
 
 // The actions argument as the distribution needs it: int32 within range for discrete kinds.

@@ -102,6 +102,75 @@ class RowWriter {
   bool *terminated_data_ = nullptr, *truncated_data_ = nullptr;
 };
 
+// What step() of one environment returned, as far as it is what Gymnasium says and the episode goes on.
+template <class Scalar>
+class StepWriter {
+ public:
+  StepWriter(Array<double> rewards, std::optional<Array<Scalar>> observations)
+      : rewards_(std::move(rewards)), observations_(std::move(observations)) {
+    check_shape("rewards", rewards_, {-1, -1});
+    E_ = rewards_.shape(1);
+    r_ = rewards_.mutable_data();
+    if (observations_) {
+      check_shape("observations", *observations_, {rewards_.shape(0) + 1, E_, -1});
+      O_ = observations_->shape(2);
+      x_ = observations_->mutable_data();
+    }
+    const py::module_ numpy = py::module_::import("numpy");
+    numpy_false_ = numpy.attr("False_");
+    for (const char* name : {"float32", "int64", "int32", "bool_"})
+      number_types_.push_back(numpy.attr(name));
+  }
+
+  // Stores r_t and, where there are observations, s_{t+1} of environment e, with i = t E + e. False, and
+  // either may be written, unless all of it is plain: a tuple of five, the reward one number, both flags
+  // False, the info a dict, the observation a C-contiguous array (O). Then Python must look at it.
+  bool write(py::ssize_t i, const py::object& returned) {
+    if (i < 0 || i >= rewards_.size())
+      throw py::index_error("i: expected a step in [0, " + std::to_string(rewards_.size()) +
+                            "), got " + std::to_string(i) + ".");
+    PyObject* const step = returned.ptr();
+    if (!PyTuple_CheckExact(step) || PyTuple_GET_SIZE(step) != 5) return false;
+    if (!is_false(PyTuple_GET_ITEM(step, 2)) || !is_false(PyTuple_GET_ITEM(step, 3))) return false;
+    if (!PyDict_CheckExact(PyTuple_GET_ITEM(step, 4))) return false;
+    PyObject* const reward = PyTuple_GET_ITEM(step, 1);
+    if (!is_number(reward)) return false;
+    const double r = PyFloat_AsDouble(reward);
+    if (r == -1.0 && PyErr_Occurred() != nullptr) {  // a whole number that no double can hold
+      PyErr_Clear();
+      return false;
+    }
+    r_[i] = r;
+    if (!observations_) return true;
+    const py::handle observation = PyTuple_GET_ITEM(step, 0);
+    return is_array(observation) &&
+           copy_entries<float, double, std::int64_t, std::uint8_t>(
+               py::reinterpret_borrow<py::object>(observation), {O_}, x_ + (i + E_) * O_);
+  }
+
+ private:
+  bool is_false(PyObject* flag) const { return flag == Py_False || flag == numpy_false_.ptr(); }
+  bool is_number(PyObject* reward) const {
+    if (PyFloat_Check(reward) || PyLong_Check(reward)) return true;
+    const auto is_of = [&](const py::object& type) {
+      return reinterpret_cast<PyObject*>(Py_TYPE(reward)) == type.ptr();
+    };
+    return std::any_of(number_types_.begin(), number_types_.end(), is_of);
+  }
+  // Not of a subclass: what a masked array hides counts as missing.
+  static bool is_array(py::handle object) {
+    return Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_;
+  }
+
+  Array<double> rewards_;
+  std::optional<Array<Scalar>> observations_;
+  py::object numpy_false_;
+  std::vector<py::object> number_types_;
+  py::ssize_t E_ = 0, O_ = 0;
+  Scalar* x_ = nullptr;
+  double* r_ = nullptr;
+};
+
 // Masks as environments give them, checked, into rows of W flags.
 class MaskWriter {
  public:
@@ -158,10 +227,15 @@ void register_clip(py::module_& m, const char* name) {
 }
 
 template <class Scalar>
-void register_writer(py::module_& m, const char* name) {
+void register_writers(py::module_& m, const char* of_rows, const char* of_steps) {
   using namespace py::literals;
+  using S = StepWriter<Scalar>;
+  py::class_<S>(m, of_steps)
+      .def(py::init<Array<double>, std::optional<Array<Scalar>>>(), "rewards"_a.noconvert(),
+           "observations"_a.noconvert() = py::none())
+      .def("write", &S::write, "i"_a, "returned"_a);
   using W = RowWriter<Scalar>;
-  py::class_<W>(m, name)
+  py::class_<W>(m, of_rows)
       .def(py::init<Array<Scalar>, Array<double>, Array<bool>, Array<bool>>(),
            "observations"_a.noconvert(), "rewards"_a.noconvert(), "terminated"_a.noconvert(),
            "truncated"_a.noconvert())
@@ -178,8 +252,8 @@ void register_rollout(py::module_& m) {
   register_clip<float, float>(m, "ActionClipF32ToF32");
   register_clip<float, double>(m, "ActionClipF32ToF64");
   register_clip<double, double>(m, "ActionClipF64ToF64");
-  register_writer<float>(m, "RowWriterF32");
-  register_writer<double>(m, "RowWriterF64");
+  register_writers<float>(m, "RowWriterF32", "StepWriterF32");
+  register_writers<double>(m, "RowWriterF64", "StepWriterF64");
 }
 
 }  // namespace trpo_fast::bindings

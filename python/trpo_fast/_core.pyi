@@ -371,6 +371,14 @@ class ActorF32:
     ) -> None: ...
     def step(self, t: int) -> None: ...
 
+class StepWriterF32:
+    def __init__(
+        self,
+        rewards: _F64,  # (T, E), written in place
+        observations: _F32 | None = None,  # (T + 1, E, O), written in place
+    ) -> None: ...
+    def write(self, i: int, returned: object) -> bool: ...
+
 class RowWriterF32:
     def __init__(
         self,
@@ -529,6 +537,14 @@ class ActorF64:
         action_masks: _Masks = None,  # (T, E, W), read in place
     ) -> None: ...
     def step(self, t: int) -> None: ...
+
+class StepWriterF64:
+    def __init__(
+        self,
+        rewards: _F64,  # (T, E), written in place
+        observations: _F64 | None = None,  # (T + 1, E, O), written in place
+    ) -> None: ...
+    def write(self, i: int, returned: object) -> bool: ...
 
 class RowWriterF64:
     def __init__(

@@ -201,3 +201,76 @@ def test_rows_and_arrays_are_checked() -> None:
         core.RowWriter(**(arrays | {"observations": np.zeros((T, E, O), np.float32)}))
     with pytest.raises(TypeError):
         core.RowWriter(**(arrays | {"terminated": np.zeros((T, E), np.uint8)}))
+
+
+@pytest.mark.parametrize("given", ["float32", "float64", "int64", "uint8"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_plain_step_of_one_environment_is_written(dtype: str, given: str) -> None:
+    arrays = rollout_arrays(dtype)
+    observations, rewards = arrays["observations"], arrays["rewards"]
+    write = core.StepWriter(rewards, observations).write
+    observation = np.array([3, 250]).astype(given)
+    t, e = 2, 1
+    for reward in (0.5, -1.0, 3, True, np.float64(0.1), np.float32(0.1), np.int64(-1), np.True_):
+        for flag in (False, np.False_):
+            assert write(t * E + e, (observation, reward, flag, False, {"key": 1})) is True
+            assert rewards[t, e] == float(reward)
+    np.testing.assert_array_equal(observations[t + 1, e], [3, 250])
+    # and nothing else
+    assert np.count_nonzero(observations != 7.0) == O
+    assert np.count_nonzero(rewards != 7.0) == 1
+    # without observations: whatever they are
+    assert core.StepWriter(rewards).write(0, ({"text": "a"}, 0.25, False, False, {})) is True
+    assert rewards[0, 0] == 0.25
+
+
+class Info(dict[str, Any]):
+    """An info that may do anything when it is asked."""
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        None,
+        [np.zeros(O), 0.0, False, False, {}],
+        (np.zeros(O), 0.0, False, {}),
+        (np.zeros(O), 0.0, True, False, {}),
+        (np.zeros(O), 0.0, False, np.True_, {}),
+        (np.zeros(O), 0.0, 0, False, {}),
+        (np.zeros(O), 0.0, False, None, {}),
+        (np.zeros(O), 0.0, False, False, None),
+        (np.zeros(O), 0.0, False, False, Info()),
+        (np.zeros(O), "1.0", False, False, {}),
+        (np.zeros(O), 1j, False, False, {}),
+        (np.zeros(O), np.complex128(1), False, False, {}),
+        (np.zeros(O), np.zeros(1), False, False, {}),
+        (np.zeros(O), None, False, False, {}),
+        (np.zeros(O), 10**400, False, False, {}),
+        (np.zeros(O + 1), 0.0, False, False, {}),
+        (np.zeros((1, O)), 0.0, False, False, {}),
+        (np.zeros(2 * O)[::2], 0.0, False, False, {}),
+        (np.zeros(O, ">f8"), 0.0, False, False, {}),
+        (np.zeros(O, "complex64"), 0.0, False, False, {}),
+        (np.zeros(O, "U1"), 0.0, False, False, {}),
+        (np.ma.masked_array(np.zeros(O)), 0.0, False, False, {}),
+        ([0.0] * O, 0.0, False, False, {}),
+        (None, 0.0, False, False, {}),
+    ],
+)
+def test_any_other_step_of_one_environment_is_left_to_python(returned: Any) -> None:
+    arrays = rollout_arrays("float32")
+    write = core.StepWriter(arrays["rewards"], arrays["observations"]).write
+    assert write(0, returned) is False
+    assert (arrays["observations"] == 7.0).all()
+
+
+def test_steps_and_arrays_of_one_environment_are_checked() -> None:
+    arrays = rollout_arrays("float32")
+    write = core.StepWriter(arrays["rewards"], arrays["observations"]).write
+    for i in (-1, T * E):
+        with pytest.raises(IndexError, match=r"i: expected a step in \[0, 15\), got"):
+            write(i, (np.zeros(O), 0.0, False, False, {}))
+    with pytest.raises(ValueError, match=r"observations: expected shape \(6, 3, N\), got"):
+        core.StepWriter(arrays["rewards"], arrays["observations"][:-1])
+    with pytest.raises(TypeError):
+        core.StepWriter(arrays["rewards"].astype(np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import traceback
@@ -60,6 +61,35 @@ def test_rewards_that_are_no_real_number(change: Any, words: str) -> None:
     sentence = said(lambda: Odd(change, 1))
     assert words in sentence
     assert "environment 0 (Odd), step 4" in sentence
+
+
+@pytest.mark.parametrize(
+    ("entry", "odd", "words"),
+    [
+        (0, np.zeros(2, np.complex64), "expected real numbers"),
+        (1, np.str_("1.0"), "reward: expected one number"),
+        (2, 2, "terminated: expected True or False"),
+        (3, None, "truncated: expected True or False"),
+        (4, [], "info: expected a dictionary"),
+    ],
+)
+def test_a_single_odd_step_of_any_environment_is_seen(entry: int, odd: Any, words: str) -> None:
+    class OddAtFive(Plain):
+        number = itertools.count()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_first = next(self.number) == 0
+
+        def step(self, action: Any) -> Any:
+            returned = list(super().step(action))
+            if self.is_first and self.t == 5:
+                returned[entry] = odd
+            return tuple(returned)
+
+    sentence = said(OddAtFive)
+    assert "environment 0" in sentence
+    assert words in sentence
 
 
 @pytest.mark.parametrize(
@@ -197,7 +227,7 @@ def test_a_reset_that_ends_the_process_is_named_wherever_it_is_called() -> None:
             agent.evaluate(2, env=Leaving(2))
         leaving = Odd(lambda _: sys.exit(0), 0)
         with pytest.raises(EnvironmentFailure, match=f"step 4 of evaluation episode 0: {raised}"):
-            agent.evaluate(1, env=leaving)
+            agent.evaluate(1, env=leaving, seed=1)
 
 
 class OddInBranches(Plain):

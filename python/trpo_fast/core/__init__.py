@@ -12,7 +12,7 @@ released while the core works; one object must not be used by two threads at onc
 >>> x = conjugate_gradient(F, gradient, max_iterations=10).x
 """
 
-from .acting import ActionClip, Actor, MaskWriter, RowWriter
+from .acting import ActionClip, Actor, MaskWriter, RowWriter, StepWriter
 from .algorithms import ConjugateGradientResult, conjugate_gradient, gae
 from .distribution import LOG_STD_BOUNDS, Distribution
 from .first_layer import sums_columns
@@ -66,6 +66,7 @@ __all__ = [
     "RowWriter",
     "RunningStatistics",
     "StepRule",
+    "StepWriter",
     "TrustRegionOptions",
     "UpdateSummary",
     "ValueFitOptions",

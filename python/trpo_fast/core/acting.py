@@ -131,6 +131,29 @@ class RowWriter:
         self.write: WriteRow = native(observations, rewards, terminated, truncated).write
 
 
+class StepWriter:
+    """Writes what single environments return into rollout arrays, one native call a step.
+
+    Parameters
+    ----------
+    rewards
+        (T, E), float64, C-contiguous like the others; written to.
+    observations
+        (T + 1, E, O), float32 or float64; written to. None: they are left to somebody else.
+    """
+
+    def __init__(
+        self, rewards: NDArray[np.float64], observations: SingleOrDouble | None = None
+    ) -> None:
+        single = observations is not None and observations.dtype == np.float32
+        native = _core.StepWriterF32 if single else _core.StepWriterF64
+        #: ``write(i, returned)``: store r_t and s_{t+1} of environment e, with i = t E + e. False, and
+        #: either may be written, where what step() returned is not a tuple of an observation (O,),
+        #: C-contiguous, of float32, float64, int64 or uint8, one number, False, False, and a dict:
+        #: an end of an episode, or something that Python has to look at.
+        self.write: Callable[[int, object], bool] = native(rewards, observations).write
+
+
 class MaskWriter:
     """Writes action masks as environments give them into rows of flags, one native call a mask.
 

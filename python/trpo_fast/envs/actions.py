@@ -311,6 +311,8 @@ class ActionAdapter:
             # a Box without axes takes arrays without axes, where indexing would give NumPy scalars
             return lambda actions: list(map(np.squeeze, np.split(convert(actions), n)))
         start = int(self._plain.start)
+        if n == 1:
+            return lambda actions: [actions.item() + start]
         if start == 0:
             return lambda actions: actions.ravel().tolist()
         return lambda actions: (actions.ravel() + start).tolist()

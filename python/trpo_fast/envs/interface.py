@@ -29,6 +29,8 @@ def one_number(reward: Any) -> float:
     TypeError
         If it is no number, or several; the sentence says what it is and what to do.
     """
+    if type(reward) is float:
+        return reward
     if type(reward) is np.ndarray and reward.size == 1 and reward.dtype.kind in "fiub":
         return float(reward.item())
     if isinstance(reward, (str, bytes, complex, np.complexfloating)) or _is_masked(reward):

@@ -279,14 +279,20 @@ def _observation_writer(space: Any, where: str) -> _Write:
 
 
 def _plain_writer(dim: int, where: str) -> _Write:
+    shape = (dim,)
+
     def write(observation: Any, row: Array) -> None:
+        is_array = type(observation) is np.ndarray and observation.shape == shape
+        if is_array and observation.dtype.kind in "fiub":
+            row[:] = observation
+            return
         # len() refuses what NumPy would silently broadcast: numbers and one-entry arrays
         try:
             agrees = len(observation) == dim
         except TypeError:
             agrees = False
-        if not agrees or _real(observation, where, (dim,)).ndim != 1:
-            raise _wrong_shape(where, (dim,), observation)
+        if not agrees or _real(observation, where, shape).ndim != 1:
+            raise _wrong_shape(where, shape, observation)
         row[:] = observation
 
     return write

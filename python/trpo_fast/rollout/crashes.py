@@ -12,6 +12,7 @@ If one of these numbers is a NaN or an infinity, the whole episode is lost, and 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -101,17 +102,15 @@ def split_into_episodes(events: Events, n_rows: npt.NDArray[np.int64]) -> list[E
         that crashed are marked as lost.
     """
     ends = set(events.ends)
-    last_rows: list[list[int]] = [[] for _ in n_rows]
-    for t, e in ends | events.crashes.keys():
-        last_rows[e].append(t)
-    episodes = []
+    of_environment: list[list[Episode]] = [[] for _ in n_rows]
+    begins = [0 for _ in n_rows]
+    for last in sorted(ends | events.crashes.keys()):
+        t, e = last
+        of_environment[e].append(Episode(e, begins[e], t, goes_on=False, lost=last not in ends))
+        begins[e] = t + 1
     for e, n in enumerate(n_rows.tolist()):
-        begin = 0
-        for t in sorted(last_rows[e]):
-            episodes.append(Episode(e, begin, t, goes_on=False, lost=(t, e) not in ends))
-            begin = t + 1
-        episodes.append(Episode(e, begin, n - 1, goes_on=True, lost=False))
-    return episodes
+        of_environment[e].append(Episode(e, begins[e], n - 1, goes_on=True, lost=False))
+    return list(itertools.chain.from_iterable(of_environment))
 
 
 def all_finite(buffers: RolloutBuffers, events: Events) -> bool:

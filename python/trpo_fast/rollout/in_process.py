@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from ..core import MaskWriter
+from ..core import MaskWriter, StepWriter
 from ..envs import ActionAdapter
 from ..envs.interface import is_end, one_number, require_info
 from ..envs.masks import find_source, mask_giver
@@ -25,9 +24,6 @@ from .interface import Actor
 from .metrics import metrics_of
 from .stepping import SteppingSampler
 from .stored import environment_seed
-
-# types of rewards that become float64 as they are
-_NUMBERS = frozenset({float, int, bool, np.bool_, np.float64, np.float32, np.int64, np.int32})
 
 
 class _Crash(Exception):
@@ -279,15 +275,19 @@ class InProcessSampler(SteppingSampler):
 
         # Bound once: what stands between two calls of env.step is all in these locals.
         encoder = self.observation_encoder
-        plain, dim, write = encoder.is_plain, encoder.dim, encoder.write
+        dim, write = encoder.dim, encoder.write
         rows = buffers.observations.reshape(-1, dim)  # row i + E follows row i = t E + e
-        rewards: Any = buffers.rewards.reshape(-1).data
+        rewards = buffers.rewards.reshape(-1)
         stored_actions, to_env = buffers.actions, self._to_env
         steps = [(e, self.environments[e].step) for e in quota.going]
         resets = [environment.reset for environment in self.environments]
         if self.reset_options is not None:
             resets = [partial(reset, **self._options) for reset in resets]
         act, keep_mask = actor.step, self._mask_keeper(buffers)
+        store = StepWriter(
+            buffers.rewards, buffers.observations if encoder.is_plain else None
+        ).write
+        stores_all = encoder.is_plain and keep_mask is None
         enough, names = quota.least, self.metric_names
 
         # After a crash in the middle of a row, the actions of that row are drawn already.
@@ -295,14 +295,8 @@ class InProcessSampler(SteppingSampler):
         rest = [turn for turn in steps if turn[0] >= first_e] if first_e else None
         turns = steps if rest is None else rest
 
-        t, e, i = first_t, -1, 0
+        t, e = first_t, -1
         returned: Any = None
-        observation: Any = None
-        reward: Any = 0.0
-        terminated: Any = False
-        truncated: Any = False
-        info: Any = {}
-        first_row, quick, dtype = True, False, None
         try:
             for t in range(first_t, n_steps):
                 e = -1
@@ -312,53 +306,33 @@ class InProcessSampler(SteppingSampler):
                 first = t * n_envs
                 for e, step in turns:
                     returned = step(actions[e])
-                    observation, reward, terminated, truncated, info = returned
                     i = first + e
-                    if first_row:
-                        reward = one_number(reward)
-                        require_info(info)
-                    try:
-                        rewards[i] = reward
-                    except (TypeError, DeprecationWarning):
-                        # Not a plain number. An array of one entry will do, although NumPy warns of
-                        # it, and a user may have made that warning an error.
-                        rewards[i] = one_number(reward)
-                    if (terminated or truncated or first_row) and is_end(terminated, truncated):
-                        # Keep the true successor before the reset replaces it.
-                        if truncated and not terminated:
-                            events.finals.append(encoder.encode(observation))
-                            events.final_indices.append((t, e))
-                        buffers.terminated[t, e] = terminated
-                        buffers.truncated[t, e] = truncated
-                        events.ends.append((t, e))
-                        if told := metrics_of(info, names):
-                            events.metrics[t, e] = told
-                        returned = resets[e]()
-                        observation, info = returned
-                        require_info(info)
-                    # Store s_{t+1}, and what is allowed there.
-                    if quick and len(observation) == dim:
-                        rows[i + n_envs] = observation
+                    # Nearly every step is a plain one, in the middle of an episode.
+                    if store(i, returned):
+                        if stores_all:
+                            continue
+                        observation, _, _, _, info = returned
                     else:
-                        write(observation, rows[i + n_envs])
+                        observation, reward, terminated, truncated, info = returned
+                        rewards[i] = one_number(reward)
+                        require_info(info)
+                        if is_end(terminated, truncated):
+                            # Keep the true successor before the reset replaces it.
+                            if truncated and not terminated:
+                                events.finals.append(encoder.encode(observation))
+                                events.final_indices.append((t, e))
+                            buffers.terminated[t, e] = terminated
+                            buffers.truncated[t, e] = truncated
+                            events.ends.append((t, e))
+                            if told := metrics_of(info, names):
+                                events.metrics[t, e] = told
+                            returned = resets[e]()
+                            observation, info = returned
+                            require_info(info)
+                    # Store s_{t+1}, and what is allowed there.
+                    write(observation, rows[i + n_envs])
                     if keep_mask is not None:
                         keep_mask(i + n_envs, e, observation, info)
-                # NumPy takes a text for a number and the real part for a complex one, what counts as
-                # false may be no flag, and what nobody reads no dictionary. That is looked at after
-                # every step of the first row, and after one step in each of the others.
-                if terminated is not False or truncated is not False or type(info) is not dict:
-                    is_end(terminated, truncated)
-                    require_info(info)
-                if type(reward) not in _NUMBERS:
-                    one_number(reward)
-                if plain and (
-                    type(observation) is not np.ndarray or observation.dtype is not dtype
-                ):
-                    if not first_row:
-                        write(observation, rows[i + n_envs])
-                    dtype = getattr(observation, "dtype", None)
-                if turns:  # after a crash the rest of a row may be empty
-                    first_row, quick = False, plain
                 e = -1
                 if t + 1 >= enough:
                     quota.close_row(t, buffers, events)

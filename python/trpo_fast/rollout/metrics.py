@@ -35,7 +35,7 @@ def metrics_of(info: Any, names: Sequence[str] = ()) -> dict[str, float]:
         Finite numbers by name; flags are 0.0 and 1.0.
     """
     found: dict[str, float] = {}
-    if not isinstance(info, (dict, Mapping)):
+    if (type(info) is dict and not info) or not isinstance(info, (dict, Mapping)):
         return found
     whole = (info.get("final_info"), info, info.get("episode"))
     parts = [part for part in whole if isinstance(part, (dict, Mapping))]

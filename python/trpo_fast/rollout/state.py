@@ -126,19 +126,21 @@ class RunState:
             (t, e, return, length) of the episodes that ended, ordered by t, then e.
         """
         n_steps, n_envs = buffers.valid.shape
-        steps_before = np.zeros((n_steps + 1, n_envs), np.int64)  # valid rows before row t
-        np.cumsum(buffers.valid, axis=0, out=steps_before[1:])
-        rewards = buffers.rewards.T.tolist()
+        counted = np.zeros((n_envs, n_steps + 1), np.int64)  # [e, t]: valid rows before row t
+        np.cumsum(buffers.valid.T, axis=1, out=counted[:, 1:])
+        # Numbers of Python, because NumPy's are slow one by one.
+        rewards, steps_before = buffers.rewards.T.tolist(), counted.tolist()
+        returns, lengths = self.returns.tolist(), self.lengths.tolist()
         finished = []
         for episode in episodes:
             e, begin, after = episode.e, episode.begin, episode.end + 1
+            total, length = 0.0, 0
             if not episode.lost:
-                total = reduce(operator.add, rewards[e][begin:after], self.returns[e])
-                length = self.lengths[e] + steps_before[after, e] - steps_before[begin, e]
-                if episode.goes_on:
-                    self.returns[e], self.lengths[e] = total, length
-                    continue
-                finished.append((episode.end, e, float(total), int(length)))
-            self.returns[e] = 0.0
-            self.lengths[e] = 0
+                total = reduce(operator.add, rewards[e][begin:after], returns[e])
+                length = lengths[e] + steps_before[e][after] - steps_before[e][begin]
+                if not episode.goes_on:
+                    finished.append((episode.end, e, total, length))
+                    total, length = 0.0, 0
+            returns[e], lengths[e] = total, length
+        self.returns[:], self.lengths[:] = returns, lengths
         return sorted(finished)
