@@ -180,6 +180,13 @@ def test_export_writes_the_policy(finished: Path, tmp_path: Path, to: str, name:
         assert out.read_bytes() == (run / name).read_bytes()
 
 
+def test_a_header_in_integers(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fixed.h"
+    done = trpo_fast("export", finished, "--to", "c", "--number", "fixed", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "fixed_act(const int32_t *observation, int32_t *action)" in out.read_text()
+
+
 def test_export_says_what_it_needs(finished: Path, tmp_path: Path) -> None:
     assert_error(trpo_fast("export", finished), 2, "--to")
     assert_error(trpo_fast("export", finished, "--out", tmp_path / "policy.txt"), 1, "policy.txt")

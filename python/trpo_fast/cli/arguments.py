@@ -129,6 +129,9 @@ class Export:
     sample: bool = False
     """The graph of ONNX or PyTorch takes noise as an input and gives samples, not the mode."""
 
+    number: Literal["float", "fixed"] = "float"
+    """Arithmetic of the C header; fixed takes integers only, for processors without floating point."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Explain:

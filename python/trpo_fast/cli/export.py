@@ -48,6 +48,6 @@ def export(command: Export) -> int:
 
     policy = Policy.load(path)
     out = path.with_name(_NAMES[command.to or "c"]) if command.out is None else Path(command.out)
-    policy.export(out, command.to, sample=command.sample)
+    policy.export(out, command.to, sample=command.sample, number=command.number)
     say(f"saved {out}")
     return DONE

@@ -4,6 +4,8 @@
 >>> trpo_fast.Policy.load("run/checkpoint.safetensors").export("trpo_policy.h")
 
 or, without writing Python, ``trpo-fast export RUN --to onnx|c|torch|numpy``.
+A C header in integers, for a processor without a floating-point unit: ``number="fixed"``, ``--number
+fixed``, :mod:`trpo_fast.export.c_fixed`.
 
 =========  ===============  ===========================================  =============================
 target     endings          what reads it                                page
@@ -50,6 +52,7 @@ __all__ = [
     "ENDINGS",
     "TARGETS",
     "ExportError",
+    "Number",
     "PolicyFunction",
     "Target",
     "export_policy",
@@ -57,6 +60,7 @@ __all__ = [
 ]
 
 Target = Literal["onnx", "c", "torch", "numpy"]
+Number = Literal["float", "fixed"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 ENDINGS: dict[str, Target] = {
     ".onnx": "onnx",
@@ -73,6 +77,7 @@ def export_policy(
     to: Target | None = None,
     *,
     sample: bool = False,
+    number: Number = "float",
 ) -> Path:
     """Write a policy for another program.
 
@@ -88,6 +93,9 @@ def export_policy(
     sample
         The graph of ONNX or PyTorch takes ``noise`` and gives samples. The other targets take noise
         at every call, if any.
+    number
+        The C header's arithmetic: "float", or "fixed" for integers only (:mod:`.c_fixed`), which gives
+        the mode.
 
     Returns
     -------
@@ -112,7 +120,12 @@ def export_policy(
         )
     if target not in TARGETS:
         raise ValueError(f"to: expected one of {', '.join(TARGETS)}, got {target!r}")
-    data = _written(function, target, path, sample)
+    if number not in get_args(Number):
+        raise ValueError(f"number: expected 'float' or 'fixed', got {number!r:.80}")
+    if number == "fixed" and (target != "c" or sample):
+        got = "sample=True" if target == "c" else f"the target {target}"
+        raise ValueError(f"number: expected 'fixed' for the mode in a C header only, got {got}")
+    data = _written(function, target, path, sample, number)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -123,12 +136,18 @@ def export_policy(
     return path
 
 
-def _written(function: PolicyFunction, target: Target, path: Path, sample: bool) -> bytes:
+def _written(
+    function: PolicyFunction, target: Target, path: Path, sample: bool, number: Number
+) -> bytes:
     # each target is imported where it is asked for, because some need packages of their own
     if target == "onnx":
         from .onnx import onnx_model
 
         return onnx_model(function, sample=sample)
+    if target == "c" and number == "fixed":
+        from .c_fixed import c_fixed_header
+
+        return c_fixed_header(function, path.stem).encode()
     if target == "c":
         from .c_header import c_header
 

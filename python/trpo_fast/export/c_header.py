@@ -30,7 +30,6 @@ Arithmetic is in the policy's dtype, ``float`` or ``double``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,15 @@ from numpy.typing import NDArray
 
 from .._version import __version__
 from ..core import LOG_STD_BOUNDS
+from .c_text import (
+    action_type,
+    array_text,
+    comment_text,
+    leaf_lines,
+    mask_check,
+    number_text,
+    prefix_of,
+)
 from .function import ExportError, PolicyFunction
 
 __all__ = ["c_header"]
@@ -52,7 +60,6 @@ _ACTIVATIONS = {
     "gelu": "$(0.5) * z * erfc@(-z * $(0.70710678118654752440))",
     "identity": "z",
 }
-_A_LINE = 8  # numbers in a line of an array
 
 
 def c_header(function: PolicyFunction, name: str = "trpo_policy") -> str:
@@ -75,8 +82,7 @@ def c_header(function: PolicyFunction, name: str = "trpo_policy") -> str:
     ExportError
         An action space whose dtype C does not have.
     """
-    prefix = re.sub(r"\W", "_", name, flags=re.ASCII) or "policy"
-    return _Header(function, prefix if not prefix[0].isdigit() else f"_{prefix}").text()
+    return _Header(function, prefix_of(name)).text()
 
 
 class _Header:
@@ -111,12 +117,7 @@ class _Header:
             "",
             f"int {self.p}_act(observation, {'allowed, ' if f.mask_width else ''}noise, action)",
             f"  observation  {f.raw_dim} raw numbers:",
-            *(
-                f"               {leaf.columns.start} ... {leaf.columns.stop - 1}: {leaf.name} "
-                f"{leaf.shape} {leaf.dtype}"
-                for leaf in f.leaves
-                if leaf.columns.stop > leaf.columns.start
-            ),
+            *leaf_lines(f),
             *(
                 [
                     f"  allowed      NULL, or {f.mask_width} bytes: whether each choice of "
@@ -132,31 +133,9 @@ class _Header:
             "returns 0; 1, and action as it was, for a NaN, an infinity, or an integer out of range"
             + (", or where nothing is allowed" if f.mask_width else ""),
         ]
-        safe = (line.replace("*/", "* /").encode("ascii", "replace").decode() for line in lines)
-        return "/* " + "\n   ".join(safe).rstrip() + " */\n"
+        return comment_text(lines)
 
     # ---- numbers
-
-    def _number(self, value: Any, is_float: bool) -> str:
-        if np.isinf(value):
-            return "-INFINITY" if value < 0 else "INFINITY"
-        # as many digits as tell all numbers of the type apart
-        text = f"{float(value):.9g}" if is_float else f"{float(value):.17g}"
-        if not any(c in text for c in ".en"):
-            text += ".0"
-        return text + ("f" if is_float else "")
-
-    def _array(self, name: str, values: Array) -> str:
-        if values.dtype.kind == "f":
-            is_float = values.dtype == np.float32
-            kind = "float" if is_float else "double"
-            items: Iterable[str] = (self._number(x, is_float) for x in values.ravel())
-        else:
-            kind, items = "int32_t", map(str, values.ravel().tolist())
-        texts = list(items)
-        lines = [", ".join(texts[i : i + _A_LINE]) for i in range(0, len(texts), _A_LINE)]
-        body = ",\n  ".join(lines)
-        return f"static const {kind} {self.p}_{name}[{len(texts)}] = {{\n  {body}}};\n"
 
     def _arrays(self) -> list[str]:
         f = self.f
@@ -182,7 +161,7 @@ class _Header:
                 raise ExportError(
                     f"{name}: expected integers of 32 bits, got {np.abs(values).max()}"
                 )
-        return [self._array(name, a) for name, a in arrays.items() if a is not None]
+        return [array_text(f"{self.p}_{name}", a) for name, a in arrays.items() if a is not None]
 
     # ---- code
 
@@ -223,10 +202,10 @@ class _Header:
             "static inline int #act(const REAL *observation,"
             + (" const unsigned char *allowed,\n                       " if f.mask_width else "")
             + " const REAL *noise,\n"
-            f"                       {self._action_type()} *action) {{",
+            f"                       {action_type(f)} *action) {{",
             f"  REAL a[{a}], b[{b}];",
             "  size_t i;",
-            *self._check_mask(),
+            *mask_check(f),
             *self._encode(),
         ]
         for k, (n_in, n_out) in enumerate(zip(widths[:-1], outputs, strict=True)):
@@ -236,31 +215,6 @@ class _Header:
                 body.append(f"  for (i = 0; i < {n_out}; ++i) {z}[i] = #activation({z}[i]);")
         body += [*self._decide(names[len(f.layers) % 2]), "  return 0;", "}\n"]
         return self._code("\n".join(body))
-
-    def _action_type(self) -> str:
-        f = self.f
-        if f.action_dtype == np.float64:
-            return "double"
-        if f.action_dtype == np.float32:
-            return "float"
-        if f.action_dtype.kind in "iu" or f.action_dtype == np.bool_:
-            return "int32_t" if f.action_dtype.itemsize < 4 or f.is_discrete else "int64_t"
-        raise ExportError(f"action space: expected a dtype that C has, got {f.action_dtype}")
-
-    def _check_mask(self) -> list[str]:
-        if not self.f.mask_width:
-            return []
-        choices = "2" if self.f.kind == "bernoulli" else "#sizes[i]"
-        return [
-            "  if (allowed) {",
-            "    const unsigned char *flag = allowed;",
-            f"    for (i = 0; i < {self.f.n_groups}; ++i) {{",
-            "      int32_t k, any = 0;",
-            f"      for (k = 0; k < {choices}; ++k) any |= *flag++ != 0;",
-            "      if (!any) return 1;",
-            "    }",
-            "  }",
-        ]
 
     def _encode(self) -> list[str]:
         """From raw numbers to the row in `a`."""
@@ -289,7 +243,7 @@ class _Header:
         else:
             lines.append(f"  for (i = 0; i < {f.raw_dim}; ++i) a[i] = observation[i];")
         if f.mean is not None:
-            clip = self._number(f.clip, self.is_float)
+            clip = number_text(f.clip, self.is_float)
             lines += [
                 f"  for (i = 0; i < {f.obs_dim}; ++i) {{",
                 "    const REAL y = (a[i] - #mean[i]) * #inverse_std[i];",
@@ -386,7 +340,7 @@ class _Header:
         if f.log_std is not None:
             std = "#std[i]"
         else:
-            low, high = (self._number(x, self.is_float) for x in LOG_STD_BOUNDS)
+            low, high = (number_text(x, self.is_float) for x in LOG_STD_BOUNDS)
             log_std = f"{out}[{n} + i]"
             std = f"exp@({log_std} < {low} ? {low} : ({log_std} > {high} ? {high} : {log_std}))"
         lines = [
@@ -398,4 +352,4 @@ class _Header:
         if f.low is not None:
             lines.append("    v = v < #low[i] ? #low[i] : (v > #high[i] ? #high[i] : v);")
         value = f"rint{suffix}(v)" if f.action_dtype.kind in "iub" else "v"
-        return [*lines, f"    action[i] = ({self._action_type()}){value};", "  }"]
+        return [*lines, f"    action[i] = ({action_type(f)}){value};", "  }"]

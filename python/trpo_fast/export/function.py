@@ -49,6 +49,8 @@ class Leaf:
     dtype: np.dtype[Any]
     path: tuple[Any, ...]  # keys that lead to it
     columns: slice  # its places among the raw numbers
+    low: Array | None = None  # of a Box or MultiBinary; None where they are not known
+    high: Array | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -217,8 +219,15 @@ def _read_leaves(
         if any(leaf.name == name for leaf in leaves):
             raise ExportError(f"observation space: expected distinct keys, got {name!r} twice")
         columns = slice(begin, begin + n)
+        bounds: dict[str, Array | None] = {}
+        if isinstance(part, Box):
+            bounds = {"low": part.low, "high": part.high}
+        elif isinstance(part, MultiBinary):
+            bounds = {"low": np.zeros(n), "high": np.ones(n)}
         leaves.append(
-            Leaf(name=name, shape=part.shape, dtype=part.dtype, path=path, columns=columns)
+            Leaf(
+                name=name, shape=part.shape, dtype=part.dtype, path=path, columns=columns, **bounds
+            )
         )
         categories.append(sizes)
         starts.append(start)

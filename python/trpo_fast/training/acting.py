@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..envs import EnvSource
-    from ..export import Target
+    from ..export import Number, Target
     from ..rollout import Sampler
     from .agent import OnPolicyAgent
     from .environments import Environments
@@ -126,13 +126,18 @@ class ActingAgent:
         return self.acting.copy(seed=seed)
 
     def export(
-        self, path: str | os.PathLike[str], to: Target | None = None, *, sample: bool = False
+        self,
+        path: str | os.PathLike[str],
+        to: Target | None = None,
+        *,
+        sample: bool = False,
+        number: Number = "float",
     ) -> Path:
         """Write the policy for another program: ONNX, a C header, PyTorch, or arrays for NumPy.
 
         Parameters
         ----------
-        path, to, sample
+        path, to, sample, number
             As in :meth:`.Policy.export`; see :mod:`trpo_fast.export`.
 
         Returns
@@ -140,7 +145,7 @@ class ActingAgent:
         Path
             The file.
         """
-        return self.acting.export(path, to, sample=sample)
+        return self.acting.export(path, to, sample=sample, number=number)
 
     def card(self, evaluation: EvaluationResult | None = None, *, licence: str = "mit") -> str:
         """A model card: what others need to use and judge the policy, in Markdown.

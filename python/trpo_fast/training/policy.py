@@ -26,7 +26,7 @@ from .policy_state import parts_from_state, policy_state
 
 if TYPE_CHECKING:
     from ..envs import ActionAdapter, ObservationEncoder
-    from ..export import Target
+    from ..export import Number, Target
 
 __all__ = ["Policy"]
 Float64 = NDArray[np.float64]
@@ -371,20 +371,21 @@ class Policy:
         return copied
 
     def export(
-        self, path: str | os.PathLike[str], to: Target | None = None, *, sample: bool = False
+        self,
+        path: str | os.PathLike[str],
+        to: Target | None = None,
+        *,
+        sample: bool = False,
+        number: Number = "float",
     ) -> Path:
-        """Write the policy for another program: ONNX, a C header, PyTorch, or arrays for NumPy.
-
-        See :mod:`trpo_fast.export` for what each target holds and how it is used.
+        """Write the policy for another program: ONNX, a C header, PyTorch, arrays for NumPy.
 
         Parameters
         ----------
-        path
-            The file; its ending tells the target: .onnx, .h, .pt2 or .pt, .npz.
-        to
-            "onnx", "c", "torch" or "numpy", where the ending does not tell it.
-        sample
-            The graph of ONNX or PyTorch takes noise and gives samples, instead of the mode.
+        path, to
+            The file, and the target where its ending does not tell it, see :mod:`trpo_fast.export`.
+        sample, number
+            ONNX and PyTorch: give samples from noise, not the mode. C: compute in "fixed" point only.
 
         Returns
         -------
@@ -393,16 +394,14 @@ class Policy:
 
         Raises
         ------
-        ValueError
-            An unknown target, or a policy that it cannot express.
-        MissingExtraError
-            (an ``ImportError``) if the package that writes the target is not installed.
+        ValueError, ImportError
+            A policy that the target cannot express; or the package that writes it is not installed.
         """
         from ..export import export_policy, policy_function
 
-        has_masks = self.mask_source not in ("none", "auto")
-        function = policy_function(self.network, self.encoder, self.adapter, has_masks=has_masks)
-        return export_policy(function, path, to, sample=sample)
+        parts, masks = (self.network, self.encoder, self.adapter), self.mask_source
+        function = policy_function(*parts, has_masks=masks not in ("none", "auto"))
+        return export_policy(function, path, to, sample=sample, number=number)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Bytes and text only, so that unpickling refers to nothing but this module.
