@@ -165,7 +165,13 @@ def test_record_writes_a_video(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("to", "name"), [("onnx", "policy.onnx"), ("c", "trpo_policy.h"), ("numpy", "policy.npz")]
+    ("to", "name"),
+    [
+        ("onnx", "policy.onnx"),
+        ("c", "trpo_policy.h"),
+        ("numpy", "policy.npz"),
+        ("sb3", "policy.zip"),
+    ],
 )
 def test_export_writes_the_policy(finished: Path, tmp_path: Path, to: str, name: str) -> None:
     run = shutil.copytree(finished, tmp_path / "run")

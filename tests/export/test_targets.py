@@ -171,7 +171,7 @@ def test_raw_numbers_are_what_the_page_says() -> None:
 def test_the_ending_says_the_target(tmp_path: Path) -> None:
     policy = Case().policy()
     function = function_of(policy)
-    assert set(ENDINGS.values()) == {"onnx", "c", "torch", "numpy"}
+    assert set(ENDINGS.values()) == {"onnx", "c", "torch", "numpy", "sb3"}
     path = export_policy(function, tmp_path / "deep" / "a.npz")
     assert path.read_bytes()[:2] == b"PK"
     export_policy(function, tmp_path / "b.bin", to="numpy")
@@ -181,7 +181,7 @@ def test_the_ending_says_the_target(tmp_path: Path) -> None:
     ):
         export_policy(function, tmp_path / "c.txt")
     with pytest.raises(
-        ValueError, match=r"^to: expected one of onnx, c, torch, numpy, got 'tflite'"
+        ValueError, match=r"^to: expected one of onnx, c, torch, numpy, sb3, got 'tflite'"
     ):
         export_policy(function, tmp_path / "c.tflite", to="tflite")  # type: ignore[arg-type]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.bin", "deep"]

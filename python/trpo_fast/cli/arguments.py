@@ -116,12 +116,12 @@ class Export:
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Run folder, or one checkpoint file."""
 
-    to: Literal["onnx", "c", "torch", "numpy"] | None = None
-    """Target; without it, the ending of --out tells it: .onnx, .h, .pt2 or .pt, .npz."""
+    to: Literal["onnx", "c", "torch", "numpy", "sb3"] | None = None
+    """Target; without it, the ending of --out tells it: .onnx, .h, .pt2 or .pt, .npz, .zip."""
 
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to write; without it, policy.onnx, trpo_policy.h, policy.pt2 or policy.npz beside the run's
-    files."""
+    """File to write; without it, policy.onnx, trpo_policy.h, policy.pt2, policy.npz or policy.zip
+    beside the run's files."""
 
     checkpoint: Literal["best", "latest"] | None = None
     """Which checkpoint of the run; None takes the best one, or the latest if there is no best."""

@@ -13,6 +13,7 @@ _NAMES = {
     "c": "trpo_policy.h",
     "torch": "policy.pt2",
     "numpy": "policy.npz",
+    "sb3": "policy.zip",
 }
 
 

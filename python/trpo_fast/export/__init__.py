@@ -1,9 +1,9 @@
-"""Policies that leave the house: ONNX, one C header, PyTorch, and arrays for NumPy.
+"""Policies that leave the house: ONNX, one C header, PyTorch, NumPy, Stable-Baselines3.
 
 >>> agent.export("policy.onnx")  # the target is told by the ending of the file
 >>> trpo_fast.Policy.load("run/checkpoint.safetensors").export("trpo_policy.h")
 
-or, without writing Python, ``trpo-fast export RUN --to onnx|c|torch|numpy``.
+or, without writing Python, ``trpo-fast export RUN --to onnx|c|torch|numpy|sb3``.
 A C header in integers, for a processor without a floating-point unit: ``number="fixed"``, ``--number
 fixed``, :mod:`trpo_fast.export.c_fixed`.
 
@@ -17,18 +17,18 @@ target     endings          what reads it                                page
 =========  ===============  ===========================================  =============================
 
 Every target holds the whole way from the environment's observation to the argument of its ``step``:
-encoding, normalisation with the statistics of training, clipping, network, scaling to the action
-space, clipping. It gives what ``predict(observation, deterministic=True)`` gives, to some units of
-the last place, and the same actions where these are integers. A sample needs random numbers, which
-the caller makes: ``noise`` (N, A), standard normals for a Box and uniforms in [0, 1) for discrete
-spaces.
+encoding, normalisation with the statistics of training, clipping (:mod:`.sb3` says where it cannot),
+network, scaling to the action space, clipping. It gives what ``predict(observation,
+deterministic=True)`` gives, to some units of the last place, and the same actions where these are
+integers. A sample needs random numbers, which the caller makes: ``noise`` (N, A), standard normals for
+a Box and uniforms in [0, 1) for discrete spaces.
 
-ONNX takes observations as the environment gives them. The others take an observation's **raw numbers**
-in one row: the entries of a Box or MultiBinary in C order, one integer for Discrete, one for every
-component of MultiDiscrete, and the parts of a Dict or Tuple one after the other, in the order of
-``space.spaces``, which Gymnasium sorts by key where a Dict is made from a plain dictionary.
-:meth:`PolicyFunction.raw_numbers` writes such rows in Python; a header lists them in its first
-comment.
+ONNX and Stable-Baselines3 take observations as the environment gives them. The others take an
+observation's **raw numbers** in one row: the entries of a Box or MultiBinary in C order, one integer for
+Discrete, one for every component of MultiDiscrete, and the parts of a Dict or Tuple one after the other,
+in the order of ``space.spaces``, which Gymnasium sorts by key where a Dict is made from a plain
+dictionary. :meth:`PolicyFunction.raw_numbers` writes such rows in Python; a header lists them in its
+first comment.
 
 A policy that was trained with action masks takes the **mask** too: 0 and 1 for every choice of every
 component of an action, in one row, one component after the other (two for every bit of a MultiBinary:
@@ -59,7 +59,7 @@ __all__ = [
     "policy_function",
 ]
 
-Target = Literal["onnx", "c", "torch", "numpy"]
+Target = Literal["onnx", "c", "torch", "numpy", "sb3"]
 Number = Literal["float", "fixed"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 ENDINGS: dict[str, Target] = {
@@ -68,6 +68,7 @@ ENDINGS: dict[str, Target] = {
     ".pt2": "torch",
     ".pt": "torch",
     ".npz": "numpy",
+    ".zip": "sb3",
 }
 
 
@@ -92,7 +93,7 @@ def export_policy(
         into ``.pt``, and a program of ``torch.export`` into any other file.
     sample
         The graph of ONNX or PyTorch takes ``noise`` and gives samples. The other targets take noise
-        at every call, if any.
+        at every call, if any, or draw samples by themselves.
     number
         The C header's arithmetic: "float", or "fixed" for integers only (:mod:`.c_fixed`), which gives
         the mode.
@@ -158,6 +159,10 @@ def _written(
         if path.suffix.lower() == ".pt":
             return torch_state(function)
         return torch_program(function, sample=sample)
+    if target == "sb3":
+        from .sb3 import sb3_zip
+
+        return sb3_zip(function)
     from .numpy_file import numpy_file
 
     return numpy_file(function)

@@ -13,12 +13,12 @@ Gymnasium sorts by key where a Dict is made from a plain dictionary).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Policy
+from ..core import Policy, ValueFunction
 from ..envs import ActionAdapter, ObservationEncoder
 from ..envs.given import part_of
 from ..envs.plain_spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, plain_space
@@ -30,6 +30,25 @@ Array = NDArray[Any]
 
 class ExportError(ValueError):
     """A policy that a target cannot express; the message is one sentence."""
+
+
+class Units(Protocol):
+    """V(s) = mean + scale network(s)."""
+
+    mean: float
+    scale: float
+
+
+class Critic(Protocol):
+    """A value function, and the unit of its output."""
+
+    @property
+    def network(self) -> ValueFunction:
+        """The value function."""
+
+    @property
+    def units(self) -> Units:
+        """What its output is counted in."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,6 +98,10 @@ class PolicyFunction:
     half: Array | None
     decode_dtype: np.dtype[Any]  # in which a Box action is scaled and clipped
     action_starts: NDArray[np.int64] | None  # (A,) added to discrete actions; None where all are 0
+    observation_space: Any  # of envs.plain_spaces
+    action_space: Any
+    value: tuple[Layer, ...] | None = None  # V(s) in reward units; None without a value function
+    value_activation: str | None = None
     mask_width: int = 0  # W flags of an action mask, which is a second input; 0 without masks
     facts: dict[str, str] = field(default_factory=dict)  # for whoever reads the file
 
@@ -146,6 +169,7 @@ def policy_function(
     adapter: ActionAdapter,
     *,
     has_masks: bool = False,
+    critic: Critic | None = None,
 ) -> PolicyFunction:
     """Describe a policy with its encoding and decoding.
 
@@ -157,6 +181,8 @@ def policy_function(
         What stands between the environment and the network.
     has_masks
         Whether which actions are allowed is a second input.
+    critic
+        The value function, where the target may want it.
 
     Returns
     -------
@@ -183,6 +209,10 @@ def policy_function(
         sizes=network.distribution.sizes,
         log_std=_log_std(network),
         **_decoding(adapter, dtype),
+        observation_space=plain_space(encoder.space),
+        action_space=plain_space(adapter.space),
+        value=None if critic is None else _value_layers(critic),
+        value_activation=None if critic is None else critic.network.activation,
         mask_width=network.distribution.mask_width if has_masks else 0,
         facts={
             "observation_space": str(encoder.space),
@@ -236,7 +266,7 @@ def _read_leaves(
     return tuple(leaves), np.concatenate(categories), np.concatenate(starts)
 
 
-def _layers(network: Policy) -> tuple[Layer, ...]:
+def _layers(network: Policy | ValueFunction) -> tuple[Layer, ...]:
     parameters, layout = network.parameters, network.parameter_layout
 
     def array(name: str) -> Array:
@@ -245,6 +275,14 @@ def _layers(network: Policy) -> tuple[Layer, ...]:
 
     n = len(network.hidden_sizes) + 1
     return tuple(Layer(weight=array(f"{i}.weight"), bias=array(f"{i}.bias")) for i in range(n))
+
+
+def _value_layers(critic: Critic) -> tuple[Layer, ...]:
+    """The value function's layers, the last one in reward units."""
+    *hidden, last = _layers(critic.network)
+    scale, mean = critic.units.scale, critic.units.mean
+    weight = last.weight.astype(np.float64) * scale
+    return (*hidden, Layer(weight=weight, bias=last.bias.astype(np.float64) * scale + mean))
 
 
 def _log_std(network: Policy) -> NDArray[np.float64] | None:

@@ -133,7 +133,7 @@ class ActingAgent:
         sample: bool = False,
         number: Number = "float",
     ) -> Path:
-        """Write the policy for another program: ONNX, a C header, PyTorch, or arrays for NumPy.
+        """Write the policy for another program: ONNX, C, PyTorch, NumPy, Stable-Baselines3.
 
         Parameters
         ----------

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMS", "model_card", "write_model_folder"]
 
-FORMS = {"onnx": "policy.onnx", "c": "trpo_policy.h", "torch": "policy.pt2", "numpy": "policy.npz"}
+FORMS = {
+    "onnx": "policy.onnx", "c": "trpo_policy.h", "torch": "policy.pt2", "numpy": "policy.npz",
+    "sb3": "policy.zip",
+}  # fmt: skip
 """Exported forms and their files in a folder."""
 
 _LIMITS = """## Limits

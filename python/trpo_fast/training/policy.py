@@ -378,7 +378,7 @@ class Policy:
         sample: bool = False,
         number: Number = "float",
     ) -> Path:
-        """Write the policy for another program: ONNX, a C header, PyTorch, arrays for NumPy.
+        """Write the policy for another program: ONNX, C, PyTorch, NumPy, Stable-Baselines3.
 
         Parameters
         ----------
@@ -399,8 +399,9 @@ class Policy:
         """
         from ..export import export_policy, policy_function
 
-        parts, masks = (self.network, self.encoder, self.adapter), self.mask_source
-        function = policy_function(*parts, has_masks=masks not in ("none", "auto"))
+        has_masks = self.mask_source not in ("none", "auto")
+        parts = (self.network, self.encoder, self.adapter)
+        function = policy_function(*parts, has_masks=has_masks, critic=self.critic)
         return export_policy(function, path, to, sample=sample, number=number)
 
     def __reduce__(self) -> tuple[Any, ...]:
