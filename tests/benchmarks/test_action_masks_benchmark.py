@@ -11,10 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for `import benchmarks`
 
 from benchmarks.learning import action_masks  # noqa: E402
+from stand_ins import TAXI  # noqa: E402
 
 
 def test_masks_leave_no_illegal_action(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ["--seeds", "1", "--timesteps", "256", "--batch-size", "256", "--target", "100"]
+    settings = f"--env {TAXI} --seeds 1 --timesteps 256 --batch-size 256 --target 100".split()
     assert action_masks.main(settings) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:3]]
     illegal = {row[0]: int(row[-1]) for row in rows}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import trpo_fast
+from stand_ins import TAXI
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -225,7 +226,7 @@ def test_acting_times_the_same_steps(tmp_path: Path) -> None:
 
 def test_wide_rows_are_timed_beside_narrow_ones(tmp_path: Path) -> None:
     run(
-        "speed/one_hots.py", "--cases", "Taxi", "--rounds", "1", "--env", "Taxi-v4",
+        "speed/one_hots.py", "--cases", "Taxi", "--rounds", "1", "--env", TAXI,
         "--json", "one_hots.json", folder=tmp_path,
     )  # fmt: skip
     found = json.loads((tmp_path / "one_hots.json").read_text())
@@ -233,7 +234,7 @@ def test_wide_rows_are_timed_beside_narrow_ones(tmp_path: Path) -> None:
     assert 0.0 < least < dense
     assert 0.0 < columns < dense
     assert {"Taxi/acting", "Taxi/update", "Taxi/value fit"} <= set(found)
-    dense, columns = found["Taxi-v4/value_fit"]
+    dense, columns = found[f"{TAXI}/value_fit"]
     assert 0.0 < columns < dense
     wrong = run("speed/one_hots.py", "--cases", "Taxy", folder=tmp_path, code=2)
     assert "--cases: expected some of Taxi, MiniGrid, got Taxy" in wrong

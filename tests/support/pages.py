@@ -2,13 +2,14 @@
 
 The blocks of a page share one namespace and run in their order. A block whose next block is one of
 ``text`` must print just that; numbers may differ a little, as they do between instruction sets, and a
-line ``...`` stands for any lines. A comment ``<!-- needs: torch -->`` before a block names a package
-without which the block is left out.
+line ``...`` stands for any lines. A comment ``<!-- needs: torch -->``, or ``gymnasium>=1.3``, before a
+block names a package without which the block is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import io
 import math
@@ -18,10 +19,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 _BLOCK = re.compile(
-    r"(?:<!-- needs: (?P<needs>[\w ,]+) -->\s*\n)?"
+    r"(?:<!-- needs: (?P<needs>[\w ,.=>]+) -->\s*\n)?"
     r"^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$",
     flags=re.MULTILINE | re.DOTALL,
 )
@@ -40,7 +43,7 @@ class Block:
 
     def missing(self) -> list[str]:
         """The packages that it needs and that are not installed."""
-        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return [need for need in self.needs if not _is_met(Requirement(need))]
 
 
 def pages(language: str = "python") -> list[str]:
@@ -89,7 +92,7 @@ def blocks(page: str, language: str = "python") -> list[Block]:
             Block(
                 re.sub(f"^{match['indent']}", "", match["text"], flags=re.MULTILINE),
                 page[: match.start("text")].count("\n") + 1,
-                tuple(re.findall(r"\w+", match["needs"] or "")),
+                tuple(re.findall(r"[\w.=>]+", match["needs"] or "")),
                 output,
                 span,
             )
@@ -117,6 +120,14 @@ def run(block: Block, namespace: dict[str, Any], name: str) -> str:
     return printed.getvalue()
 
 
+def _is_met(requirement: Requirement) -> bool:
+    if importlib.util.find_spec(requirement.name) is None:
+        return False
+    if not requirement.specifier:
+        return True
+    return requirement.specifier.contains(importlib.metadata.version(requirement.name))
+
+
 def differences(expected: str, got: str, *, relative: float = 0.02) -> list[str]:
     """How a page's output differs from what was printed: one text a line, none if it does not.
 
@@ -127,7 +138,7 @@ def differences(expected: str, got: str, *, relative: float = 0.02) -> list[str]
     got
         Printed.
     relative
-        Largest difference of two numbers, over the larger one.
+        Largest difference of two numbers, over the larger one; may be infinite.
     """
     wanted = expected.rstrip().splitlines()
     lines = got.rstrip().splitlines()

@@ -13,6 +13,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+TAXI = max(name for name in gym.registry if name.startswith("Taxi-v"))
+"""Gymnasium has one version of it at a time."""
+
 
 class Plain(gym.Env[Any, Any]):
     """An observation of two numbers, episodes of random length, all state in Python."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, closing
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,8 @@ class TuneResult:
         optuna = _optuna()
         if len({t.value for t in self.study.trials if t.state.name == "COMPLETE"}) < 4:
             return {}
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        with _experiments_allowed(optuna):
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         found = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
         return {name: float(share) for name, share in found.items()}
 
@@ -263,9 +265,7 @@ def run_tuning(
         study_name=_NAME,
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(
-            seed=len(tuning.seeds), multivariate=True, constant_liar=cluster is not None
-        ),
+        sampler=_sampler(optuna, len(tuning.seeds), in_parallel=cluster is not None),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
     )
     result = TuneResult(study, tuning)
@@ -298,6 +298,21 @@ def run_tuning(
                 callbacks=[say],
             )
     return result
+
+
+@contextmanager
+def _experiments_allowed(optuna: Any) -> Iterator[None]:
+    """Without warnings of what was experimental in Optuna 4.0, and later no more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _sampler(optuna: Any, n_seeds: int, *, in_parallel: bool) -> Any:
+    with _experiments_allowed(optuna):
+        return optuna.samplers.TPESampler(
+            seed=n_seeds, multivariate=True, constant_liar=in_parallel
+        )
 
 
 def _score(
