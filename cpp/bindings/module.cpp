@@ -5,6 +5,7 @@ namespace trpo_fast::bindings {
 void register_acting(pybind11::module_& m);
 void register_algorithms(pybind11::module_& m);
 void register_batch(pybind11::module_& m);
+void register_parts(pybind11::module_& m);
 void register_policy(pybind11::module_& m);
 void register_rollout(pybind11::module_& m);
 void register_runtime(pybind11::module_& m);
@@ -22,4 +23,5 @@ PYBIND11_MODULE(_core, m) {
   trpo_fast::bindings::register_update(m);
   trpo_fast::bindings::register_rollout(m);
   trpo_fast::bindings::register_value_function(m);
+  trpo_fast::bindings::register_parts(m);
 }

@@ -4,6 +4,7 @@
 #include "arrays.h"
 #include "options.h"
 #include "policies.h"
+#include "summaries.h"
 #include "trpo_fast/gradient_signal.h"
 #include "trpo_fast/policy_ascent.h"
 #include "trpo_fast/trust_region_update.h"
@@ -20,33 +21,6 @@ Choices<StepRule> step_rules() {
 Choices<VineEstimator> vine_estimators() {
   return {{"exact_sum", VineEstimator::kExactSum},
           {"self_normalized", VineEstimator::kSelfNormalized}};
-}
-
-py::dict to_dict(const PolicyUpdateSummary& s) {
-  py::dict d;
-  d["status"] = to_string(s.status);
-  d["message"] = s.message;
-  d["kl"] = s.kl;
-  d["kl_predicted"] = s.kl_predicted;
-  d["kl_max"] = s.kl_max;
-  d["max_kl"] = s.max_kl;
-  d["surrogate_gain"] = s.surrogate_gain;
-  d["surrogate_gain_predicted"] = s.surrogate_gain_predicted;
-  d["gradient_norm"] = s.gradient_norm;
-  d["step_norm"] = s.step_norm;
-  d["step_scale"] = s.step_scale;
-  d["step_size"] = s.step_size;
-  d["cg_iterations"] = s.conjugate_gradient.iterations;
-  d["cg_status"] = to_string(s.conjugate_gradient.status);
-  d["cg_relative_residual"] = s.conjugate_gradient.relative_residual;
-  d["backtracks"] = s.backtracks;
-  d["entropy"] = s.entropy;
-  d["entropy_before"] = s.entropy_before;
-  d["seconds_gradient"] = s.seconds_gradient;
-  d["seconds_cg"] = s.seconds_cg;
-  d["seconds_line_search"] = s.seconds_line_search;
-  d["seconds_total"] = s.seconds_total;
-  return d;
 }
 
 // Refuses options that do not go together; for those set one by one, once more before each update.

@@ -1,6 +1,7 @@
 // ValueFitOptions, and ValueFunction for float and double.
 #include "arrays.h"
 #include "options.h"
+#include "summaries.h"
 #include "trpo_fast/value_function.h"
 
 namespace trpo_fast::bindings {
@@ -91,14 +92,7 @@ void register_value_function_of(py::module_& m, const std::string& suffix) {
               py::gil_scoped_release release;  // x and targets are held by this frame
               s = v.fit(x.data(), targets.data(), x.shape(0), fixed);
             }
-            py::dict d;
-            d["status"] = s.finite ? "ok" : "non_finite";
-            d["message"] = s.message;
-            d["loss_before"] = s.loss_before;
-            d["loss_after"] = s.loss_after;
-            d["steps"] = s.steps;
-            d["seconds"] = s.seconds;
-            return d;
+            return to_dict(s);
           },
           "observations"_a.noconvert(), "targets"_a.noconvert(), "options"_a)
       .def("get_adam",

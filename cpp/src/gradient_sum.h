@@ -1,12 +1,21 @@
 // A packed gradient as the sum of one partial for each chunk of a batch, added up in a fixed tree.
 #pragma once
 
+#include <vector>
+
 #include "aligned.h"
 #include "dispatch.h"
 #include "input_batch.h"
+#include "sum_tree.h"
 #include "tiling.h"
 
 namespace trpo_fast {
+
+// to += from, packed gradients of `size` scalars: an addition of the tree.
+template <class Scalar>
+void add_packed(Index size, const Scalar* from, Scalar* to) {
+  for (Index i = 0; i < size; ++i) to[i] += from[i];
+}
 
 template <class Scalar>
 class GradientSum {
@@ -35,6 +44,18 @@ class GradientSum {
   void collect(const NetworkShape& shape, const InputBatch<Scalar>& inputs, const Tiling& tiling,
                int threads, double scale, double* flat) {
     kernels<Scalar>().unpack_gradient(shape, sum(shape, inputs, tiling, threads), scale, flat);
+  }
+
+  // What is left of a part whose first chunk has the number `begin` of `count`: packed gradients.
+  void collect_roots(const Tiling& tiling, Index begin, Index count, std::vector<Scalar>& roots) {
+    const SumTree tree(count);
+    const Index end = begin + tiling.chunks;
+    tree.for_each_addition_of(begin, end, [&](Index k, Index other) {
+      add_packed(size_, partial(other - begin), partial(k - begin));
+    });
+    roots.clear();
+    for (Index k : tree.roots_of(begin, end))
+      roots.insert(roots.end(), partial(k - begin), partial(k - begin) + size_);
   }
 
   Index size() const { return size_; }

@@ -17,7 +17,6 @@ namespace trpo_fast {
 
 namespace {
 
-constexpr Index kFewestRows = 32;      // fewer have no background worth looking for
 constexpr Index kColumnsAtOnce = 256;  // of a first layer's gradient, the work of one thread
 
 std::atomic<FirstLayer>& choice() {
@@ -48,11 +47,22 @@ void InputBatch<Scalar>::start(const NetworkShape& shape, Index rows) {
 }
 
 template <class Scalar>
-void InputBatch<Scalar>::assign(const NetworkShape& shape, const Scalar* x, Index rows) {
+void InputBatch<Scalar>::assign(const NetworkShape& shape, const Scalar* x, Index rows,
+                                bool dense) {
+  const bool may_be_sparse = !dense && likely_background(shape, x, rows);
   start(shape, rows);
   x_ = x;
-  sparse_ = first_layer() == FirstLayer::kAuto && width_ >= kFewestColumns && rows >= kFewestRows &&
-            find_background() && may_have_few_entries() && find_entries();
+  sparse_ = may_be_sparse && find_entries();
+}
+
+template <class Scalar>
+const Scalar* InputBatch<Scalar>::likely_background(const NetworkShape& shape, const Scalar* x,
+                                                    Index rows) {
+  start(shape, rows);
+  x_ = x;
+  const bool likely = first_layer() == FirstLayer::kAuto && width_ >= kFewestColumns &&
+                      rows >= kFewestRows && find_background() && may_have_few_entries();
+  return likely ? background_.data() : nullptr;
 }
 
 // The value of each column that most of some rows have, by a vote of Boyer & Moore (1981). Any finite
@@ -249,6 +259,31 @@ bool sums_columns(const Scalar* x, Index rows, Index width) {
   return batch.sparse();
 }
 
+template <class Scalar>
+bool likely_background(const Scalar* looked_at, Index width, Scalar* background) {
+  NetworkShape shape;  // as above
+  shape.sizes[0] = static_cast<int>(width);
+  InputBatch<Scalar> batch;
+  const Scalar* found = batch.likely_background(shape, looked_at, kFewestRows);
+  if (found) std::copy_n(found, width, background);
+  return found != nullptr;
+}
+
+template <class Scalar>
+Index count_entries(const Scalar* x, Index rows, Index width, const Scalar* background) {
+  AlignedBuffer<std::int32_t> columns(width + kEntrySlack);
+  AlignedBuffer<Scalar> values(width + kEntrySlack);
+  Index count = 0;
+  for (Index n = 0; n < rows; ++n)
+    count += kernels<Scalar>().find_entries(width, x + n * width, background, width, columns.data(),
+                                            values.data());
+  return count;
+}
+
+template bool likely_background(const float*, Index, float*);
+template bool likely_background(const double*, Index, double*);
+template Index count_entries(const float*, Index, Index, const float*);
+template Index count_entries(const double*, Index, Index, const double*);
 template class InputBatch<float>;
 template class InputBatch<double>;
 template bool sums_columns(const float*, Index, Index);

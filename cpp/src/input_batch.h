@@ -16,6 +16,9 @@ namespace trpo_fast {
 // Narrower rows are dense whatever they hold: their first layer takes too little of the time.
 inline constexpr Index kFewestColumns = 64;
 
+// Fewer rows have no background worth looking for; so many are looked at for one.
+inline constexpr Index kFewestRows = 32;
+
 // Entries of a row of this width that are worth a sum of columns: each costs some eight dense ones.
 inline Index most_entries(Index width) { return width / 8; }
 
@@ -23,8 +26,11 @@ template <class Scalar>
 class InputBatch {
  public:
   // Takes rows x (N x O, borrowed) and decides. What is decided, and every number that follows, depends
-  // on the rows alone, never on the machine or its threads.
-  void assign(const NetworkShape& shape, const Scalar* x, Index rows);
+  // on the rows alone, never on the machine or its threads; `dense` decides beforehand.
+  void assign(const NetworkShape& shape, const Scalar* x, Index rows, bool dense = false);
+  // The first steps of that decision: what is taken off every row, by a look at some of them; null where
+  // the rows are dense.
+  const Scalar* likely_background(const NetworkShape& shape, const Scalar* x, Index rows);
   // Takes rows[0], ..., rows[count - 1] of another batch, in its form.
   void gather(const NetworkShape& shape, const InputBatch& from, const std::int64_t* rows,
               Index count);

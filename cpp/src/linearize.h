@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "trpo_fast/objective.h"
+#include "objective_model.h"
 #include "trpo_fast/policy_update_summary.h"
 #include "vectors.h"
 
@@ -19,26 +19,16 @@ inline bool stop(PolicyUpdateSummary& summary, PolicyUpdateStatus status,
   return false;
 }
 
-// What a PolicyBatch is prepared for, see PolicyBatch::assign.
-struct BatchPlan {
-  FisherForm fisher = FisherForm::kGaussNewton;
-  int products = 0;
-  Index activation_budget = 0;
-};
-
-// Runs `policy`, at theta_k, over the objective's samples into `batch` and sets g = grad L(theta_k).
-// Returns false, with the reason in the summary, where nothing can be improved or a number is not
-// finite.
+// Runs `policy`, at theta_k, over the model's batch and sets g = grad L(theta_k). Returns false, with the
+// reason in the summary, where nothing can be improved or a number is not finite.
 template <class Scalar>
-bool linearize(const Policy<Scalar>& policy, Objective<Scalar>& objective, bool standardize,
-               const BatchPlan& plan, PolicyBatch<Scalar>& batch, std::vector<double>& gradient,
-               PolicyUpdateSummary& summary) {
+bool linearize(const Policy<Scalar>& policy, LocalModel<Scalar>& model, bool standardize,
+               const BatchPlan& plan, std::vector<double>& gradient, PolicyUpdateSummary& summary) {
   // the batch at theta_k, and the weights of its actions
-  batch.assign(policy, objective.samples(), plan.activation_budget, plan.fisher, plan.products);
-  const Readiness readiness = objective.prepare(batch, standardize);
+  const Readiness readiness = model.linearize(policy, standardize, plan);
   if (readiness.kind == Readiness::kNonFinite)
     return stop(summary, PolicyUpdateStatus::kNonFinite, readiness.message);
-  summary.entropy_before = summary.entropy = batch.mean_entropy();
+  summary.entropy_before = summary.entropy = model.mean_entropy();
   if (!std::isfinite(summary.entropy_before))
     return stop(summary, PolicyUpdateStatus::kNonFinite,
                 "the policy's outputs hold a NaN or an infinity, so no update was made; look at "
@@ -48,13 +38,22 @@ bool linearize(const Policy<Scalar>& policy, Objective<Scalar>& objective, bool 
 
   // g = grad L(theta_k)
   gradient.resize(static_cast<std::size_t>(policy.n_parameters()));
-  objective.gradient(batch, gradient.data());
+  model.gradient(gradient.data());
   summary.gradient_norm = norm(gradient);
   if (!std::isfinite(summary.gradient_norm))
     return stop(summary, PolicyUpdateStatus::kNonFinite,
                 "the gradient of the surrogate is not finite, so no update was made; look at the "
                 "observations, actions and advantages for extreme values");
   return true;
+}
+
+// The same of an objective, with `batch` at theta_k.
+template <class Scalar>
+bool linearize(const Policy<Scalar>& policy, Objective<Scalar>& objective, bool standardize,
+               const BatchPlan& plan, PolicyBatch<Scalar>& batch, std::vector<double>& gradient,
+               PolicyUpdateSummary& summary) {
+  ObjectiveModel<Scalar> model(objective, batch);
+  return linearize(policy, model, standardize, plan, gradient, summary);
 }
 
 inline constexpr const char* kZeroGradientMessage =

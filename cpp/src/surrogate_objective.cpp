@@ -15,46 +15,63 @@ void SurrogateObjective<Scalar>::assign(const SampleBatch<Scalar>& samples,
   weights_.resize(static_cast<std::size_t>(samples.size));
 }
 
-// w = (A - mean) / deviation. Advantages that differ by rounding alone count as equal, so that noise
-// is never scaled up to a full step.
 template <class Scalar>
-Readiness SurrogateObjective<Scalar>::prepare(const PolicyBatch<Scalar>&, bool standardize) {
-  const Index N = samples_.size;
-  double sum = 0.0;
-  double smallest = static_cast<double>(advantages_[0]), largest = smallest;
-  for (Index n = 0; n < N; ++n) {
-    const double a = static_cast<double>(advantages_[n]);
+void AdvantageSums::add(const Scalar* advantages, Index n) {
+  for (Index i = 0; i < n; ++i) {
+    const double a = static_cast<double>(advantages[i]);
     sum += a;
     smallest = std::min(smallest, a);
     largest = std::max(largest, a);
   }
-  if (!std::isfinite(sum))
-    return {Readiness::kNonFinite,
-            "the advantages hold a NaN or an infinity, so no update was made; look at the "
-            "rewards and values that they were computed from"};
+}
 
-  if (!standardize) {
-    for (Index n = 0; n < N; ++n)
-      weights_[static_cast<std::size_t>(n)] = static_cast<double>(advantages_[n]);
-    return {};
-  }
-  const double mean = sum / static_cast<double>(N);
-  double squares = 0.0;
-  for (Index n = 0; n < N; ++n) {
-    const double d = static_cast<double>(advantages_[n]) - mean;
+template <class Scalar>
+void AdvantageSums::add_squares(const Scalar* advantages, Index n, double mean) {
+  for (Index i = 0; i < n; ++i) {
+    const double d = static_cast<double>(advantages[i]) - mean;
     squares += d * d;
   }
-  const double deviation = std::sqrt(squares / static_cast<double>(N));
+}
+
+template <class Scalar>
+void Weighing::weigh(const Scalar* advantages, Index n, double* weights) const {
+  for (Index i = 0; i < n; ++i) weights[i] = (static_cast<double>(advantages[i]) - mean) * scale;
+}
+
+Readiness readiness_of(const AdvantageSums& sums) {
+  if (std::isfinite(sums.sum)) return {};
+  return {Readiness::kNonFinite,
+          "the advantages hold a NaN or an infinity, so no update was made; look at the "
+          "rewards and values that they were computed from"};
+}
+
+template <class Scalar>
+Readiness standardize(const AdvantageSums& sums, Index rows, Weighing& weighing) {
+  const double N = static_cast<double>(rows);
+  const double deviation = std::sqrt(sums.squares / N);
   const double rounding = 8.0 * static_cast<double>(std::numeric_limits<Scalar>::epsilon());
-  const bool alike =
-      !(largest - smallest > rounding * std::max(std::abs(smallest), std::abs(largest)));
+  const bool alike = !(sums.largest - sums.smallest >
+                       rounding * std::max(std::abs(sums.smallest), std::abs(sums.largest)));
   if (alike)
     return {Readiness::kNothingToImprove,
             "all advantages are equal, so there is nothing to improve and no update was made"};
-  const double scale = 1.0 / deviation;
-  for (Index n = 0; n < N; ++n)
-    weights_[static_cast<std::size_t>(n)] = (static_cast<double>(advantages_[n]) - mean) * scale;
+  weighing = {sums.sum / N, 1.0 / deviation};
   return {};
+}
+
+template <class Scalar>
+Readiness SurrogateObjective<Scalar>::prepare(const PolicyBatch<Scalar>&, bool standardizes) {
+  const Index N = samples_.size;
+  AdvantageSums sums;
+  sums.add(advantages_, N);
+  Readiness readiness = readiness_of(sums);
+  Weighing weighing;
+  if (readiness.kind == Readiness::kReady && standardizes) {
+    sums.add_squares(advantages_, N, sums.sum / static_cast<double>(N));
+    readiness = standardize<Scalar>(sums, N, weighing);
+  }
+  if (readiness.kind == Readiness::kReady) weighing.weigh(advantages_, N, weights_.data());
+  return readiness;
 }
 
 template <class Scalar>
@@ -70,5 +87,13 @@ Evaluation SurrogateObjective<Scalar>::evaluate(PolicyBatch<Scalar>& batch,
 
 template class SurrogateObjective<float>;
 template class SurrogateObjective<double>;
+template void AdvantageSums::add(const float*, Index);
+template void AdvantageSums::add(const double*, Index);
+template void AdvantageSums::add_squares(const float*, Index, double);
+template void AdvantageSums::add_squares(const double*, Index, double);
+template void Weighing::weigh(const float*, Index, double*) const;
+template void Weighing::weigh(const double*, Index, double*) const;
+template Readiness standardize<float>(const AdvantageSums&, Index, Weighing&);
+template Readiness standardize<double>(const AdvantageSums&, Index, Weighing&);
 
 }  // namespace trpo_fast

@@ -19,8 +19,18 @@ struct Tiling {
         tiles_per_chunk(std::max<Index>(1, (tiles + max_chunks - 1) / max_chunks)),
         chunks((tiles + tiles_per_chunk - 1) / tiles_per_chunk) {}
 
+  // Some consecutive chunks of this cut, which hold so many rows, numbered from 0.
+  Tiling part(Index part_rows) const {
+    Tiling part = *this;
+    part.rows = part_rows;
+    part.tiles = (part_rows + kTileRows - 1) / kTileRows;
+    part.chunks = (part.tiles + tiles_per_chunk - 1) / tiles_per_chunk;
+    return part;
+  }
+
   Index tile_begin(Index tile) const { return tile * kTileRows; }
   Index tile_rows(Index tile) const { return std::min(kTileRows, rows - tile * kTileRows); }
+  Index rows_per_chunk() const { return tiles_per_chunk * kTileRows; }
   Index chunk_begin(Index chunk) const { return chunk * tiles_per_chunk; }
   Index chunk_end(Index chunk) const { return std::min(tiles, (chunk + 1) * tiles_per_chunk); }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "linearize.h"
+#include "objective_model.h"
 #include "reporting.h"
 #include "row_gather.h"
 #include "trpo_fast/line_search.h"
@@ -96,14 +97,12 @@ struct TrustRegionUpdater<Scalar>::Workspace {
   std::vector<Scalar> old_parameters, candidate;
   Evaluation measured;  // of the candidate
 
-  PolicyBatch<Scalar>& fisher_batch(const Policy<Scalar>& policy,
-                                    const SampleBatch<Scalar>& samples,
-                                    const TrustRegionOptions& options);
-  bool solve(const Policy<Scalar>& policy, const SampleBatch<Scalar>& samples,
+  class SubsampledModel;
+  bool solve(const Policy<Scalar>& policy, LocalModel<Scalar>& model,
              const TrustRegionOptions& options, PolicyUpdateSummary& summary);
-  bool follow_gradient(PolicyUpdateSummary& summary);
-  double boundary(const TrustRegionOptions& options);
-  LineSearchSummary move(Policy<Scalar>& policy, Objective<Scalar>& objective, double beta,
+  bool follow_gradient(LocalModel<Scalar>& model, PolicyUpdateSummary& summary);
+  double boundary(LocalModel<Scalar>& model, const TrustRegionOptions& options);
+  LineSearchSummary move(Policy<Scalar>& policy, LocalModel<Scalar>& model, double beta,
                          const TrustRegionOptions& options);
   void report(const LineSearchSummary& search, double beta, const TrustRegionOptions& options,
               PolicyUpdateSummary& summary) const;
@@ -114,9 +113,45 @@ TrustRegionUpdater<Scalar>::TrustRegionUpdater() : w_(std::make_unique<Workspace
 template <class Scalar>
 TrustRegionUpdater<Scalar>::~TrustRegionUpdater() = default;
 
+// The model of an objective, with F on all its samples, or on a share of them.
+template <class Scalar>
+class TrustRegionUpdater<Scalar>::Workspace::SubsampledModel final : public ObjectiveModel<Scalar> {
+ public:
+  SubsampledModel(Objective<Scalar>& objective, Workspace& workspace)
+      : ObjectiveModel<Scalar>(objective, workspace.full), w_(workspace) {}
+
+  void prepare_solve(const Policy<Scalar>& policy, const TrustRegionOptions& options) override {
+    if (options.fisher_fraction == 1.0) return;
+    SampleBatch<Scalar> source = this->samples();
+    if (options.fisher != FisherForm::kEmpirical) {  // F depends on states alone
+      source.actions = {};
+      source.score_weights = nullptr;
+      source.branches = 1;
+    }
+    const Policy<Scalar>& p = policy;
+    w_.part.assign(
+        p,
+        w_.subsample.draw(source, options.fisher_fraction, options.seed, p.shape().inputs(),
+                          p.spec().action_dim(), p.spec().mask_width()),
+        options.activation_budget, options.fisher, options.cg_iterations);
+    this->estimate_fisher_on(w_.part);
+  }
+
+ private:
+  Workspace& w_;
+};
+
 template <class Scalar>
 PolicyUpdateSummary TrustRegionUpdater<Scalar>::update(Policy<Scalar>& policy,
                                                        Objective<Scalar>& objective,
+                                                       const TrustRegionOptions& options) {
+  typename Workspace::SubsampledModel model(objective, *w_);
+  return update(policy, model, options);
+}
+
+template <class Scalar>
+PolicyUpdateSummary TrustRegionUpdater<Scalar>::update(Policy<Scalar>& policy,
+                                                       LocalModel<Scalar>& model,
                                                        const TrustRegionOptions& options) {
   const Stopwatch total;
   PolicyUpdateSummary summary;
@@ -133,67 +168,49 @@ PolicyUpdateSummary TrustRegionUpdater<Scalar>::update(Policy<Scalar>& policy,
   plan.fisher = solves ? options.fisher : FisherForm::kGaussNewton;
   plan.products = solves && options.fisher_fraction == 1.0 ? options.cg_iterations : 1;
   plan.activation_budget = options.activation_budget;
-  const bool improvable = linearize(policy, objective, options.standardize_advantages, plan,
-                                    w_->full, w_->gradient, summary);
+  const bool improvable =
+      linearize(policy, model, options.standardize_advantages, plan, w_->gradient, summary);
   summary.seconds_gradient = total.seconds();
   if (!improvable) return finished();
 
   // x = (F + lambda I)^{-1} g, or x = g
   const Stopwatch solving;
-  const bool ascends = solves ? w_->solve(policy, objective.samples(), options, summary)
-                              : w_->follow_gradient(summary);
+  const bool ascends =
+      solves ? w_->solve(policy, model, options, summary) : w_->follow_gradient(model, summary);
   summary.seconds_cg = solving.seconds();
   if (!ascends) return finished();
 
   // theta = theta_k + alpha^j beta x, or theta_k again
   const Stopwatch stepping;
-  const double beta = options.step == StepRule::kFixed ? *options.step_size : w_->boundary(options);
-  const LineSearchSummary search = w_->move(policy, objective, beta, options);
+  const double beta =
+      options.step == StepRule::kFixed ? *options.step_size : w_->boundary(model, options);
+  const LineSearchSummary search = w_->move(policy, model, beta, options);
   if (!search.accepted) policy.set_parameters(w_->old_parameters.data());
   w_->report(search, beta, options, summary);
   summary.seconds_line_search = stepping.seconds();
   return finished();
 }
 
-// The batch that F is estimated on: all samples, or a share of them.
-template <class Scalar>
-PolicyBatch<Scalar>& TrustRegionUpdater<Scalar>::Workspace::fisher_batch(
-    const Policy<Scalar>& policy, const SampleBatch<Scalar>& samples,
-    const TrustRegionOptions& options) {
-  if (options.fisher_fraction == 1.0) return full;
-  SampleBatch<Scalar> source = samples;
-  if (options.fisher != FisherForm::kEmpirical) {  // F depends on states alone
-    source.actions = {};
-    source.score_weights = nullptr;
-    source.branches = 1;
-  }
-  part.assign(policy,
-              subsample.draw(source, options.fisher_fraction, options.seed, policy.shape().inputs(),
-                             policy.spec().action_dim(), policy.spec().mask_width()),
-              options.activation_budget, options.fisher, options.cg_iterations);
-  return part;
-}
-
 // x = (F + lambda I)^{-1} g by conjugate gradient.
 template <class Scalar>
 bool TrustRegionUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
-                                                  const SampleBatch<Scalar>& samples,
+                                                  LocalModel<Scalar>& model,
                                                   const TrustRegionOptions& options,
                                                   PolicyUpdateSummary& summary) {
-  PolicyBatch<Scalar>& fisher = fisher_batch(policy, samples, options);
+  model.prepare_solve(policy, options);
   const Index n_parameters = policy.n_parameters();
   const double damping = options.cg_damping;
 
   // r -> M^{-1} r
   LinearOperator preconditioner;
   if (options.cg_preconditioner == Preconditioner::kKronecker) {
-    fisher.precondition(damping, options.seed, kronecker);
+    model.precondition(damping, options.seed, kronecker);
     preconditioner = [&](const double* r, double* z) { kronecker.apply(r, z); };
   }
 
   // v -> (F + lambda I) v
   const auto product_with = [&](const double* v, double* y) {
-    fisher.fisher_vector_product(v, y);
+    model.fisher_vector_product(v, y);
     for (Index i = 0; i < n_parameters; ++i) y[i] += damping * v[i];
   };
 
@@ -224,7 +241,8 @@ bool TrustRegionUpdater<Scalar>::Workspace::solve(const Policy<Scalar>& policy,
 
 // x = g: there is no system to solve; one product predicts the KL.
 template <class Scalar>
-bool TrustRegionUpdater<Scalar>::Workspace::follow_gradient(PolicyUpdateSummary& summary) {
+bool TrustRegionUpdater<Scalar>::Workspace::follow_gradient(LocalModel<Scalar>& model,
+                                                            PolicyUpdateSummary& summary) {
   summary.conjugate_gradient.status = ConjugateGradientStatus::kConverged;
   summary.conjugate_gradient.relative_residual = 0.0;
   direction.x = gradient;
@@ -233,7 +251,7 @@ bool TrustRegionUpdater<Scalar>::Workspace::follow_gradient(PolicyUpdateSummary&
   if (!(direction.g_dot_x > 0.0))
     return stop(summary, PolicyUpdateStatus::kZeroGradient, kZeroGradientMessage);
   product.resize(gradient.size());
-  full.fisher_vector_product(direction.x.data(), product.data());
+  model.fisher_vector_product(direction.x.data(), product.data());
   direction.x_F_x = dot(direction.x, product);
   return true;
 }
@@ -241,12 +259,13 @@ bool TrustRegionUpdater<Scalar>::Workspace::follow_gradient(PolicyUpdateSummary&
 // beta = sqrt(2 delta / x^T (F + lambda I) x), where the model of the KL along x meets delta; for the
 // maximum-KL constraint with max_n x^T F_n x, the largest curvature of any sample.
 template <class Scalar>
-double TrustRegionUpdater<Scalar>::Workspace::boundary(const TrustRegionOptions& options) {
+double TrustRegionUpdater<Scalar>::Workspace::boundary(LocalModel<Scalar>& model,
+                                                       const TrustRegionOptions& options) {
   double curvature = direction.g_dot_x;
   if (options.constraint == KlConstraint::kMax) {
     const double damping = options.fisher == FisherForm::kIdentity ? 0.0 : options.cg_damping;
     curvature =
-        full.largest_curvature(direction.x.data()) + damping * direction.norm * direction.norm;
+        model.largest_curvature(direction.x.data()) + damping * direction.norm * direction.norm;
   }
   return std::sqrt(2.0 * options.max_kl / curvature);
 }
@@ -256,7 +275,7 @@ double TrustRegionUpdater<Scalar>::Workspace::boundary(const TrustRegionOptions&
 // last candidate.
 template <class Scalar>
 LineSearchSummary TrustRegionUpdater<Scalar>::Workspace::move(Policy<Scalar>& policy,
-                                                              Objective<Scalar>& objective,
+                                                              LocalModel<Scalar>& model,
                                                               double beta,
                                                               const TrustRegionOptions& options) {
   old_parameters.assign(policy.parameters(), policy.parameters() + policy.n_parameters());
@@ -266,21 +285,29 @@ LineSearchSummary TrustRegionUpdater<Scalar>::Workspace::move(Policy<Scalar>& po
       candidate[i] = static_cast<Scalar>(static_cast<double>(old_parameters[i]) +
                                          scale * beta * direction.x[i]);
     policy.set_parameters(candidate.data());
-    measured = objective.evaluate(full, policy);
+    measured = model.evaluate(policy);
     Candidate seen = measured.candidate;
     if (options.constraint == KlConstraint::kMax) seen.kl = seen.kl_max;
     return seen;
   };
 
+  const auto restored_if_thrown = [&](const auto& search) {
+    try {
+      return search();
+    } catch (...) {
+      policy.set_parameters(old_parameters.data());
+      throw;
+    }
+  };
   if (options.step == StepRule::kLineSearch) {
     LineSearchOptions limits;
     limits.max_kl = options.max_kl;
     limits.backtrack_ratio = options.backtrack_ratio;
     limits.max_backtracks = options.max_backtracks;
-    return backtracking_line_search(limits, try_scale);
+    return restored_if_thrown([&] { return backtracking_line_search(limits, try_scale); });
   }
   LineSearchSummary search;
-  search.candidate = try_scale(1.0);
+  search.candidate = restored_if_thrown([&] { return try_scale(1.0); });
   search.scale = 1.0;
   search.accepted = std::isfinite(measured.candidate.surrogate_gain) &&
                     std::isfinite(measured.candidate.kl) && std::isfinite(measured.entropy);

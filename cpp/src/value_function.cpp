@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 #include "adam.h"
 #include "aligned.h"
@@ -11,6 +12,7 @@
 #include "gradient_sum.h"
 #include "input_batch.h"
 #include "lbfgs.h"
+#include "part_sum.h"
 #include "reporting.h"
 #include "row_gather.h"
 #include "tiling.h"
@@ -38,6 +40,7 @@ struct ValueFunction<Scalar>::Workspace {
   AlignedBuffer<Scalar> base, minibatch_y;
   AlignedBuffer<Scalar> theta, m, v;  // parameters and moments, in the layout of packed gradients
   std::vector<std::int64_t> order;    // of the rows in one epoch
+  Index work = 0;                     // of all rows, see InputBatch::work
   Index activations = 0, stride = 0, thread_size = 0;
 
   void reserve(const NetworkShape& shape, const Tiling& tiling, int threads) {
@@ -91,28 +94,103 @@ void ValueFunction<Scalar>::predict(const Scalar* observations, Index rows, Scal
   });
 }
 
+// Where the rows of a fit are. Sums are those of squared errors.
+template <class Scalar>
+class ValueFunction<Scalar>::Source {
+ public:
+  virtual ~Source() = default;
+  // Over all rows, with `threads` here. With packed_gradient, unless it is null, that points to the packed
+  // gradient of the sum, valid until the next call.
+  virtual double loss(int threads, const Scalar** packed_gradient) = 0;
+  // Takes `count` rows into the minibatch, those from order[begin] on; returns their targets.
+  virtual const Scalar* take(const std::vector<std::int64_t>& order, Index begin, Index count) = 0;
+};
+
+template <class Scalar>
+class ValueFunction<Scalar>::HereSource final : public Source {
+ public:
+  HereSource(ValueFunction& v, const Scalar* observations, const Scalar* targets, Index rows)
+      : v_(v), targets_(targets), rows_(rows) {
+    v.w_->inputs.assign(v.shape_, observations, rows);
+    v.w_->work = v.w_->inputs.work(v.shape_, v.n_parameters());
+  }
+  double loss(int threads, const Scalar** packed_gradient) override {
+    return v_.accumulate(v_.w_->inputs, targets_, rows_, threads, packed_gradient != nullptr,
+                         packed_gradient);
+  }
+  const Scalar* take(const std::vector<std::int64_t>& order, Index begin, Index count) override {
+    v_.w_->minibatch.gather(v_.shape_, v_.w_->inputs, order.data() + begin, count);
+    return gather_rows(targets_, order.data() + begin, count, 1, v_.w_->minibatch_y);
+  }
+
+ private:
+  ValueFunction& v_;
+  const Scalar* targets_;
+  Index rows_;
+};
+
+template <class Scalar>
+class ValueFunction<Scalar>::ElsewhereSource final : public Source {
+ public:
+  ElsewhereSource(ValueFunction& v, ValueRows<Scalar>& rows, Index count,
+                  std::vector<Index> first_chunks)
+      : v_(v), rows_(rows), bounds_(std::move(first_chunks)) {
+    v.w_->work = v.n_parameters();
+    bounds_.push_back(chunks_of(count, v.n_parameters()).count);
+  }
+  double loss(int, const Scalar** packed_gradient) override {
+    const std::vector<double> sums =
+        rows_.loss_sums(v_.parameters(), packed_gradient ? &gradients_ : nullptr);
+    if (packed_gradient)
+      *packed_gradient =
+          sum_of_parts(kernels<Scalar>().gradient_size(v_.shape_), bounds_, gradients_);
+    double total = 0.0;
+    for (double of_chunk : sums) total += of_chunk;
+    return total;
+  }
+  const Scalar* take(const std::vector<std::int64_t>& order, Index begin, Index count) override {
+    constexpr Index kRowsAtOnce = 65'536;  // few messages, and little memory
+    if (begin == 0 || begin + count > end_) {
+      begin_ = begin;
+      end_ = std::min(static_cast<Index>(order.size()),
+                      begin + std::max<Index>(1, kRowsAtOnce / count) * count);
+      rows_.gather(order.data() + begin_, end_ - begin_, &x_, &y_);
+    }
+    v_.w_->minibatch.assign(v_.shape_, x_ + (begin - begin_) * v_.shape_.inputs(), count,
+                            /*dense=*/true);
+    return y_ + (begin - begin_);
+  }
+
+ private:
+  ValueFunction& v_;
+  ValueRows<Scalar>& rows_;
+  std::vector<Index> bounds_;
+  std::vector<PartialGradient<Scalar>> gradients_;
+  Index begin_ = 0, end_ = 0;  // the places in the order of the rows that were gathered
+  const Scalar* x_ = nullptr;
+  const Scalar* y_ = nullptr;
+};
+
 template <class Scalar>
 double ValueFunction<Scalar>::loss(const Scalar* observations, const Scalar* targets, Index rows,
                                    double* gradient) {
-  w_->inputs.assign(shape_, observations, rows);
-  return mean_loss(targets, rows, gradient);
+  HereSource source(*this, observations, targets, rows);
+  return mean_loss(source, rows, gradient);
 }
 
-// The loss of the rows in w_->inputs, as above.
 template <class Scalar>
-double ValueFunction<Scalar>::mean_loss(const Scalar* targets, Index rows, double* gradient) {
+double ValueFunction<Scalar>::mean_loss(Source& source, Index rows, double* gradient) {
   const Scalar* packed_gradient = nullptr;
   const double inverse_n = 1.0 / static_cast<double>(rows);
-  const double sum = accumulate(w_->inputs, targets, rows, threads_for_fit(rows),
-                                gradient != nullptr, &packed_gradient);
+  const double sum = source.loss(threads_for_fit(rows), gradient ? &packed_gradient : nullptr);
   if (gradient) kernels<Scalar>().unpack_gradient(shape_, packed_gradient, inverse_n, gradient);
   return sum * inverse_n;
 }
 
-// Threads worth using for `rows` of the rows in w_->inputs.
+// Threads worth using for `rows` rows of a fit.
 template <class Scalar>
 int ValueFunction<Scalar>::threads_for_fit(Index rows) const {
-  return threads_for(rows, w_->inputs.work(shape_, n_parameters()));
+  return threads_for(rows, w_->work);
 }
 
 // Returns sum_n (V(s_n) - y_n)^2 over the inputs' rows. With with_gradient, *packed_gradient points to the
@@ -121,9 +199,35 @@ template <class Scalar>
 double ValueFunction<Scalar>::accumulate(InputBatch<Scalar>& inputs, const Scalar* targets,
                                          Index rows, int threads, bool with_gradient,
                                          const Scalar** packed_gradient) {
-  const KernelTable<Scalar>& k = kernels<Scalar>();
   // cut by the work of all rows, so that every minibatch is cut alike
-  const Tiling tiling = tiling_for(rows, w_->inputs.work(shape_, n_parameters()));
+  const Tiling tiling = tiling_for(rows, w_->work);
+  accumulate_chunks(inputs, targets, tiling, threads, with_gradient);
+  if (with_gradient) *packed_gradient = w_->gradient.sum(shape_, inputs, tiling, threads);
+  double total = 0.0;
+  for (Index c = 0; c < tiling.chunks; ++c) total += w_->loss_sums[static_cast<std::size_t>(c)];
+  return total;
+}
+
+template <class Scalar>
+std::vector<double> ValueFunction<Scalar>::loss_part(const Scalar* observations,
+                                                     const Scalar* targets, Index rows,
+                                                     Index whole_size, Index begin,
+                                                     PartialGradient<Scalar>* gradient) {
+  w_->inputs.assign(shape_, observations, rows, /*dense=*/true);
+  w_->work = n_parameters();
+  const Tiling whole = tiling_for(whole_size, w_->work);
+  const Tiling tiling = whole.part(rows);
+  accumulate_chunks(w_->inputs, targets, tiling, threads_for_fit(rows), gradient != nullptr);
+  if (gradient) w_->gradient.collect_roots(tiling, begin, whole.chunks, gradient->roots);
+  return {w_->loss_sums.begin(), w_->loss_sums.begin() + tiling.chunks};
+}
+
+// The sums of squared errors over each chunk, and the partials of their gradient.
+template <class Scalar>
+void ValueFunction<Scalar>::accumulate_chunks(InputBatch<Scalar>& inputs, const Scalar* targets,
+                                              const Tiling& tiling, int threads,
+                                              bool with_gradient) {
+  const KernelTable<Scalar>& k = kernels<Scalar>();
   w_->reserve(shape_, tiling, threads);
   if (with_gradient) inputs.prepare_gradient();
   const Scalar* base = inputs.base(shape_, w_->packed.data(), w_->base);
@@ -151,14 +255,10 @@ double ValueFunction<Scalar>::accumulate(InputBatch<Scalar>& inputs, const Scala
     }
     w_->loss_sums[static_cast<std::size_t>(chunk)] = sum;
   });
-  if (with_gradient) *packed_gradient = w_->gradient.sum(shape_, inputs, tiling, threads);
-  double total = 0.0;
-  for (Index c = 0; c < tiling.chunks; ++c) total += w_->loss_sums[static_cast<std::size_t>(c)];
-  return total;
 }
 
 template <class Scalar>
-void ValueFunction<Scalar>::fit_adam(const Scalar* y, Index rows, const ValueFitOptions& options,
+void ValueFunction<Scalar>::fit_adam(Source& source, Index rows, const ValueFitOptions& options,
                                      ValueFitSummary& summary) {
   const KernelTable<Scalar>& k = kernels<Scalar>();
   const Index size = rows_at_once(options, rows);
@@ -179,20 +279,19 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* y, Index rows, const ValueFit
       shuffle(options.seed, static_cast<std::uint32_t>(epoch), rows, w_->order.data());
     for (Index begin = 0; begin < rows; begin += size) {
       const Index n = std::min(size, rows - begin);
-      const Scalar* batch_y = y;
-      if (!full_batch) {
-        const std::int64_t* chosen = w_->order.data() + begin;
-        w_->minibatch.gather(shape_, w_->inputs, chosen, n);
-        batch_y = gather_rows(y, chosen, n, 1, w_->minibatch_y);
-      }
-
       const Scalar* gradient = nullptr;
-      accumulate(full_batch ? w_->inputs : w_->minibatch, batch_y, n, threads_for_fit(n),
-                 /*with_gradient=*/true, &gradient);
+      if (full_batch) {
+        source.loss(threads_for_fit(n), &gradient);
+      } else {
+        const Scalar* batch_y = source.take(w_->order, begin, n);
+        accumulate(w_->minibatch, batch_y, n, threads_for_fit(n), /*with_gradient=*/true,
+                   &gradient);
+      }
       ++summary.steps;
       adam_step(++adam_.steps, options.learning_rate, 1.0 / static_cast<double>(n), packed_size,
                 gradient, w_->m.data(), w_->v.data(), w_->theta.data());
       k.repack(shape_, w_->theta.data(), w_->packed.data());
+      if (full_batch) k.unpack(shape_, w_->theta.data(), parameters_.data());  // others may ask
     }
   }
   k.unpack(shape_, w_->theta.data(), parameters_.data());
@@ -201,7 +300,7 @@ void ValueFunction<Scalar>::fit_adam(const Scalar* y, Index rows, const ValueFit
 }
 
 template <class Scalar>
-void ValueFunction<Scalar>::fit_lbfgs(const Scalar* y, Index rows, const ValueFitOptions& options,
+void ValueFunction<Scalar>::fit_lbfgs(Source& source, Index rows, const ValueFitOptions& options,
                                       ValueFitSummary& summary) {
   // the search moves in doubles; the network sees them rounded to its type
   std::vector<Scalar> rounded(parameters_.size());
@@ -213,7 +312,7 @@ void ValueFunction<Scalar>::fit_lbfgs(const Scalar* y, Index rows, const ValueFi
   summary.steps = minimize_lbfgs(
       [&](const std::vector<double>& at, std::vector<double>& gradient) {
         move_to(at);
-        return mean_loss(y, rows, gradient.data());
+        return mean_loss(source, rows, gradient.data());
       },
       LbfgsOptions{.iterations = options.iterations}, theta);
   move_to(theta);
@@ -222,6 +321,29 @@ void ValueFunction<Scalar>::fit_lbfgs(const Scalar* y, Index rows, const ValueFi
 template <class Scalar>
 ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Scalar* targets,
                                            Index rows, const ValueFitOptions& options) {
+  HereSource source(*this, observations, targets, rows);
+  return fit_source(source, rows, options);
+}
+
+template <class Scalar>
+ValueFitSummary ValueFunction<Scalar>::fit(ValueRows<Scalar>& rows, Index count,
+                                           std::vector<Index> first_chunks,
+                                           const ValueFitOptions& options) {
+  const std::vector<Scalar> parameters = parameters_;
+  const AdamState<Scalar> adam = adam_;
+  ElsewhereSource source(*this, rows, count, std::move(first_chunks));
+  try {
+    return fit_source(source, count, options);
+  } catch (...) {
+    set_parameters(parameters.data());
+    adam_ = adam;
+    throw;
+  }
+}
+
+template <class Scalar>
+ValueFitSummary ValueFunction<Scalar>::fit_source(Source& source, Index rows,
+                                                  const ValueFitOptions& options) {
   const Stopwatch total;
   ValueFitSummary summary;
   const std::vector<Scalar> parameters = parameters_;
@@ -229,16 +351,14 @@ ValueFitSummary ValueFunction<Scalar>::fit(const Scalar* observations, const Sca
 
   // The two losses use as many threads as the steps between them, which is one where minibatches are
   // small. A thread started for a loss alone would spin for a while, on a processor that a rollout needs.
-  w_->inputs.assign(shape_, observations, rows);
   const auto loss_of_all = [&] {
     const int threads = threads_for_fit(rows_at_once(options, rows));
-    return accumulate(w_->inputs, targets, rows, threads, /*with_gradient=*/false, nullptr) /
-           static_cast<double>(rows);
+    return source.loss(threads, nullptr) / static_cast<double>(rows);
   };
   summary.loss_before = loss_of_all();
   if (std::isfinite(summary.loss_before)) {
-    if (options.method == ValueFitMethod::kAdam) fit_adam(targets, rows, options, summary);
-    else fit_lbfgs(targets, rows, options, summary);
+    if (options.method == ValueFitMethod::kAdam) fit_adam(source, rows, options, summary);
+    else fit_lbfgs(source, rows, options, summary);
     summary.loss_after = loss_of_all();
   } else {
     summary.loss_after = summary.loss_before;

@@ -647,3 +647,67 @@ class ValueFunctionF64:
     ) -> _Fit: ...
     def get_adam(self) -> tuple[_F64, _F64, int]: ...  # (D,), (D,), steps
     def set_adam(self, first_moment: _F64, second_moment: _F64, steps: int) -> None: ...
+
+# --- batches in parts
+
+TILE_ROWS: int
+
+_Sums: TypeAlias = tuple[float, float, float, float]
+_Partial: TypeAlias = tuple[NDArray[Any], _F64]
+
+def chunks_of(rows: int, n_parameters: int) -> tuple[int, int]: ...  # number, rows of each
+def likely_background(looked_at: NDArray[Any]) -> NDArray[Any] | None: ...  # (32, O) -> (O,)
+def count_entries(observations: NDArray[Any], background: NDArray[Any]) -> int: ...
+def loss_part(
+    value_function: ValueFunctionF32 | ValueFunctionF64,
+    observations: NDArray[Any],  # (n, O)
+    targets: NDArray[Any],  # (n,)
+    whole_size: int,
+    first_row: int,
+    with_gradient: bool,
+) -> tuple[_F64, NDArray[Any] | None]: ...
+def fit_parts(
+    value_function: ValueFunctionF32 | ValueFunctionF64,
+    rows: object,
+    count: int,
+    first_chunks: Sequence[int],
+    options: ValueFitOptions,
+) -> _Fit: ...
+
+class PolicyPartF32:
+    def __init__(
+        self,
+        policy: _AnyPolicy,
+        observations: _F32,  # (n, O), borrowed as all rows
+        actions: _Actions,
+        advantages: _F32,  # (n,)
+        action_masks: _Masks,
+        whole_size: int,
+        first_row: int,
+        fisher: str,
+        products: int,
+        activation_budget: int,
+    ) -> None: ...
+    def entropy_sums(self) -> _F64: ...  # (chunks,)
+    def add_advantages(self, sums: _Sums) -> _Sums: ...
+    def add_advantage_squares(self, sums: _Sums, mean: float) -> _Sums: ...
+    def weigh(self, mean: float, scale: float) -> None: ...
+    def surrogate_gradient(self) -> _Partial: ...
+    def fisher_vector_product(self, vector: _F64) -> _Partial: ...  # (D,)
+    def largest_curvature(self, vector: _F64) -> float: ...  # (D,)
+    def evaluation_sums(self, parameters: _F32) -> _F64: ...  # (D,) -> (chunks, 4)
+
+class PolicyPartF64(PolicyPartF32): ...
+
+class PartedUpdaterF32:
+    def __init__(self) -> None: ...
+    def update(
+        self,
+        policy: _AnyPolicy,
+        parts: object,
+        rows: int,
+        first_chunks: Sequence[int],
+        options: TrustRegionOptions,
+    ) -> _Update: ...
+
+class PartedUpdaterF64(PartedUpdaterF32): ...

@@ -3,6 +3,7 @@
 //   letters: N states, K actions tried in each, w the weights of the actions at theta_k
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "trpo_fast/policy_batch.h"
@@ -18,6 +19,36 @@ struct Readiness {
   } kind = kReady;
   const char* message = "";
 };
+
+// How advantages become weights, from sums over them that are made in the order of the rows: those of
+// a batch in parts go from part to part.
+struct AdvantageSums {
+  double sum = 0;
+  double smallest = std::numeric_limits<double>::infinity();
+  double largest = -std::numeric_limits<double>::infinity();
+  double squares = 0;  // of the differences from the mean
+
+  // Adds n advantages to all but the squares; then, with the mean of all, to those.
+  template <class Scalar>
+  void add(const Scalar* advantages, Index n);
+  template <class Scalar>
+  void add_squares(const Scalar* advantages, Index n, double mean);
+};
+
+// w = (A - mean) scale
+struct Weighing {
+  double mean = 0, scale = 1;
+
+  template <class Scalar>
+  void weigh(const Scalar* advantages, Index n, double* weights) const;
+};
+
+// What the first sums say; with kReady and without standardising, A is w.
+Readiness readiness_of(const AdvantageSums& sums);
+// The same of all sums over N advantages of type Scalar; sets the mean and scale that standardise. Advantages
+// that differ by rounding alone count as equal, so that noise is never scaled up to a full step.
+template <class Scalar>
+Readiness standardize(const AdvantageSums& sums, Index rows, Weighing& weighing);
 
 // L(theta) of a batch of states, on which KL and Fisher matrix are means too.
 //

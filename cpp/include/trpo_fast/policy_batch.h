@@ -5,6 +5,7 @@
 
 #include "trpo_fast/kronecker.h"
 #include "trpo_fast/line_search.h"
+#include "trpo_fast/partial_gradient.h"
 #include "trpo_fast/policy.h"
 
 namespace trpo_fast {
@@ -20,6 +21,12 @@ struct SampleBatch {
   const bool* allowed = nullptr;         // N x W, the choices that masks allow; null: all
   // w of FisherForm::kEmpirical, N x K; null: all 1. Read by products and preconditioners alone.
   const double* score_weights = nullptr;
+
+  // Where these rows are a part of a larger batch, whole chunks of it (see tiling.h): the rows of all of it.
+  Index whole_size = 0;  // 0: nothing is elsewhere
+  Index size_of_whole() const { return whole_size > 0 ? whole_size : size; }
+  // Takes the rows as dense, without a look at them: nobody sees the rows of all parts.
+  bool dense = false;
 };
 
 // What a policy at theta does on a batch whose old policy is at theta_k.
@@ -75,8 +82,11 @@ class PolicyBatch {
   // A preconditioner for F + damping I from one backward pass: M_n is estimated with one cotangent a
   // sample, M_n^{1/2} times random signs drawn from `seed`; for kEmpirical it is the sample's score,
   // or with score weights sum_k +-sqrt(w_nk) u_nk.
-  // Of a large batch some thousand samples are enough.
-  void precondition(double damping, std::uint64_t seed, KroneckerPreconditioner& preconditioner);
+  // Of a large batch some thousand samples are enough: the tiles whose number is a multiple of
+  // preconditioner_spacing(). With `spacing` this batch holds those tiles of a larger one, side by side.
+  void precondition(double damping, std::uint64_t seed, KroneckerPreconditioner& preconditioner,
+                    Index spacing = 0);
+  static Index preconditioner_spacing(const NetworkShape& shape, Index rows);
 
   // max_n v^T J_n^T M_n J_n v: twice the quadratic model of the largest KL along v. One tangent pass.
   double largest_curvature(const double* v);
@@ -87,6 +97,19 @@ class PolicyBatch {
   // Measures the same, but as the gain
   //   mean_n sum_k rho_nk A_nk / sum_k rho_nk
   Evaluation evaluate_self_normalized(const Policy<Scalar>& policy, const double* advantages);
+
+  // --- of a part, chunk by chunk: what it adds to the sums above, which have no 1 / N yet
+
+  Index chunks() const;
+  // entropies of pi_k (chunks)
+  void entropy_sums(double* sums) const;
+  // `begin` is the number of its first chunk.
+  void surrogate_part(const double* weights, Index begin, PartialGradient<Scalar>& part);
+  void product_part(const double* v, Index begin, PartialGradient<Scalar>& part);
+  // without what a free log_std adds
+  double curvature_part(const double* v);
+  // gain, KL, largest KL and entropy (chunks x 4), as of evaluate()
+  void evaluation_sums(const Policy<Scalar>& policy, const double* weights, double* sums);
 
  private:
   struct Workspace;

@@ -11,6 +11,7 @@
 
 #include "trpo_fast/adam_state.h"
 #include "trpo_fast/network.h"
+#include "trpo_fast/partial_gradient.h"
 
 namespace trpo_fast {
 
@@ -43,8 +44,25 @@ struct ValueFitSummary {
   double seconds = 0;
 };
 
+// Rows of a fit that are elsewhere, in parts of whole chunks. An implementation may throw.
+template <class Scalar>
+class ValueRows {
+ public:
+  virtual ~ValueRows() = default;
+
+  // The sums of squared errors over each chunk, at these parameters (D), and in `gradients`, unless it is
+  // null, what each part adds to their gradient.
+  virtual std::vector<double> loss_sums(const Scalar* parameters,
+                                        std::vector<PartialGradient<Scalar>>* gradients) = 0;
+  // Rows order[0], ..., order[count - 1]: observations (count x O) and targets (count), valid until the next
+  // call.
+  virtual void gather(const std::int64_t* order, Index count, const Scalar** observations,
+                      const Scalar** targets) = 0;
+};
+
 template <class Scalar>
 class InputBatch;
+struct Tiling;
 
 template <class Scalar>
 class ValueFunction {
@@ -70,18 +88,33 @@ class ValueFunction {
   ValueFitSummary fit(const Scalar* observations, const Scalar* targets, Index rows,
                       const ValueFitOptions& options);
 
+  // The same of N dense rows that are elsewhere, to the same bits. `first_chunks` are the numbers of the
+  // first chunk of each part. What `rows` throws is passed on, with parameters and Adam's state those before.
+  ValueFitSummary fit(ValueRows<Scalar>& rows, Index count, std::vector<Index> first_chunks,
+                      const ValueFitOptions& options);
+  // What a part of whole_size rows, whose first chunk has the number `begin`, adds to that: sums of squared
+  // errors by chunk, and what it adds to their gradient, unless that is null.
+  std::vector<double> loss_part(const Scalar* observations, const Scalar* targets, Index rows,
+                                Index whole_size, Index begin, PartialGradient<Scalar>* gradient);
+
   // Adam's memory, kept from fit to fit
   AdamState<Scalar>& adam() { return adam_; }
 
  private:
   struct Workspace;
+  class Source;
+  class HereSource;
+  class ElsewhereSource;
   int threads_for_fit(Index rows) const;
-  double mean_loss(const Scalar* y, Index rows, double* gradient);
+  void accumulate_chunks(InputBatch<Scalar>& inputs, const Scalar* y, const Tiling& tiling,
+                         int threads, bool with_gradient);
   double accumulate(InputBatch<Scalar>& inputs, const Scalar* y, Index rows, int threads,
                     bool with_gradient, const Scalar** packed_gradient);
-  void fit_adam(const Scalar* y, Index rows, const ValueFitOptions& options,
+  ValueFitSummary fit_source(Source& source, Index rows, const ValueFitOptions& options);
+  double mean_loss(Source& source, Index rows, double* gradient);
+  void fit_adam(Source& source, Index rows, const ValueFitOptions& options,
                 ValueFitSummary& summary);
-  void fit_lbfgs(const Scalar* y, Index rows, const ValueFitOptions& options,
+  void fit_lbfgs(Source& source, Index rows, const ValueFitOptions& options,
                  ValueFitSummary& summary);
 
   NetworkShape shape_;
