@@ -164,7 +164,7 @@ class _Header:
             )
         what = "" if f.is_discrete else f", entry i times 2^{self.p}_action_shift[i]"
         lines += [
-            f"  action       {f.action_dim} entries, {f.action_shape} in C order{what}, written to",
+            f"  action       {f.action_dim} entries, {f.action_shape} in C order, written to{what}",
             "returns 0; 1, and action as it was, for an integer out of range"
             + (", or where nothing is allowed" if f.mask_width else ""),
             "",
