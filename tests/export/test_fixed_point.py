@@ -187,6 +187,23 @@ def test_nothing_overflows(case: Case, tmp_path: Path, monkeypatch: pytest.Monke
     run(compiled(function, tmp_path, *UNDEFINED), raw, c_dtype(function))
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
+def test_the_bound_holds_for_weights_of_any_size(
+    activation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trpo_fast.export.fixed_point._LARGEST_ERROR", np.inf)
+    policy = hostile(Case(activation=activation, dtype="float64", hidden_sizes=(12, 9)))
+    function = function_of(policy)
+    observations = Case(dtype="float64").observations(500)
+    expected = np.asarray(policy.predict(observations, deterministic=True)[0], np.float64)
+    raw = function.raw_numbers(observations)
+    action = run(compiled(function, tmp_path), raw, c_dtype(function)).astype(np.float64)
+    # actions are float32, rounded once here and once there
+    bound = fixed_policy(function).error + 2.0**-23 * np.abs(expected)
+    assert (np.abs(action - expected) <= bound).all()
+    assert np.abs(action - expected).max() > 0
+
+
 def test_there_is_no_floating_point_and_no_call(tmp_path: Path) -> None:
     function = function_of(Case(observation="dict", activation="gelu").policy())
     path = export_policy(function, tmp_path / "trpo_policy.h", number="fixed")

@@ -171,6 +171,7 @@ class _Header:
             f"{self.p}_act_float takes and gives the numbers of the environment, and returns 1 for a",
             f"NaN or an infinity too; without it if {self.p.upper()}_NO_FLOAT is defined.",
             "",
+            "Roundings of predict itself aside:",
             self._bound(),
         ]
         return comment_text(lines)
