@@ -697,7 +697,28 @@ class PolicyPartF32:
     def largest_curvature(self, vector: _F64) -> float: ...  # (D,)
     def evaluation_sums(self, parameters: _F32) -> _F64: ...  # (D,) -> (chunks, 4)
 
-class PolicyPartF64(PolicyPartF32): ...
+class PolicyPartF64:
+    def __init__(
+        self,
+        policy: _AnyPolicy,
+        observations: _F64,  # (n, O), borrowed as all rows
+        actions: _Actions,
+        advantages: _F64,  # (n,)
+        action_masks: _Masks,
+        whole_size: int,
+        first_row: int,
+        fisher: str,
+        products: int,
+        activation_budget: int,
+    ) -> None: ...
+    def entropy_sums(self) -> _F64: ...  # (chunks,)
+    def add_advantages(self, sums: _Sums) -> _Sums: ...
+    def add_advantage_squares(self, sums: _Sums, mean: float) -> _Sums: ...
+    def weigh(self, mean: float, scale: float) -> None: ...
+    def surrogate_gradient(self) -> _Partial: ...
+    def fisher_vector_product(self, vector: _F64) -> _Partial: ...  # (D,)
+    def largest_curvature(self, vector: _F64) -> float: ...  # (D,)
+    def evaluation_sums(self, parameters: _F64) -> _F64: ...  # (D,) -> (chunks, 4)
 
 class PartedUpdaterF32:
     def __init__(self) -> None: ...
@@ -710,4 +731,13 @@ class PartedUpdaterF32:
         options: TrustRegionOptions,
     ) -> _Update: ...
 
-class PartedUpdaterF64(PartedUpdaterF32): ...
+class PartedUpdaterF64:
+    def __init__(self) -> None: ...
+    def update(
+        self,
+        policy: _AnyPolicy,
+        parts: object,
+        rows: int,
+        first_chunks: Sequence[int],
+        options: TrustRegionOptions,
+    ) -> _Update: ...
