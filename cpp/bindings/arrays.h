@@ -50,10 +50,13 @@ inline void check_rows(const char* name, const py::array& a) {
     throw py::value_error(std::string(name) + ": expected at least one row, got none.");
 }
 
-// The entries of a C-contiguous array of exactly this dtype and shape, or null.
+// The entries of a C-contiguous array of exactly this dtype and shape, or null. One of a subclass has none:
+// what a masked array hides counts as missing.
 template <class T>
 const T* entries_of(const py::object& object, std::initializer_list<py::ssize_t> shape) {
-  if (!py::isinstance<Array<T>>(object)) return nullptr;
+  if (Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_ ||
+      !py::isinstance<Array<T>>(object))
+    return nullptr;
   const auto array = py::reinterpret_borrow<py::array>(object);
   const bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
                     std::equal(shape.begin(), shape.end(), array.shape());

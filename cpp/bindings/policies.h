@@ -4,9 +4,15 @@
 #include <memory>
 
 #include "arrays.h"
+#include "options.h"
 #include "trpo_fast/policy.h"
+#include "trpo_fast/policy_batch.h"
 
 namespace trpo_fast::bindings {
+
+// What products are with.
+inline const Choices<FisherForm> kFisherForms{{"gauss_newton", FisherForm::kGaussNewton},
+                                              {"empirical", FisherForm::kEmpirical}};
 
 template <class Scalar>
 const Array<Scalar>& checked_observations(const Policy<Scalar>& policy, const Array<Scalar>& x) {

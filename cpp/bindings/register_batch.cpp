@@ -12,9 +12,6 @@
 namespace trpo_fast::bindings {
 namespace {
 
-const Choices<FisherForm> kFisherForms{{"gauss_newton", FisherForm::kGaussNewton},
-                                       {"empirical", FisherForm::kEmpirical}};
-
 // r -> M^{-1} r
 class BoundPreconditioner {
  public:

@@ -17,9 +17,6 @@
 namespace trpo_fast::bindings {
 namespace {
 
-const Choices<FisherForm> kFisherForms{{"gauss_newton", FisherForm::kGaussNewton},
-                                       {"empirical", FisherForm::kEmpirical}};
-
 // sum, smallest, largest, sum of squares
 using Sums = std::tuple<double, double, double, double>;
 AdvantageSums sums_of(const Sums& s) {
@@ -236,7 +233,7 @@ class BoundPartedUpdater {
     PolicyUpdateSummary summary;
     {
       py::gil_scoped_release release;  // what is called takes it again
-      PartedModel<Scalar> model(parts, rows, chunks_of(rows, policy.n_parameters()),
+      PartedModel<Scalar> model(parts, rows, chunks_of(rows, policy.n_parameters()).count,
                                 std::move(first_chunks));
       summary = updater_.update(policy, model, fixed);
     }
@@ -326,7 +323,7 @@ void register_parts_of(py::module_& m, const std::string& suffix) {
   m.def(
       "likely_background",
       [](const Array<Scalar>& looked_at) -> py::object {
-        check_shape("looked_at", looked_at, {32, -1});
+        check_shape("looked_at", looked_at, {rows_looked_at(), -1});
         Array<Scalar> background(looked_at.shape(1));
         const bool found =
             likely_background(looked_at.data(), looked_at.shape(1), background.mutable_data());
@@ -371,6 +368,8 @@ void register_parts_of(py::module_& m, const std::string& suffix) {
 void register_parts(py::module_& m) {
   using namespace py::literals;
   m.attr("TILE_ROWS") = rows_of_a_tile();
+  m.attr("ROWS_LOOKED_AT") = rows_looked_at();
+  m.def("are_few_entries", &are_few_entries, "entries"_a, "rows"_a, "width"_a);
   m.def(
       "chunks_of",
       [](Index rows, Index n_parameters) {

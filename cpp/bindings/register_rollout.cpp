@@ -142,10 +142,9 @@ class StepWriter {
     }
     r_[i] = r;
     if (!observations_) return true;
-    const py::handle observation = PyTuple_GET_ITEM(step, 0);
-    return is_array(observation) &&
-           copy_entries<float, double, std::int64_t, std::uint8_t>(
-               py::reinterpret_borrow<py::object>(observation), {O_}, x_ + (i + E_) * O_);
+    const auto observation = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(step, 0));
+    return copy_entries<float, double, std::int64_t, std::uint8_t>(observation, {O_},
+                                                                   x_ + (i + E_) * O_);
   }
 
  private:
@@ -156,10 +155,6 @@ class StepWriter {
       return reinterpret_cast<PyObject*>(Py_TYPE(reward)) == type.ptr();
     };
     return std::any_of(number_types_.begin(), number_types_.end(), is_of);
-  }
-  // Not of a subclass: what a masked array hides counts as missing.
-  static bool is_array(py::handle object) {
-    return Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_;
   }
 
   Array<double> rewards_;

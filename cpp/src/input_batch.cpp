@@ -259,6 +259,12 @@ bool sums_columns(const Scalar* x, Index rows, Index width) {
   return batch.sparse();
 }
 
+Index rows_looked_at() { return kFewestRows; }
+
+bool are_few_entries(Index entries, Index rows, Index width) {
+  return entries <= rows * most_entries(width);
+}
+
 template <class Scalar>
 bool likely_background(const Scalar* looked_at, Index width, Scalar* background) {
   NetworkShape shape;  // as above

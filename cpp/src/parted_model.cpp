@@ -16,10 +16,10 @@ Chunks chunks_of(Index rows, Index n_parameters) {
 Index rows_of_a_tile() { return kTileRows; }
 
 template <class Scalar>
-PartedModel<Scalar>::PartedModel(Parts<Scalar>& parts, Index rows, Chunks chunks,
+PartedModel<Scalar>::PartedModel(Parts<Scalar>& parts, Index rows, Index chunks,
                                  std::vector<Index> first_chunks)
-    : parts_(parts), rows_(rows), chunks_(chunks), bounds_(std::move(first_chunks)) {
-  bounds_.push_back(chunks.count);
+    : parts_(parts), rows_(rows), bounds_(std::move(first_chunks)) {
+  bounds_.push_back(chunks);
 }
 
 template <class Scalar>

@@ -291,7 +291,8 @@ void ValueFunction<Scalar>::fit_adam(Source& source, Index rows, const ValueFitO
       adam_step(++adam_.steps, options.learning_rate, 1.0 / static_cast<double>(n), packed_size,
                 gradient, w_->m.data(), w_->v.data(), w_->theta.data());
       k.repack(shape_, w_->theta.data(), w_->packed.data());
-      if (full_batch) k.unpack(shape_, w_->theta.data(), parameters_.data());  // others may ask
+      if (full_batch)
+        k.unpack(shape_, w_->theta.data(), parameters_.data());  // a source elsewhere sends them on
     }
   }
   k.unpack(shape_, w_->theta.data(), parameters_.data());

@@ -651,6 +651,9 @@ class ValueFunctionF64:
 # --- batches in parts
 
 TILE_ROWS: int
+ROWS_LOOKED_AT: int
+
+def are_few_entries(entries: int, rows: int, width: int) -> bool: ...
 
 _Sums: TypeAlias = tuple[float, float, float, float]
 _Partial: TypeAlias = tuple[NDArray[Any], _F64]

@@ -149,6 +149,69 @@ def test_whatever_a_step_raises_gets_a_sentence_of_bounded_length(
     assert len(sentence) < 2000
 
 
+class OddVector(gym.vector.SyncVectorEnv):
+    """An entry of what step() returns is another one in step 5."""
+
+    def __init__(self, entry: int, change: Callable[[Any], Any]) -> None:
+        super().__init__([Plain, Plain])
+        self.entry, self.change, self.taken = entry, change, 0
+
+    def step(self, actions: Any) -> Any:
+        returned = list(super().step(actions))
+        self.taken += 1
+        if self.taken == 5:
+            returned[self.entry] = self.change(returned[self.entry])
+        return tuple(returned)
+
+
+def masked(values: Any) -> Any:
+    return np.ma.masked_array(values, np.ones(np.shape(values), np.bool_))
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "words"),
+    [
+        (0, masked, "observation: expected numbers in every entry, got masked ones"),
+        (1, masked, "rewards: expected 2 numbers"),
+        (1, lambda rewards: rewards.astype(str), "rewards: expected 2 numbers"),
+        (1, lambda rewards: rewards + 1j, "rewards: expected 2 numbers"),
+        (1, lambda rewards: ["1.0", 2.0], "rewards: expected 2 numbers"),
+        (1, lambda rewards: [None, 2.0], "reward: expected one number, got None"),
+        (1, lambda rewards: 1.0, "rewards: expected 2 numbers, got"),
+        (2, masked, "terminated: expected 2 flags, True or False each"),
+        (2, lambda flags: flags.astype(str), "terminated: expected 2 flags"),
+        (2, lambda flags: np.full(2, np.nan), "terminated: expected 2 flags"),
+        (3, lambda flags: np.full(2, 2), "truncated: expected 2 flags"),
+        (3, lambda flags: [None, False], "truncated: expected 2 flags"),
+        (4, lambda infos: None, "info: expected a dictionary"),
+    ],
+)
+def test_a_single_odd_step_of_a_vector_environment_is_seen(
+    entry: int, change: Any, words: str
+) -> None:
+    sentence = said(lambda: OddVector(entry, change))
+    assert "OddVector, step 4" in sentence
+    assert words in sentence
+
+
+@pytest.mark.parametrize(
+    ("entry", "change"),
+    [
+        (1, list),
+        (1, lambda rewards: np.array(rewards.tolist(), object)),
+        (2, lambda flags: flags.astype(np.int8)),
+        (3, lambda flags: flags.astype(object)),
+        (3, lambda flags: flags.tolist()),
+    ],
+)
+def test_other_forms_of_the_same_rows_are_the_same_rows(entry: int, change: Any) -> None:
+    bits = []
+    for function in (lambda usual: usual, change):
+        with TRPO(lambda f=function: OddVector(entry, f), **SMALL) as agent:
+            bits.append(agent.learn(64).policy.parameters.tobytes())
+    assert bits[0] == bits[1]
+
+
 def test_a_step_that_ends_the_process_in_a_vector_environment_is_named() -> None:
     def leave(_: Any) -> Any:
         sys.exit(3)

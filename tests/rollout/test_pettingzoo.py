@@ -143,6 +143,49 @@ class NoisyMeeting(Meeting):
         return super().step(actions)
 
 
+class OddMeeting(Meeting):
+    """From step 2 on, what step() returns for agent a is another thing."""
+
+    def __init__(self, entry: int, odd: Any) -> None:
+        self.entry, self.odd = entry, odd
+
+    def step(self, actions: Any) -> Any:
+        returned = list(super().step(actions))
+        if self.t == 2:
+            if self.entry == 4:
+                returned[4] = self.odd
+            else:
+                returned[self.entry]["a"] = self.odd
+        return tuple(returned)
+
+
+@pytest.mark.parametrize(
+    ("entry", "odd", "words"),
+    [
+        (0, np.ma.masked_array(np.zeros(2), [True, False]), "expected numbers in every entry"),
+        (1, "1.0", "reward: expected one number, got '1.0'"),
+        (1, 1j, "reward: expected one number"),
+        (2, None, "terminated: expected True or False, got None"),
+        (3, float("nan"), "truncated: expected True or False"),
+        (4, None, "info: expected a dictionary"),
+    ],
+)
+def test_a_single_odd_step_of_one_agent_is_seen(entry: int, odd: Any, words: str) -> None:
+    with (
+        TRPO(OddMeeting(entry, odd), **{**SMALL, "n_envs": 1}) as agent,
+        pytest.raises((EnvironmentFailure, ValueError)) as caught,
+    ):
+        agent.learn(60)
+    assert words in str(caught.value)
+    if entry:
+        with (
+            TRPO(Meeting(), **{**SMALL, "n_envs": 1}) as agent,
+            pytest.raises(EnvironmentFailure, match="step 1 of evaluation episode 0") as caught,
+        ):
+            agent.evaluate(1, env=OddMeeting(entry, odd))
+        assert words in str(caught.value)
+
+
 def test_a_stored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     whole, agent = TRPO(NoisyMeeting, **SMALL), TRPO(NoisyMeeting, **SMALL)
     for i in range(4):  # amid episodes: some agents are gone, others have not come yet

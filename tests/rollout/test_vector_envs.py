@@ -66,7 +66,7 @@ def test_vector_environments_may_return_other_arrays(
         (
             lambda o, r, *rest: (o, r[:1, None].repeat(3, 1), *rest),
             EnvironmentFailure,
-            r"step 0: ValueError: .*step\(\) must return .* each for 2 environments",
+            r"step 0: TypeError: rewards: expected 2 numbers, got .*step\(\) must return .* each for 2",
         ),
         (
             lambda o, r, te, *rest: (o, r, None, *rest[:1], {}, 0),

@@ -19,12 +19,14 @@ void set_first_layer(FirstLayer choice);
 template <class Scalar>
 bool sums_columns(const Scalar* x, Index rows, Index width);
 
-// The same of N rows in parts. Rows k N / 32, k = 0 ... 31, are looked at first: false, and the rows are
-// dense, or the value that is taken off each column (width). Then kAuto takes sums of columns where the
-// entries that differ from it, those of all parts added up, are at most N (width / 8).
+// The same of N rows in parts, N at least R = rows_looked_at(). Rows k N / R, k = 0 ... R - 1, are looked at
+// first: false, and the rows are dense, or the value that is taken off each column (width). Then kAuto takes
+// sums of columns where the entries that differ from it, those of all parts added up, are few.
+Index rows_looked_at();
 template <class Scalar>
 bool likely_background(const Scalar* looked_at, Index width, Scalar* background);
 template <class Scalar>
 Index count_entries(const Scalar* x, Index rows, Index width, const Scalar* background);
+bool are_few_entries(Index entries, Index rows, Index width);
 
 }  // namespace trpo_fast

@@ -43,7 +43,7 @@ template <class Scalar>
 class PartedModel final : public LocalModel<Scalar> {
  public:
   // `first_chunks` are the numbers of the first chunk of each part, ascending from 0. Borrows the parts.
-  PartedModel(Parts<Scalar>& parts, Index rows, Chunks chunks, std::vector<Index> first_chunks);
+  PartedModel(Parts<Scalar>& parts, Index rows, Index chunks, std::vector<Index> first_chunks);
   ~PartedModel() override;
 
   Readiness linearize(const Policy<Scalar>& policy, bool standardize,
@@ -63,7 +63,6 @@ class PartedModel final : public LocalModel<Scalar> {
 
   Parts<Scalar>& parts_;
   Index rows_;
-  Chunks chunks_;
   std::vector<Index> bounds_;  // first chunks, and C
   const Policy<Scalar>* policy_ = nullptr;
   BatchPlan plan_;

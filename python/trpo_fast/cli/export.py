@@ -8,14 +8,6 @@ from ..run_folder import RunFolder
 from .arguments import Export
 from .output import DONE, UsageError, say
 
-_NAMES = {
-    "onnx": "policy.onnx",
-    "c": "trpo_policy.h",
-    "torch": "policy.pt2",
-    "numpy": "policy.npz",
-    "sb3": "policy.zip",
-}
-
 
 def export(command: Export) -> int:
     """Export the policy of a checkpoint.
@@ -35,9 +27,11 @@ def export(command: Export) -> int:
     UsageError
         Neither a target nor a file is named, or a checkpoint beside a file.
     """
+    from ..export import FILES
+
     if command.to is None and command.out is None:
         raise UsageError(
-            f"--to: expected one of {', '.join(_NAMES)}, got none; or name a file by --out"
+            f"--to: expected one of {', '.join(FILES)}, got none; or name a file by --out"
         )
     path = Path(command.run)
     if not path.is_file():
@@ -48,7 +42,7 @@ def export(command: Export) -> int:
     from ..training.policy import Policy
 
     policy = Policy.load(path)
-    out = path.with_name(_NAMES[command.to or "c"]) if command.out is None else Path(command.out)
+    out = path.with_name(FILES[command.to or "c"]) if command.out is None else Path(command.out)
     policy.export(out, command.to, sample=command.sample, number=command.number)
     say(f"saved {out}")
     return DONE

@@ -7,6 +7,7 @@ to all parts, gets the sums of their chunks back, and makes the additions of the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -33,8 +34,6 @@ __all__ = [
 ]
 
 Array: TypeAlias = NDArray[Any]
-
-_LOOKED_AT = 32  # rows that the core looks at first
 
 
 class Parts(Protocol):
@@ -395,7 +394,14 @@ def update_parts(
     _, rows = _core.chunks_of(parts.bounds[-1], policy.n_parameters)
     first_chunks = [bound // rows for bound in parts.bounds[:-1]]
     updater = policy.by_dtype(_core.PartedUpdaterF32, _core.PartedUpdaterF64)()
-    summary = updater.update(policy.native, _Asked(parts), parts.bounds[-1], first_chunks, options)
+    try:
+        summary = updater.update(
+            policy.native, _Asked(parts), parts.bounds[-1], first_chunks, options
+        )
+    except BaseException:
+        with contextlib.suppress(Exception):  # what broke first is what there is to say
+            parts.ask("end")
+        raise
     parts.ask("end")
     return UpdateSummary(**summary)
 
@@ -412,11 +418,12 @@ def takes_sums_of_columns(n_rows: int, rows_at: Callable[[Array], Array], parts:
     parts
         Each has a method ``count_entries``.
     """
-    if n_rows < _LOOKED_AT:
+    size = _core.ROWS_LOOKED_AT
+    if n_rows < size:
         return False
-    looked_at = np.ascontiguousarray(rows_at(np.arange(_LOOKED_AT) * n_rows // _LOOKED_AT))
+    looked_at = np.ascontiguousarray(rows_at(np.arange(size) * n_rows // size))
     background = _core.likely_background(looked_at)
     if background is None:
         return False
     entries = sum(parts.ask("count_entries", background))
-    return bool(entries <= n_rows * (looked_at.shape[1] // 8))
+    return _core.are_few_entries(entries, n_rows, looked_at.shape[1])

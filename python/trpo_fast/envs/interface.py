@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 STEP = "(observation, reward, terminated, truncated, info)"
 RESET = "(observation, info)"
@@ -89,6 +90,73 @@ def _flag_problem(name: str, flag: Any) -> str | None:
         if value.size == 1 and value.dtype.kind in "biuf" and value.item() in (0, 1):
             return None
     return f"{name}: expected True or False, got {describe(flag)}"
+
+
+def numbers_of(rewards: Any, n: int) -> npt.NDArray[Any]:
+    """Return the rewards of n environments as an array of numbers, (n,).
+
+    Parameters
+    ----------
+    rewards
+        What `step` of a vector environment returned as rewards.
+    n
+        How many there must be.
+
+    Raises
+    ------
+    TypeError
+        If they are not n numbers; a text, a complex or a masked one is none.
+    """
+    values = _in_a_row(rewards, n)
+    if values is None or values.dtype.kind not in "fiubO":
+        raise TypeError(f"rewards: expected {n} numbers, got {describe(rewards)}")
+    return np.array([one_number(r) for r in values]) if values.dtype.kind == "O" else values
+
+
+def flags_of(name: str, flags: Any, n: int) -> npt.NDArray[np.bool_]:
+    """Return flags of n environments as an array, (n,) bool.
+
+    Parameters
+    ----------
+    name
+        "terminated" or "truncated".
+    flags
+        What `step` of a vector environment returned as that.
+    n
+        How many there must be.
+
+    Raises
+    ------
+    TypeError
+        If one of them is neither True nor False, 0 nor 1.
+    """
+    values = _in_a_row(flags, n)
+    if values is not None and values.dtype.kind in "biufO":
+        chosen = values.astype(bool) if values.dtype.kind != "O" else values == True  # noqa: E712
+        if values.dtype.kind == "b" or (chosen == values).all():
+            return np.asarray(chosen, bool)
+    raise TypeError(f"{name}: expected {n} flags, True or False each, got {describe(flags)}")
+
+
+def require_infos(infos: Any) -> None:
+    """Raise TypeError if the infos of a vector environment are neither a dictionary nor a list.
+
+    Parameters
+    ----------
+    infos
+        What its `step` or `reset` returned last; before Gymnasium a list of one for each environment.
+    """
+    if not isinstance(infos, (dict, list, tuple, Mapping)):
+        raise TypeError(_info_problem(infos))
+
+
+def _in_a_row(values: Any, n: int) -> npt.NDArray[Any] | None:
+    """Values of n environments as an array (n,); None where they are others, or one is masked."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # ragged
+        return None
+    return None if array.shape != (n,) or _is_masked(values) else array
 
 
 def require_info(info: Any) -> None:

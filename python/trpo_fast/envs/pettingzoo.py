@@ -20,6 +20,7 @@ import numpy as np
 from ..extras import import_extra
 from ..words import words_of
 from .asking import asked, has_agents
+from .interface import is_end, one_number, require_info
 from .masks import INFO_KEY
 
 __all__ = [
@@ -247,9 +248,11 @@ class SharedPolicyEnv(gymnasium.Env[Any, Any]):
         here = self._here
         given = dict(zip(here, actions, strict=True))
         observations, rewards, terminated, truncated, infos = self.env.step(given)
-        reward = sum(float(rewards[name]) for name in here) / len(self.env.possible_agents)
+        require_info(infos)
+        total = sum(one_number(rewards[name]) for name in here)
+        reward = total / len(self.env.possible_agents)
         for name in here:
-            if terminated[name] or truncated[name]:
+            if is_end(terminated[name], truncated[name]):
                 for key, value in infos.get(name, {}).items():
                     if isinstance(value, (bool, int, float, np.number, np.bool_)):
                         self._told.setdefault(key, []).append(float(value))
@@ -328,7 +331,7 @@ class JointEnv(gymnasium.Env[Any, Any]):
         given = {name: chosen[name] for name in self.env.agents}
         observations, rewards, terminated, truncated, _ = self.env.step(given)
         told = (observations, dict(terminated), dict(truncated))
-        total = sum(float(reward) for reward in rewards.values())
+        total = sum(map(one_number, rewards.values()))
         return told, total, not self.env.agents, False, {}
 
     def close(self) -> None:

@@ -50,6 +50,7 @@ from .function import ExportError, PolicyFunction, policy_function
 
 __all__ = [
     "ENDINGS",
+    "FILES",
     "TARGETS",
     "ExportError",
     "Number",
@@ -70,6 +71,15 @@ ENDINGS: dict[str, Target] = {
     ".npz": "numpy",
     ".zip": "sb3",
 }
+
+FILES: dict[str, str] = {
+    "onnx": "policy.onnx",
+    "c": "trpo_policy.h",
+    "torch": "policy.pt2",
+    "numpy": "policy.npz",
+    "sb3": "policy.zip",
+}
+"""What the file of a target is called where nobody says."""
 
 
 def export_policy(

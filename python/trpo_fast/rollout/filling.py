@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..envs.interface import flags_of, numbers_of
 from .budget import Budget
 from .data import ROW_ARRAYS, STEP_ARRAYS, no_masks
 
@@ -94,6 +95,26 @@ class RolloutBuffers:
             valid=np.ones(shape, np.bool_),
             action_masks=np.empty((n_steps + 1, n_envs, mask_width), np.bool_),
         )
+
+    def fill_row(self, t: int, rewards: Any, terminated: Any, truncated: Any) -> None:
+        """Store what a step of a vector environment returned, whatever arrays hold it.
+
+        Parameters
+        ----------
+        t
+            Row of the rollout, from 0.
+        rewards, terminated, truncated
+            (E,) each, numbers and flags.
+
+        Raises
+        ------
+        TypeError
+            Something else.
+        """
+        n_envs = self.rewards.shape[1]
+        self.rewards[t] = numbers_of(rewards, n_envs)
+        self.terminated[t] = flags_of("terminated", terminated, n_envs)
+        self.truncated[t] = flags_of("truncated", truncated, n_envs)
 
     def without_masks(self) -> RolloutBuffers:
         """The same arrays for environments that turn out to have no masks."""

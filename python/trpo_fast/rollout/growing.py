@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..envs import EnvironmentFailure, ObservationError
 from ..envs.errors import error_sentence
-from ..envs.interface import is_end, one_number, step_problem
+from ..envs.interface import is_end, one_number, require_info, step_problem
 from ..envs.masks import MaskError, MaskGiver, mask_giver, mask_row
 from ..seeds import Purpose, derive
 from ..snapshots import Snapshot, SnapshotError, Snapshotter
@@ -228,6 +228,7 @@ class _BranchStepper:
                 total += discount * one_number(reward)
                 discount *= start.gamma
                 ended = is_end(terminated, truncated)
+                require_info(info)
                 self._write(observation, end)
             except (Exception, SystemExit) as error:
                 if is_users_exit(error):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..envs import EnvironmentFailure
+from ..envs.interface import is_end, one_number, require_info
 from ..envs.masks import MaskError, mask_giver
 from ..envs.pettingzoo import JointEnv
 from ..envs.wrappers import close_all
@@ -241,13 +242,15 @@ class PettingZooSampler(VectorEnvSampler):
         observations, rewards, terminated, truncated, infos = environment.step(
             {name: actions[first + i] for i, name in here}
         )
+        require_info(infos)
         left = set(environment.agents)
         for i, name in here:
             e = first + i
             buffers.valid[t, e] = True
-            buffers.rewards[t, e] = rewards[name]
+            buffers.rewards[t, e] = one_number(rewards[name])
+            ended = is_end(terminated[name], truncated[name])
             terminates, truncates = bool(terminated[name]), bool(truncated[name])
-            if not (terminates or truncates) and name not in left:
+            if not ended and name not in left:
                 # It has gone without a word: its episode was cut if there is something to see.
                 terminates, truncates = name not in observations, name in observations
             if terminates or truncates:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..core import RowWriter, mask_rows
 from ..envs import ActionAdapter, EnvironmentFailure, ObservationError
 from ..envs.errors import error_sentence
+from ..envs.interface import require_infos
 from ..envs.masks import MaskError, find_source, masks_of_vector, missing_mask
 from .budget import Budget
 from .changes import EnvironmentChange, to_vector
@@ -222,13 +223,13 @@ class VectorEnvSampler(SteppingSampler):
                 observations, rewards, terminated, truncated, infos = step(
                     to_env(stored_actions[t])
                 )
+                if type(infos) is not dict:
+                    require_infos(infos)
                 any_ended = None
                 if write_row is not None:
                     any_ended = write_row(t, observations, rewards, terminated, truncated)
                 if any_ended is None:
-                    buffers.rewards[t] = rewards
-                    buffers.terminated[t] = terminated
-                    buffers.truncated[t] = truncated
+                    buffers.fill_row(t, rewards, terminated, truncated)
                     write_batch(observations, buffers.observations[t + 1])
                     any_ended = buffers.terminated[t].any() or buffers.truncated[t].any()
                 if resetting:

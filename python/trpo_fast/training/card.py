@@ -13,19 +13,14 @@ import yaml
 
 from .. import runtime
 from .._version import __version__
+from ..export import FILES
 from ..logging import write_atomically
 
 if TYPE_CHECKING:
     from .agent import OnPolicyAgent
     from .episodes import EvaluationResult
 
-__all__ = ["FORMS", "model_card", "write_model_folder"]
-
-FORMS = {
-    "onnx": "policy.onnx", "c": "trpo_policy.h", "torch": "policy.pt2", "numpy": "policy.npz",
-    "sb3": "policy.zip",
-}  # fmt: skip
-"""Exported forms and their files in a folder."""
+__all__ = ["model_card", "write_model_folder"]
 
 _LIMITS = """## Limits
 
@@ -139,7 +134,7 @@ def _usage(agent: OnPolicyAgent[Any], forms: Sequence[str]) -> str:
         "action, _ = policy.predict(observation, deterministic=True)\n```\n"
     )
     if forms:
-        files = ", ".join(f"`{FORMS[form]}`" for form in forms)
+        files = ", ".join(f"`{FILES[form]}`" for form in forms)
         text += (
             f"\nFor other programs: {files}. Each holds the whole way from observation to action.\n"
         )
@@ -170,7 +165,7 @@ def write_model_folder(
     evaluation
         What an evaluation gave.
     forms
-        Of :data:`FORMS`.
+        Of :data:`trpo_fast.export.FILES`.
     licence
         Identifier of the policy's licence.
 
@@ -180,14 +175,14 @@ def write_model_folder(
         An unknown form.
     """
     for form in forms:
-        if form not in FORMS:
-            raise ValueError(f"forms: expected some of {', '.join(FORMS)}, got {form!r:.80}")
+        if form not in FILES:
+            raise ValueError(f"forms: expected some of {', '.join(FILES)}, got {form!r:.80}")
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     policy = agent.frozen_policy()
     policy.save(path / "policy.safetensors")
     for form in forms:
-        policy.export(path / FORMS[form])
+        policy.export(path / FILES[form])
     _write(path / "README.md", model_card(agent, evaluation, licence=licence, forms=forms))
     config = {"algorithm": type(agent).__name__, "env": agent.env_name, **agent.config.to_dict()}
     _write(path / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -23,7 +23,7 @@ from ..envs.interface import (
     step_problem,
 )
 from ..rollout import metrics_of, record_name
-from ..rollout.errors import is_users_exit
+from ..rollout.errors import is_users_exit, raised_by_us
 from ..seeds import Purpose, derive_reset
 
 if TYPE_CHECKING:
@@ -292,6 +292,12 @@ def play(
             returned = env.step(action)
         except SystemExit as error:
             raise _exit_of(error, f"step {step} of evaluation episode {episode}") from error
+        except TypeError as error:  # several agents as one environment: what one of them was given
+            if not raised_by_us(error):
+                raise
+            raise EnvironmentFailure(
+                f"step {step} of evaluation episode {episode}: {error}"
+            ) from error
         try:
             observation, reward, terminated, truncated, info = returned
             number = reward if type(reward) is float else one_number(reward)
