@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import subprocess
@@ -11,11 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fragile_env import fragile
-from trpo_fast import TRPO
+from trpo_fast import TRPO, core
+from trpo_fast.core.parts import PolicyPart, bounds_of_parts, update_parts
+from trpo_fast.core.value_parts import ValuePart, fit_parts
 from trpo_fast.rollout import ClusterError, make_sampler
+from trpo_fast.rollout.cluster import Connection
+from trpo_fast.rollout.cluster.holders import Holders, RayParts
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = pytest.mark.filterwarnings(
@@ -73,6 +79,51 @@ def test_the_bits_are_those_of_one_process_and_a_loss_costs_none(
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def held(_: Any, kind: str, begin: int, end: int, n: int) -> Any:
+    """A part of a batch that every node makes for itself."""
+    policy, critic, x, actions, advantages = made(n)
+    rows = slice(begin, end)
+    where = {"whole_size": n, "first_row": begin}
+    if kind == "policy":
+        return PolicyPart(policy, x[rows], actions[rows], advantages[rows], **where)
+    return ValuePart(critic, x[rows], advantages[rows], **where)
+
+
+def made(n: int) -> tuple[Any, ...]:
+    rng = np.random.default_rng(0)
+    policy = core.Policy(4, core.Distribution("gaussian", [2]), hidden_sizes=(96, 96), seed=1)
+    rows = (rng.normal(size=(n, k)).astype("float32") for k in (4, 2))
+    advantages = rng.normal(size=n).astype("float32")
+    return policy, core.ValueFunction(4, hidden_sizes=(96, 96), seed=2), *rows, advantages
+
+
+@pytest.mark.parametrize(("n", "n_parts"), [(6100, 3), (90, 1)])
+def test_parts_on_nodes_have_the_bits_of_one_piece(cluster: str, n: int, n_parts: int) -> None:
+    policy, critic, x, actions, advantages = made(n)
+    bounds = bounds_of_parts(n, 3, policy.n_parameters, critic.n_parameters)
+    assert len(bounds) == n_parts + 1
+    holders = Holders(Connection("auto"))
+    assert len(holders) == 3
+    try:
+        for kind in ("policy", "value"):
+            places = itertools.pairwise(bounds)
+            holders.ask_each("make", [[kind, held, kind, *place, n] for place in places])
+        others = made(n)[:2]
+        found = update_parts(others[0], RayParts(holders, "policy", bounds))
+        assert found.status == "accepted"
+        policy.update(x, actions, advantages, normalized=True)
+        assert others[0].parameters.tobytes() == policy.parameters.tobytes()
+        fit_parts(others[1], RayParts(holders, "value", bounds), epochs=2)
+        critic.fit(x, advantages, epochs=2)
+        assert others[1].parameters.tobytes() == critic.parameters.tobytes()
+        ray.kill(holders.actors[0])
+        with pytest.raises(ClusterError, match=r"lost with its node .*; resume from the last"):
+            update_parts(policy, RayParts(holders, "policy", bounds))
+    finally:
+        holders.close()
+    assert len(holders) == 0
 
 
 def test_a_level_that_is_forced_here_is_forced_there(
