@@ -116,7 +116,7 @@ def test_preconditioning_counts_products(tmp_path: Path) -> None:
 
 
 def test_training_times_the_same_work(tmp_path: Path) -> None:
-    flags = "--envs CartPole-v1 --sides environment,rollout,trpo_fast --updates 1 --rounds 1"
+    flags = "--envs CartPole-v1 --sides environment,trpo_fast --updates 1 --rounds 1"
     out = run("speed/training.py", *flags.split(), "--json", "training.json", folder=tmp_path)
     assert "left out" not in out
     (result,) = json.loads((tmp_path / "training.json").read_text())["results"]
@@ -124,8 +124,6 @@ def test_training_times_the_same_work(tmp_path: Path) -> None:
     assert set(sides) == {
         "environment only, 1 process",
         "environment only, 2 processes",
-        "rollout only, in process",
-        "rollout only, 2 workers",
         "trpo_fast, in process",
         "trpo_fast, 2 workers",
         "trpo_fast, sb3 settings",
@@ -192,11 +190,11 @@ def test_a_version_beside_itself(tmp_path: Path) -> None:
     package = Path(trpo_fast.__file__).parents[1]
     out = run(
         "speed/versions.py", "--before", str(package), "--rounds", "1", "--parts",
-        "product,update,CartPole-v1", folder=tmp_path,
+        "product,CartPole-v1", folder=tmp_path,
     )  # fmt: skip
     figures = [line.split()[:-4] for line in out.splitlines()[1:] if " to " in line]
     assert [" ".join(figure) for figure in figures] == [
-        "product", "update", "CartPole-v1 rollout", "CartPole-v1 training",
+        "product", "CartPole-v1 rollout", "CartPole-v1 training",
     ]  # fmt: skip
     wrong = run("speed/versions.py", "--before", str(tmp_path), folder=tmp_path, code=2)
     assert "--before: expected a folder that holds trpo_fast" in wrong
