@@ -9,6 +9,7 @@ twice: the methods' pages are those that ``trpo-fast explain`` shows, the figure
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -61,6 +62,8 @@ def on_config(config: Any) -> Any:
         MkDocs' configuration, changed in place.
     """
     sys.path.insert(0, str(Path(__file__).parent))
+    if "MIKE_DOCS_VERSION" in os.environ:  # one of several versions side by side: a menu leads to them
+        config.extra["version"] = {"provider": "mike", "alias": True, "default": "latest"}
     docs = Path(config.docs_dir)
     guides = {page.stem: f"guides/{page.name}" for page in sorted((docs / "guides").glob("*.md"))}
     first = [guides.pop(name) for name in GUIDES if name in guides]
