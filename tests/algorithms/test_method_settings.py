@@ -82,7 +82,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
 # Settings of the machine: they must change no bit.
 OF_THE_MACHINE = {
     "n_threads", "n_workers", "worker_timeout", "restart_crashed_environments", "overlap_value_fit",
-    "save_environments", "episode_metrics", "cluster", "runtime_env",
+    "save_environments", "episode_metrics", "cluster", "runtime_env", "distribute_update",
 }  # fmt: skip
 
 

@@ -126,6 +126,26 @@ def test_parts_on_nodes_have_the_bits_of_one_piece(cluster: str, n: int, n_parts
     assert len(holders) == 0
 
 
+def test_rows_that_stay_on_the_nodes_have_the_bits_of_one_process(cluster: str) -> None:
+    found = []
+    for where in ({"n_workers": 0}, {"cluster": "auto", "n_workers": 3, "distribute_update": True}):
+        settings = {**SMALL, "batch_size": 1200, "hidden_sizes": (48, 40)}
+        with TRPO("Pendulum-v1", **settings, **where) as agent:
+            agent.learn(2 * 1200, progress=False)
+            networks = agent.policy, agent.value_function
+            parameters = [network.parameters.tobytes() for network in networks]
+            found.append([*parameters, agent.last_record["value/explained_variance"]])
+            if agent.parted is not None:
+                assert len(agent.parted.holders or ()) == 3
+                ray.kill(agent.sampler.pool.workers[0]._actor)
+                agent.learn(1200, progress=False)  # restored: it was lost between two rollouts
+                ray.kill(agent.parted.holders.actors[0])
+                with pytest.raises(ClusterError, match="resume from the last checkpoint"):
+                    agent.learn(1200, progress=False)
+                assert agent.iteration == 3
+    assert found[0] == found[1]
+
+
 def test_a_level_that_is_forced_here_is_forced_there(
     cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

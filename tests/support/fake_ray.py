@@ -51,6 +51,12 @@ class Ref:
             raise self.content
         return cloudpickle.loads(self.content)
 
+    def item(self, i: int) -> Ref:
+        """One of several results."""
+        if isinstance(self.content, Exception):
+            return self
+        return Ref(cloudpickle.dumps(self.get()[i]))
+
 
 class Handle:
     """An actor as its owner sees it."""
@@ -62,14 +68,26 @@ class Handle:
         cluster.free -= n_cores
 
     def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=lambda *arguments: self._call(name, arguments))
+        def options(num_returns: int) -> Any:
+            def call(*arguments: Any) -> Any:
+                ref = self._call(name, arguments)
+                return ref if num_returns == 1 else [ref.item(i) for i in range(num_returns)]
+
+            return SimpleNamespace(remote=call)
+
+        return SimpleNamespace(
+            remote=lambda *arguments: self._call(name, arguments), options=options
+        )
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> Ref:
         if name == "collect":
             self._cluster.calls.append(arguments)
         if self._object is None:
             return Ref(EXCEPTIONS.RayActorError("it is dead"))
-        resolved = [a.get() if isinstance(a, Ref) else a for a in arguments]
+        try:
+            resolved = [a.get() if isinstance(a, Ref) else a for a in arguments]
+        except RayError as error:
+            return Ref(error)
         try:
             given = cloudpickle.loads(cloudpickle.dumps(resolved))
             return Ref(cloudpickle.dumps(getattr(self._object, name)(*given)))
@@ -97,6 +115,7 @@ class FakeRay(ModuleType):
         self.puts = 0
         self.lost_tasks = 0
         self.store_bytes = 10**9
+        self.n_nodes = 1
         self._is_initialized = False
 
     @property
@@ -117,10 +136,10 @@ class FakeRay(ModuleType):
         self._is_initialized = False
 
     def nodes(self) -> list[dict[str, Any]]:
-        """One node."""
-        return [
-            {"Alive": True, "NodeID": "n", "Resources": {"object_store_memory": self.store_bytes}}
-        ]
+        """Its nodes, of which this process is on the first."""
+        has = {"object_store_memory": self.store_bytes}
+        names = ["n", *(f"n{i}" for i in range(1, self.n_nodes))]
+        return [{"Alive": True, "NodeID": name, "Resources": has} for name in names]
 
     def get_runtime_context(self) -> Any:
         """Where this process is."""

@@ -148,6 +148,8 @@ INVALID: list[tuple[str, Any]] = [
     ("cluster", "ray://host"),
     ("runtime_env", ["numpy"]),
     ("runtime_env", {"env_vars": object()}),
+    ("distribute_update", 1),
+    ("distribute_update", True),
     ("restart_crashed_environments", 1),
     ("save_environments", 1),
     ("episode_metrics", "score"),

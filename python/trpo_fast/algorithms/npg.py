@@ -21,6 +21,7 @@ class NPGConfig(ValueConfig, NaturalStepConfig):
     """Settings of :class:`NPG`: those of TRPO but for its line search, and a step."""
 
     method: ClassVar[str] = "NPG"
+    updates_in_parts: ClassVar[bool] = True
     lacks: ClassVar[str] = "no line search follows its step"
 
     step_size: Scheduled | None = scheduled(
@@ -59,13 +60,9 @@ class NPG(OnPolicyAgent[NPGConfig]):
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Solve F x = g, and step along x."""
         step_size = self.current.step_size
-        return self.policy.update(
-            batch.observations,
-            batch.actions,
-            batch.advantages,
+        return batch.update(
+            self.policy,
             natural_step_options(self.current, self.policy, batch.observations),
-            normalized=True,
-            action_masks=batch.action_masks,
             step="boundary" if step_size is None else "fixed",
             step_size=None if step_size is None else number_of(step_size),
             seed=self.update_seed,

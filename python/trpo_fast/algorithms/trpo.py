@@ -43,17 +43,15 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
 
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Solve F x = g, step to the boundary, and search back along the line."""
-        rows = (batch.observations, batch.actions, batch.advantages)
         options = natural_step_options(self.current, self.policy, batch.observations)
         options.seed = self.update_seed
-        given: dict[str, Any] = {"normalized": True, "action_masks": batch.action_masks}
         if guard := self.config.signal_guard:
             # a share of noise leaves less of the radius
             if self.iteration % EVERY == 0:
                 signal = measured_signal(self.policy, batch, self.sampler.n_envs, options)
                 self.signal.absorb(signal, self.config.signal_memory)
             options.max_kl *= self.signal.factor(guard)
-        return self.policy.update(*rows, options, **given)
+        return batch.update(self.policy, options)
 
     def record(self, *args: Any) -> dict[str, Any]:
         """The numbers of every method, and the share of signal where it is measured."""

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 # settings that may change with --resume: results depend on none of them, but a longer run may need
 # a longer way for its schedules
-_MAY_CHANGE = ("n_threads", "n_workers", "schedule_timesteps", "cluster", "runtime_env")
+_OF_MACHINES = ("n_threads", "n_workers", "cluster", "runtime_env", "distribute_update")
+_MAY_CHANGE = (*_OF_MACHINES, "schedule_timesteps")
 _CHOSEN = ("env", "env_factory", "env_kwargs", "wrapper")
 
 
@@ -162,6 +163,7 @@ def _resumed(
         schedule_timesteps=way,
         cluster=config.cluster,
         runtime_env=config.runtime_env,
+        distribute_update=config.distribute_update,
     )
     agent = held.enter_context(closing(loaded))
     if agent.timesteps >= command.total_timesteps and not _evaluation_is_due(agent):

@@ -60,3 +60,34 @@ def runtime_environment(default: None = None, *, changes: When = "always") -> An
         )
 
     return setting(default, check, changes)
+
+
+def refuse_undistributed(config: Any) -> None:
+    """Raise where updates cannot be made by sums of parts of a batch.
+
+    Parameters
+    ----------
+    config
+        An `AgentConfig` with ``distribute_update``.
+
+    Raises
+    ------
+    ConfigError
+        It has no cluster, or something that needs all rows in one place.
+    """
+    why = ""
+    if not config.updates_in_parts:
+        why = f"a method that updates by sums of rows, TRPO or NPG, got {config.method}; use one of them"
+    elif config.cluster is None:
+        why = "a cluster, on whose nodes rows can stay, got cluster=None; set cluster='auto'"
+    elif getattr(config, "signal_guard", 0.0) != 0.0:
+        why = f"signal_guard=0, got {config.signal_guard}, whose halves of a batch need all rows; set 0"
+    elif config.fisher_fraction != 1.0:
+        why = f"fisher_fraction=1, got {config.fisher_fraction}, a draw from all rows; set 1"
+    elif config.state_dependent_std and config.cg_damping_unit == "precision":
+        why = (
+            "cg_damping_unit='absolute' beside state_dependent_std, got 'precision', a mean over all "
+            "rows; set 'absolute'"
+        )
+    if why:
+        raise ConfigError(f"distribute_update: expected {why}, or leave it out")

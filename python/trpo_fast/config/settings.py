@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..schedules import FunctionSchedule, Schedule, Scheduled, linear
 from .checked import CheckedConfig
-from .cluster import cluster_address, runtime_environment
+from .cluster import cluster_address, refuse_undistributed, runtime_environment
 from .fields import (
     LARGEST_SEED,
     ConfigError,
@@ -107,6 +107,7 @@ class AgentConfig(CheckedConfig):
         "action_scaling": False,
         "action_masks": "none",
     }
+    updates_in_parts: ClassVar[bool] = False  # whether the method's update is a sum of rows
 
     seed: int = integer(
         0, 0, LARGEST_SEED, remedy="any fixed number makes a run repeatable", changes="never"
@@ -154,6 +155,10 @@ class AgentConfig(CheckedConfig):
 
     runtime_env: str | None = runtime_environment(changes="load")
     """What Ray brings to the nodes of a cluster: a JSON object, or the name of a YAML file."""
+
+    distribute_update: bool = flag(False, changes="load")
+    """Leave the rows of a batch on the nodes of a cluster, and update by sums of them; same results."""
+    # for batches that no single machine holds. Files do not keep it.
 
     restart_crashed_environments: bool = flag(False, changes="load")
     """Replace an environment that crashes and drop its episode, instead of ending the run."""
@@ -231,6 +236,8 @@ class AgentConfig(CheckedConfig):
                 "n_workers: expected at least 1 with cluster, where an actor is a worker, got 0; None "
                 "takes one for every free core"
             )
+        if self.distribute_update:
+            refuse_undistributed(self)
 
     @property
     def of_the_run(self) -> Self:
@@ -238,7 +245,7 @@ class AgentConfig(CheckedConfig):
 
         A file names no address to connect to, and holds no secret of a runtime environment.
         """
-        return self.replace(cluster=None, runtime_env=None)
+        return self.replace(cluster=None, runtime_env=None, distribute_update=False)
 
     @property
     def of_the_sampler(self) -> dict[str, Any]:
@@ -407,6 +414,7 @@ class TRPOConfig(ValueConfig, TrustRegionConfig):
     """
 
     method: ClassVar[str] = "TRPO"
+    updates_in_parts: ClassVar[bool] = True
 
     signal_guard: float = number(
         0.0, "[0, inf)", remedy="0.02 to 0.1 halve the radius where noise rules; 0 leaves it alone"

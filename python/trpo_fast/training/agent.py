@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from .closing import ClosableAgent
 from .configured import Config, ConfiguredAgent
 from .copying import CopyableAgent
 from .notices import first_notices, require_memory, with_failure
+from .parted_batch import has_rows, parted_learning
 from .policy import Policy
 from .record import EpisodeWindow, RecordWriters, iteration_record
 from .stored_agent import StoredAgent
@@ -94,7 +96,8 @@ class OnPolicyAgent(
         self.sampler.metric_names = settings.episode_metrics
         try:
             self._budget = self.sampler.budget(settings.sampling, settings.batch_size)
-            require_memory(self.sampler, settings, sum(self._budget.steps))
+            if not settings.distribute_update:  # otherwise no machine has to hold a batch
+                require_memory(self.sampler, settings, sum(self._budget.steps))
         except BaseException:
             self.sampler.close()
             raise
@@ -116,6 +119,8 @@ class OnPolicyAgent(
         if isinstance(settings, ValueConfig):
             self.value_fitting = ValueFitting(settings, encoder.dim)
         seed = derive(settings.seed, Purpose.PREDICTIONS)
+        self.parted = parted_learning(self.sampler, settings)
+        """Holds the rows of batches on the nodes of a cluster, with ``distribute_update``."""
         self.acting = Policy(self.policy, encoder, adapter, seed=seed, critic=self.value_fitting)
         self.acting.mask_source = self.sampler.mask_source
         self.observation_statistics = core.RunningStatistics(encoder.dim)
@@ -205,14 +210,15 @@ class OnPolicyAgent(
                 while self.timesteps < goal:
                     started = time.perf_counter()
                     scheduled = self.scheduled_values()
-                    rollout = self.collect(on_step)
+                    with nullcontext() if self.parted is None else self.parted.keeping_rows():
+                        rollout = self.collect(on_step)
                     self.is_between_iterations = False
                     # the result of the previous iteration's fit, which ran during this rollout
                     fit = self._finish_value_fit()
                     with runtime.fewer_threads(self._fit_threads):
                         batch = self.advantages(rollout)
                         update = self._improve(batch)
-                    self._update_statistics(rollout)
+                    self._update_statistics(rollout, batch)
                     self.is_between_iterations = True
                     self.elapsed_seconds += time.perf_counter() - started
 
@@ -276,6 +282,10 @@ class OnPolicyAgent(
             What :meth:`collect` has returned.
         """
         fitting, now = self.value_fitting, self.current
+        if self.parted is not None and not has_rows(rollout):
+            assert fitting is not None
+            assert isinstance(now, ValueConfig)
+            return self.parted.batch(rollout, self.policy, fitting, now)
         return generalized_advantages(
             rollout,
             normalize=self.policy.normalize,
@@ -362,10 +372,10 @@ class OnPolicyAgent(
             raise AttributeError(f"{type(self).__name__} has no value function")
         return self.value_fitting.network
 
-    def _update_statistics(self, rollout: Rollout) -> None:
+    def _update_statistics(self, rollout: Rollout, batch: Batch) -> None:
         """Merge the batch into the running statistics, frozen from here to the next update."""
         if self.config.normalize_observations:
-            self.observation_statistics.update(rollout.select(rollout.observations))
+            batch.add_observations(self.observation_statistics, rollout)
             self.freeze_normalizer()
         self.timesteps += rollout.n_transitions
         self.iteration += 1

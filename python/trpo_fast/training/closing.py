@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..rollout import Sampler
+    from .parted_batch import PartedLearning
 
 
 class ClosableAgent:
     """The part of an agent that ends: ``close``, and ``with``."""
 
+    parted: PartedLearning | None = None
     sampler: Sampler
     """Steps the training environments."""
 
@@ -25,6 +27,8 @@ class ClosableAgent:
         does so at the end of the block, whatever happens in it. What was learned stays: the agent
         predicts and saves as before.
         """
+        if self.parted is not None:
+            self.parted.close()
         self.sampler.close()
 
     def __enter__(self) -> Self:

@@ -38,6 +38,7 @@ class CopyableAgent:
             **agent.config.functions,
             cluster=agent.config.cluster,
             runtime_env=agent.config.runtime_env,
+            distribute_update=agent.config.distribute_update,
         )
         memo[id(self)] = copied
         return cast("Self", copied)

@@ -117,7 +117,7 @@ def iteration_record(
         "policy/cg_residual": update.cg_relative_residual,
         "policy/backtracks": update.backtracks,
         "policy/entropy": update.entropy,
-        "value/explained_variance": explained_variance(batch.values, batch.returns),
+        "value/explained_variance": batch.explained_variance(),
     }
     if fit is not None:
         record["value/status"] = fit.status

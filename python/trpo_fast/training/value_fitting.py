@@ -84,11 +84,9 @@ class ValueFitting:
         """
         config = self.config
         if config.scale_returns:
-            self.units.absorb(batch.returns, self._network)
+            batch.absorb_returns(self.units, self._network)
         fit = partial(
-            self._network.fit,
-            batch.observations,
-            self.units.to_targets(batch.returns),
+            batch.fit_of(self.units, self._network),
             method=config.value_optimizer,
             epochs=config.value_epochs,
             minibatch_size=config.value_minibatch_size,

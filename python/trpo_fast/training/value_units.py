@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,12 +73,35 @@ class ValueUnits:
         """
         is_first = self.statistics.count == 0
         self.statistics.update(returns[:, np.newaxis])
+
+        def farthest(center: float) -> float:
+            return float(np.abs(returns - center).max(initial=0.0))
+
+        self.settle(farthest, value_function, is_first)
+
+    def settle(
+        self,
+        farthest: Callable[[float], float],
+        value_function: core.ValueFunction,
+        is_first: bool,
+    ) -> None:
+        """Take the unit from the statistics, which have the returns of a batch, and keep V.
+
+        Parameters
+        ----------
+        farthest
+            The largest distance of those returns from a number.
+        value_function
+            Its last layer is changed where the unit changes.
+        is_first
+            Whether the statistics had no returns before.
+        """
         mean = float(self.statistics.mean[0])
         deviation = float(np.sqrt(self.statistics.variance[0]))
         if not np.isfinite(deviation):  # the squares of such returns are no numbers
-            deviation = float(np.abs(returns - mean).max(initial=0.0))
+            deviation = farthest(mean)
         # returns that only rounding tells apart have no deviation that could be a unit
-        rounding = 64.0 * np.finfo(np.float64).eps * float(np.abs(returns).max(initial=0.0))
+        rounding = 64.0 * np.finfo(np.float64).eps * farthest(0.0)
         scale = deviation if deviation > rounding else (1.0 if is_first else self.scale)
         ratio, shift = self.scale / scale, (self.mean - mean) / scale
         # A change that single precision cannot hold starts V anew, as the first batch does.

@@ -21,7 +21,9 @@ import numpy.typing as npt
 from ..state import RunState
 from ..workers.commands import Commands, answer
 from ..workers.memory import PolicyNumbers, anonymous_file
+from ..workers.pooled import view_of
 from ..workers.worker import GRACE_SECONDS
+from .block import without_rows
 
 Array = npt.NDArray[Any]
 
@@ -58,6 +60,7 @@ class RolloutActor:
         self._index, self._first_index, self._timeout = index, first_index, timeout
         self._commands = Commands(anonymous_file(), _no_pause, remedy=_REMEDY)
         self._thread = ThreadPoolExecutor(1, "environments")
+        self._kept: Any = None  # the latest rollout, where its rows stay here
 
     def ping(self) -> None:
         """Answer."""
@@ -89,6 +92,7 @@ class RolloutActor:
         n_rows: int,
         arguments: Sequence[Any],
         saves_states: bool,
+        keeps_rows: bool = False,
     ) -> tuple[Any, ...]:
         """Collect a rollout.
 
@@ -104,6 +108,8 @@ class RolloutActor:
             Of `Commands.collect`.
         saves_states
             Whether the states of the environments come back as well.
+        keeps_rows
+            Whether the rows stay here, for `rows`: then the arrays are what `without_rows` leaves.
 
         Returns
         -------
@@ -126,9 +132,28 @@ class RolloutActor:
             block.follow()
             own = {name: block.lasting[name] for name in RunState.NAMES}
             states = self._states() if saves_states else ""
-            return *done, _filled(block.arrays, done[1][:3]), own, states
+            arrays = _filled(block.arrays, done[1][:3])
+            if keeps_rows:
+                crashes, metrics, source = done[1][3:]
+                has_masks = source not in ("none", "auto")
+                self._kept = view_of(block, done[1][:3], crashes, metrics, has_masks)
+                arrays = without_rows(arrays)
+            return *done, arrays, own, states
 
         return self._watched(work, "collect")
+
+    def rows(self, function: Callable[..., Sequence[Any]], *arguments: Any) -> Any:
+        """Make objects of the rollout whose rows have stayed here, one for each return of the call.
+
+        Parameters
+        ----------
+        function
+            Called with the rollout, the index of its first environment, and ``arguments``.
+        *arguments
+            Of it.
+        """
+        made = tuple(function(self._kept, self._first_index, *arguments))
+        return made[0] if len(made) == 1 else made
 
     def close(self) -> None:
         """Close the environments, unless they hang."""

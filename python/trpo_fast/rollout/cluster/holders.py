@@ -237,7 +237,7 @@ class RayParts:
     """
 
     def __init__(self, holders: Holders, name: str, bounds: Sequence[int]) -> None:
-        self.bounds = list(bounds)
+        self.bounds: Sequence[int] = list(bounds)
         self._holders, self._name = holders, name
 
     def ask(self, name: str, *arguments: Any) -> list[Any]:

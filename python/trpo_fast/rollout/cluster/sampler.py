@@ -189,6 +189,37 @@ class ClusterSampler(PooledSampler):
             self._actors.saves_states = False
             self._why_none_kept = reasons[0]
 
+    # --- rows that stay where they are ---
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether the rows of rollouts stay with the actors, and `cut` brings them elsewhere."""
+        return self._actors.keeps_rows
+
+    @keeps_rows.setter
+    def keeps_rows(self, value: bool) -> None:
+        self._actors.keeps_rows = value
+
+    def cut(self, function: Callable[..., Any], n_parts: int, *arguments: Any) -> list[list[Any]]:
+        """Have every actor make objects of its part of the last rollout, all at once.
+
+        Parameters
+        ----------
+        function
+            Called with the part, the index of its first environment, and ``arguments``; returns
+            them. Sent with cloudpickle.
+        n_parts
+            How many objects an actor makes.
+        *arguments
+            The same for all; what is large as a reference of ``ray.put``.
+
+        Returns
+        -------
+        list
+            References of what each actor has made.
+        """
+        return [worker.rows(n_parts, function, *arguments) for worker in self._workers]
+
     # --- one rollout ---
 
     @property
@@ -205,7 +236,8 @@ class ClusterSampler(PooledSampler):
             )
         if start == "fresh":
             self._kept = None
-        self._refuse_small_store(budget)
+        if not self._actors.keeps_rows:
+            self._refuse_small_store(budget)
         self._move_to_free_cores()
         self.busy_cores = self._actors_here()
         if self.busy_cores:

@@ -9,62 +9,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ...words import end_of
-from ..state import RunState
 from ..workers.memory import BlockShape, PolicyNumbers
 from ..workers.transport import Lost, WorkerTraceback, raise_error
 from .actor import RolloutActor, facts
+from .block import CallBlock, with_empty_rows
 from .connection import ClusterError, Connection
 
 Array = npt.NDArray[Any]
 
 _PLACE_SECONDS = 15.0  # after which an actor that finds no core shares one
 _LEVEL = "TRPO_FAST_SIMD_LEVEL"
-
-
-class CallBlock:
-    """What goes into the calls of an actor and comes back from them, see `Block`.
-
-    Parameters
-    ----------
-    shape
-        What the sizes follow from.
-    """
-
-    def __init__(self, shape: BlockShape) -> None:
-        self.shape = shape
-        layout = shape.lasting()
-        self.lasting: dict[str, Array] = {name: np.zeros(*layout[name]) for name in RunState.NAMES}
-        self.arrays: dict[str, Array] = {}
-        self.n_rows = 0
-
-    def reserve(self, n_steps: int) -> None:
-        """Remember for how many rows the actor makes room.
-
-        Parameters
-        ----------
-        n_steps
-            T, at least 1.
-        """
-        self.n_rows = n_steps
-
-    def follow(self) -> None:
-        """Nothing to do: the arrays came with the answer."""
-
-    def place(self, first_index: int, name: str) -> str:
-        """Say that it is a rollout: where in it an actor stands, only that actor knows.
-
-        Parameters
-        ----------
-        first_index
-            Index of the worker's first environment.
-        name
-            Of the environments.
-        """
-        return f"a rollout of {name}"
 
 
 class WorkerActor:
@@ -136,6 +93,7 @@ class WorkerActor:
             self.block.n_rows,
             arguments,
             self._transport.saves_states,
+            self._transport.keeps_rows,
         )
 
     def bind(self, facts: dict[str, Any], shape: BlockShape, seed: int) -> None:
@@ -194,7 +152,10 @@ class WorkerActor:
                 content[1] = f"worker {self.index}: {content[1]}"
             raise_error(*content)
         if is_rollout:
-            told, self.block.arrays, own, self.states = content
+            told, arrays, own, self.states = content
+            keeps = self._transport.keeps_rows
+            dtype = self.block.shape.dtype
+            self.block.arrays = with_empty_rows(arrays, dtype) if keeps else arrays
             for name, values in own.items():
                 self.block.lasting[name][:] = values
             return told
@@ -262,6 +223,19 @@ class WorkerActor:
         self._actor = self._transport.make(self, n_cores=n_cores)
         self._ping = self._actor.ping.remote()
 
+    def rows(self, n: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """References of n objects made of the rollout whose rows have stayed there.
+
+        Parameters
+        ----------
+        n
+            How many.
+        function, *arguments
+            See `RolloutActor.rows`.
+        """
+        made = self._actor.rows.options(num_returns=n).remote(function, *arguments)
+        return [made] if n == 1 else list(made)
+
     def ask_to_end(self) -> None:
         """Have the environments closed, once it has answered."""
         with contextlib.suppress(Exception):  # it is gone, or the cluster is
@@ -304,6 +278,8 @@ class Actors:
     ----------
     saves_states
         Whether every rollout brings the states of the environments along.
+    keeps_rows
+        Whether the rows of every rollout stay with the actors.
     may_share
         Whether an actor that finds no free core may share one.
     """
@@ -312,7 +288,7 @@ class Actors:
 
     def __init__(self, connection: Connection, timeout: float) -> None:
         self.connection, self.timeout = connection, timeout
-        self.saves_states = False
+        self.saves_states = self.keeps_rows = False
         self.may_share = False
         # A level that is forced here is forced there.
         forced = os.environ.get(_LEVEL)

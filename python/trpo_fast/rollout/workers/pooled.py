@@ -189,7 +189,7 @@ class PooledSampler(SamplerBase):
                         worker.go_on()
         self._take_mask_source([answer[-1] for answer in answers])
         return [
-            _view_of(worker.block, answer[:3], (*lost, *answer[3]), answer[4], self.has_masks)
+            view_of(worker.block, answer[:3], (*lost, *answer[3]), answer[4], self.has_masks)
             for worker, answer, lost in zip(workers, answers, crashes, strict=True)
         ]
 
@@ -296,14 +296,26 @@ class PooledSampler(SamplerBase):
         self.pool.stop()
 
 
-def _view_of(
+def view_of(
     block: Block,
     counts: tuple[int, int, int],
     crashes: tuple[str, ...],
     metrics: Metrics,
     has_masks: bool,
 ) -> Rollout:
-    """The rollout of one worker. Its arrays are those of the block: copy before the next."""
+    """The rollout of one worker. Its arrays are those of the block: copy before the next.
+
+    Parameters
+    ----------
+    block
+        Of the worker.
+    counts
+        Rows, final observations, episodes that ended.
+    crashes, metrics
+        Of the rollout.
+    has_masks
+        Whether the environments say which actions are allowed.
+    """
     block.follow()
     arrays = block.arrays
     n_rows, n_finals, n_episodes = counts

@@ -1,0 +1,270 @@
+"""Batches whose rows stay on the nodes of a cluster: the bits of one process, and what is refused.
+
+The nodes are those of a stand-in for Ray; `tests/rollout/test_ray_cluster.py` has Ray's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fake_ray import FakeRay, fake_ray
+from fragile_env import fragile
+from masked_envs import masked_factory
+from trpo_fast import NPG, TRPO
+from trpo_fast.algorithms import ALGORITHMS, algorithm_class
+from trpo_fast.config import ConfigError, field_names
+from trpo_fast.rollout import ClusterError
+from trpo_fast.training.parted_batch import PartedBatch
+from trpo_fast.training.parted_rows import spans_of
+from worker_envs import BrokenEnv, UnevenEnv
+
+__all__ = ["fake_ray"]
+
+# N D of both networks is above two million, so a batch is cut into 13 chunks and 3 parts.
+LARGE: dict[str, Any] = {"n_envs": 4, "batch_size": 1200, "hidden_sizes": (48, 40), "seed": 3}
+NODES: dict[str, Any] = {"cluster": "local", "n_workers": 3, "distribute_update": True}
+
+
+class Watched(TRPO):
+    """Remembers its batches."""
+
+    batches: list[Any]
+
+    def improve_policy(self, batch: Any) -> Any:
+        """The update."""
+        self.batches = [*getattr(self, "batches", ()), batch]
+        return super().improve_policy(batch)
+
+
+def trained(
+    env: Any, iterations: int = 2, agent_type: Any = TRPO, **settings: Any
+) -> tuple[dict[str, Any], Any]:
+    """What a short run has made, and its agent, which is closed."""
+    records: list[dict[str, Any]] = []
+    with agent_type(env, **{**LARGE, **settings}) as agent:
+        agent.learn(
+            iterations * agent.config.batch_size,
+            progress=False,
+            callback=lambda _, record: records.append(dict(record)),
+        )
+        tensors, _ = agent.state()
+    told = [{k: v for k, v in r.items() if not k.startswith(("time/", "run/"))} for r in records]
+    arrays = {
+        k: v.tobytes() for k, v in tensors.items() if not k.endswith(("metadata", "configuration"))
+    }
+    return {**arrays, "records": repr(told)}, agent
+
+
+def assert_same(env: Any, **settings: Any) -> Any:
+    expected, _ = trained(env, **settings, n_workers=0)
+    found, agent = trained(env, **settings, **NODES)
+    assert found == expected
+    return agent
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_the_bits_and_the_table_are_those_of_one_process(fake_ray: FakeRay, env: str) -> None:
+    fake_ray.n_nodes = 3
+    agent = assert_same(env, agent_type=Watched)
+    for batch in agent.batches:
+        assert isinstance(batch, PartedBatch)
+        assert len(batch.parts.bounds) == 4
+        with pytest.raises(AttributeError, match="advantages: the rows of this batch lie on"):
+            _ = batch.advantages
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampling": "total_steps", "batch_size": 1203},
+        {"sampling": "episodes", "value_optimizer": "lbfgs"},
+        {"batch_size": 100},
+        {"dtype": "float64", "normalize_observations": False, "scale_returns": False},
+        {"standardize_advantages": False, "kl_constraint": "max", "fisher": "empirical"},
+        {"agent_type": NPG, "overlap_value_fit": False, "value_minibatch_size": None},
+    ],
+    ids=str,
+)
+def test_whatever_the_settings(fake_ray: FakeRay, settings: dict[str, Any]) -> None:
+    fake_ray.n_nodes = 2
+    assert_same("CartPole-v1", **settings)
+
+
+def test_masks_and_episodes_that_are_dropped(fake_ray: FakeRay) -> None:
+    fake_ray.n_nodes = 3
+    assert_same(masked_factory("discrete", "info"))
+    assert_same(lambda: BrokenEnv("raises", at=205), restart_crashed_environments=True)
+    assert_same(UnevenEnv, sampling="episodes")
+
+
+def test_nothing_of_a_row_comes_here(fake_ray: FakeRay) -> None:
+    came: list[int] = []
+    with TRPO("Pendulum-v1", **LARGE, **NODES) as agent:
+        sampler = agent.sampler
+        gathered = sampler.pool.gather
+
+        def gather(*arguments: Any, **named: Any) -> Any:
+            answers = gathered(*arguments, **named)
+            arrays = [w.block.arrays for w in sampler.pool.workers if w.command[0] == "collect"]
+            came.extend(v.nbytes for each in arrays for v in each.values() if v.strides != (0, 0))
+            return answers
+
+        sampler.pool.gather = gather
+        agent.learn(1200, progress=False)
+        assert 1200 <= sum(came) < 2000  # whether each is a transition, and its few episodes
+        assert agent.collect().observations.shape == (300, 4, 3)  # outside of learn all rows come
+
+
+def test_a_checkpoint_goes_on_with_and_without(fake_ray: FakeRay, tmp_path: Path) -> None:
+    fake_ray.n_nodes = 2
+    expected, _ = trained("CartPole-v1", 4, n_workers=0)
+    for first, then in ((NODES, {"n_workers": 0}), ({"n_workers": 0}, NODES), (NODES, NODES)):
+        with TRPO("CartPole-v1", **LARGE, **first) as agent:
+            agent.learn(2400, progress=False)
+            saved = agent.save(tmp_path / "agent.safetensors")
+        assert not TRPO.load(saved, env=None).config.distribute_update
+        with TRPO.load(saved, **then) as agent:
+            agent.learn(2400, progress=False)
+            assert agent.policy.parameters.tobytes() == expected["policy"]
+            assert agent.value_function.parameters.tobytes() == expected["value_function"]
+
+
+# ---- losses
+
+
+def test_an_actor_lost_in_a_rollout_costs_no_bit(fake_ray: FakeRay, tmp_path: Path) -> None:
+    (never := tmp_path / "never").write_text("x")
+    fake_ray.n_nodes = 2
+    expected, _ = trained(fragile(never, 400), n_workers=0)
+    found, _ = trained(fragile(tmp_path / "flag", 400), **NODES)
+    assert (tmp_path / "flag").exists()
+    assert found == expected
+
+
+def test_losses_in_an_update_end_the_run_in_a_sentence(fake_ray: FakeRay) -> None:
+    fake_ray.n_nodes = 2
+
+    class Losing(TRPO):
+        lost = False
+
+        def improve_policy(self, batch: Any) -> Any:
+            assert self.parted is not None
+            holders: Any = self.parted.holders
+            if self.iteration == 1 and not self.lost:
+                self.lost = True
+                holders.actors[1].lose()
+            return super().improve_policy(batch)
+
+    with Losing("CartPole-v1", **LARGE, **NODES) as agent:
+        with pytest.raises(ClusterError, match=r"^distribute_update: .* resume from the last"):
+            agent.learn(3 * 1200, progress=False)
+        assert agent.iteration == 1
+        assert not fake_ray.alive or agent.parted is not None
+
+
+def test_a_node_that_is_gone_before_an_iteration_is_left_out(fake_ray: FakeRay) -> None:
+    fake_ray.n_nodes = 3
+    expected, _ = trained("CartPole-v1", 2, n_workers=0)
+    with Watched("CartPole-v1", **LARGE, **NODES) as agent:
+        agent.learn(1200, progress=False)
+        fake_ray.n_nodes = 2
+        agent.learn(1200, progress=False)
+        assert [len(batch.parts.bounds) for batch in agent.batches] == [4, 3]
+        assert agent.policy.parameters.tobytes() == expected["policy"]
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"cluster": None}, "a cluster, on whose nodes rows can stay, got cluster=None"),
+        ({"signal_guard": 0.1}, "signal_guard=0, got 0.1"),
+        ({"fisher_fraction": 0.5}, "fisher_fraction=1, got 0.5"),
+        (
+            {"state_dependent_std": True, "cg_damping_unit": "precision"},
+            "cg_damping_unit='absolute' beside state_dependent_std",
+        ),
+    ],
+)
+def test_settings_that_need_all_rows_are_refused(settings: dict[str, Any], words: str) -> None:
+    where = {"cluster": "local", **settings}
+    with pytest.raises(ConfigError, match=rf"^distribute_update: expected {words}.*leave it out$"):
+        TRPO("Pendulum-v1", distribute_update=True, **where)
+
+
+@pytest.mark.parametrize("method", sorted(set(ALGORITHMS) - {"trpo", "npg"}))
+def test_other_methods_refuse_it(method: str) -> None:
+    kind = algorithm_class(method).config_type
+    assert "distribute_update" in field_names(kind)
+    with pytest.raises(ConfigError, match="a method that updates by sums of rows, TRPO or NPG"):
+        kind(cluster="local", distribute_update=True)
+
+
+def test_rows_that_are_added_up_in_columns_are_refused(fake_ray: FakeRay) -> None:
+    words = r"^distribute_update: .* TRPO_FAST_FIRST_LAYER=dense"
+    with (
+        TRPO("FrozenLake8x8-v1", **LARGE, **NODES) as agent,
+        pytest.raises(ValueError, match=words),
+    ):
+        agent.learn(1200, progress=False)
+
+
+# ---- parts of it
+
+
+@pytest.mark.parametrize("n", [1, 7, 129, 1000, 12_345])
+def test_sums_of_parts_are_those_of_numpy(n: int) -> None:
+    rng = np.random.default_rng(n)
+    values = rng.normal(size=(2, n))
+    for n_parts in (1, 2, 5):
+        bounds = [0, *sorted(rng.choice(n, min(n_parts - 1, n - 1), replace=False)), n]
+        bounds = sorted(set(map(int, bounds)))
+        batch = PartedBatch(Sums(values, bounds), _Shape)  # type: ignore[arg-type]
+        returns, errors = values[0], values[0] - values[1]
+        expected = 1.0 - np.var(errors) / np.var(returns) if n > 1 else float("nan")
+        assert np.array_equal(batch.explained_variance(), expected, equal_nan=True)
+
+
+class _Shape:
+    obs_dim, dtype = 1, np.float32
+
+
+class Sums:
+    """Parts of returns and values, which need no network."""
+
+    def __init__(self, values: Any, bounds: list[int]) -> None:
+        from trpo_fast.training.parted_rows import BatchPart
+
+        self.bounds, self.parts = bounds, []
+        for begin, end in itertools.pairwise(bounds):
+            part = BatchPart.__new__(BatchPart)
+            rows = {"returns": values[0, begin:end], "values": values[1, begin:end]}
+            part._rows, part._seen, part.first_row = rows, rows["returns"], begin
+            self.parts.append(part)
+
+    def ask(self, name: str, *arguments: Any) -> list[Any]:
+        return [getattr(part, name)(*arguments) for part in self.parts]
+
+    def ask_one(self, part: int, name: str, *arguments: Any) -> Any:
+        return getattr(self.parts[part], name)(*arguments)
+
+
+def test_spans_hold_all_rows_once() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        valid = rng.random((20, 3)) < 0.6
+        n = int(valid.sum())
+        bounds = [0, *sorted(rng.choice(np.arange(1, n), 3, replace=False).tolist()), n]
+        times, _ = np.nonzero(valid)
+        numbers = np.arange(n)
+        for span, rows in zip(spans_of(valid, bounds), itertools.pairwise(bounds), strict=True):
+            here = numbers[(times >= span.begin) & (times < span.end)]
+            found = here[span.skipped : span.skipped + span.n_rows]
+            assert found.tolist() == list(range(*rows))
