@@ -99,15 +99,29 @@ class Killer(threading.Thread):
             os.kill(self._rng.choice(found), signal.SIGKILL)
 
 
+_seen: set[int] = set()  # processes of actors that this run has found
+
+
 def _actor_pids() -> list[int]:
-    found = []
+    """Processes of actors of this run: those that its nodes have started, and that run still."""
+    parents, actors = dict[int, int](), set[int]()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(status[1])
             if (folder / "cmdline").read_bytes().startswith(b"ray::RolloutActor"):
-                found.append(int(folder.name))
+                actors.add(int(folder.name))
         except OSError:
             continue
-    return sorted(found)
+
+    def is_ours(pid: int) -> bool:
+        while pid > 1 and pid != os.getpid():
+            pid = parents.get(pid, 0)
+        return pid == os.getpid()
+
+    # one whose node is gone has another parent
+    _seen.update(pid for pid in actors if is_ours(pid))
+    return sorted(actors & _seen)
 
 
 def main() -> int:

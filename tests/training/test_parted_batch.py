@@ -84,6 +84,7 @@ def test_the_bits_and_the_table_are_those_of_one_process(fake_ray: FakeRay, env:
         {"sampling": "total_steps", "batch_size": 1203},
         {"sampling": "episodes", "value_optimizer": "lbfgs"},
         {"batch_size": 100},
+        {"n_envs": 5},  # a part begins amid the environments of a step
         {"dtype": "float64", "normalize_observations": False, "scale_returns": False},
         {"standardize_advantages": False, "kl_constraint": "max", "fisher": "empirical"},
         {"agent_type": NPG, "overlap_value_fit": False, "value_minibatch_size": None},
@@ -164,7 +165,20 @@ def test_losses_in_an_update_end_the_run_in_a_sentence(fake_ray: FakeRay) -> Non
         with pytest.raises(ClusterError, match=r"^distribute_update: .* resume from the last"):
             agent.learn(3 * 1200, progress=False)
         assert agent.iteration == 1
-        assert not fake_ray.alive or agent.parted is not None
+
+
+def test_an_actor_lost_with_its_rows_ends_the_run_in_a_sentence(fake_ray: FakeRay) -> None:
+    class Losing(TRPO):
+        def advantages(self, rollout: Any) -> Any:
+            sampler: Any = self.sampler
+            if self.iteration == 1:
+                sampler.pool.workers[0]._actor.lose()
+            return super().advantages(rollout)
+
+    with Losing("CartPole-v1", **LARGE, **NODES) as agent:
+        with pytest.raises(ClusterError, match=r"^distribute_update: .* resume from the last"):
+            agent.learn(3 * 1200, progress=False)
+        assert agent.iteration == 1
 
 
 def test_a_node_that_is_gone_before_an_iteration_is_left_out(fake_ray: FakeRay) -> None:
