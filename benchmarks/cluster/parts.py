@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def value_part(_: Any, begin: int, end: int, n: int) -> Any:
 
 def in_parts(n: int, n_nodes: int) -> dict[str, Any]:
     """Make both on a cluster of this machine."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the process that is compared
     import ray
     from ray.cluster_utils import Cluster
 

@@ -37,6 +37,8 @@ def cluster() -> Iterator[str]:
     """A cluster of 1 + 2 + 2 cores that this process is connected to."""
     from ray.cluster_utils import Cluster
 
+    # as quick as the tests themselves: Ray's processes give way to others by default
+    os.environ.setdefault("RAY_worker_niceness", "0")
     made = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False},
