@@ -47,7 +47,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "cg_iterations": (1, {}),
     "cg_tolerance": (0.5, {}),
     "cg_damping": (0.5, {}),
-    "cg_damping_unit": ("precision", {}),
+    "cg_damping_unit": ("absolute", {}),
     "cg_preconditioner": ("none", {"cg_iterations": 2}),
     "backtrack_ratio": (0.1, LONG_STEPS),
     "max_backtracks": (0, LONG_STEPS),

@@ -39,3 +39,17 @@ def test_classic_control(env: str, steps: int, threshold: float, needed: int) ->
 def test_half_cheetah_runs() -> None:
     (result,) = final_returns("HalfCheetah-v5", 300_000, 1)
     assert result > 1_500.0  # about -280 at random, 4,099 measured for seed 0
+
+
+@pytest.mark.parametrize("seed", [101, 202])
+def test_a_solved_task_stays_solved(seed: int) -> None:
+    """Where every advantage is nearly zero, their standardised noise must not lead the policy away."""
+    agent = TRPO("InvertedPendulum-v5", seed=seed)
+    returns = []
+    for steps in range(20_000, 420_000, 20_000):
+        agent.learn(steps - agent.timesteps, progress=False)
+        returns.append(agent.evaluate(5).mean_return)
+    agent.close()
+    solved = returns.index(1000.0)
+    assert solved <= 5, returns
+    assert min(returns[solved:]) >= 900.0, returns

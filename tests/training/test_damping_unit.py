@@ -39,6 +39,12 @@ def test_options_hold_the_product() -> None:
     assert options.cg_damping == pytest.approx(0.1 * 25.0, rel=1e-6)
     absolute = CONFIG.replace(cg_damping_unit="absolute")
     assert natural_step_options(absolute, policy, OBSERVATIONS).cg_damping == 0.1
+    noise = CONFIG.replace(cg_damping_unit="noise", initial_log_std=float(np.log(0.6)))
+    options = natural_step_options(noise, policy, OBSERVATIONS)
+    assert options.cg_damping == pytest.approx(0.1 * 3.0**6, rel=1e-6)  # sigma is a third of 0.6
+    noise = CONFIG.replace(cg_damping_unit="noise", initial_log_std=float(np.log(2.0)))
+    options = natural_step_options(noise, policy, OBSERVATIONS)
+    assert options.cg_damping == pytest.approx(0.1 * 100.0 * 10.0**2, rel=1e-6)  # a tenth of 2
     averaged = CONFIG.replace(kl_convention="mean_over_action_dimensions")
     options = natural_step_options(averaged, policy, OBSERVATIONS)
     assert options.cg_damping == pytest.approx(0.1 * 25.0 * 2, rel=1e-6)
@@ -77,6 +83,17 @@ def test_direction_does_not_depend_on_the_unit_of_actions() -> None:
 
     assert change("precision") < 1e-5
     assert change("absolute") > 1e-2
+
+
+def test_noise_leaves_discrete_actions_alone_and_starts_at_the_damping_itself() -> None:
+    config = TRPOConfig(cg_damping=0.1)
+    assert config.cg_damping_unit == "noise"
+    discrete = core.Policy(3, core.Distribution("categorical", (4,)))
+    assert natural_step_options(config, discrete, OBSERVATIONS).cg_damping == 0.1
+    for log_std in (-0.5, 0.3):
+        begun = core.Policy(3, core.Distribution("gaussian", (2,)), initial_log_std=log_std)
+        options = natural_step_options(config.replace(initial_log_std=log_std), begun, OBSERVATIONS)
+        assert options.cg_damping == pytest.approx(0.1, rel=1e-6)
 
 
 def test_presets_keep_their_unit() -> None:

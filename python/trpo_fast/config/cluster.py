@@ -84,10 +84,10 @@ def refuse_undistributed(config: Any) -> None:
         why = f"signal_guard=0, got {config.signal_guard}, whose halves of a batch need all rows; set 0"
     elif config.fisher_fraction != 1.0:
         why = f"fisher_fraction=1, got {config.fisher_fraction}, a draw from all rows; set 1"
-    elif config.state_dependent_std and config.cg_damping_unit == "precision":
+    elif config.state_dependent_std and config.cg_damping_unit != "absolute":
         why = (
-            "cg_damping_unit='absolute' beside state_dependent_std, got 'precision', a mean over all "
-            "rows; set 'absolute'"
+            f"cg_damping_unit='absolute' beside state_dependent_std, got {config.cg_damping_unit!r}, a "
+            "mean over all rows; set 'absolute'"
         )
     if why:
         raise ConfigError(f"distribute_update: expected {why}, or leave it out")

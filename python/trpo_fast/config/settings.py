@@ -51,7 +51,7 @@ Activation = Literal["tanh", "relu", "elu", "silu", "gelu", "identity"]
 KLConvention = Literal["sum", "mean_over_action_dimensions"]
 KLConstraint = Literal["mean", "max"]
 FisherForm = Literal["gauss_newton", "empirical"]
-DampingUnit = Literal["absolute", "precision"]
+DampingUnit = Literal["noise", "precision", "absolute"]
 Preconditioner = Literal["none", "kronecker"]
 ValueOptimizer = Literal["adam", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
@@ -300,11 +300,11 @@ class NaturalStepConfig(AgentConfig):
     """Relative residual ‖b − Ax‖ / ‖b‖ at which conjugate gradient stops."""
 
     cg_damping: Scheduled = scheduled(0.03, "[0, inf)", remedy="0.01 to 0.1 is usual")
-    """λ added to the diagonal of the Fisher matrix, in the matrix's own units."""
+    """λ added to the diagonal of the Fisher matrix F, in the unit that cg_damping_unit says."""
 
-    cg_damping_unit: DampingUnit = choice("absolute", DampingUnit)
-    """What cg_damping counts in: 1, or the mean precision 1/σ² of continuous actions."""
-    # F grows with 1/σ²: beside it an absolute λ fades as σ shrinks. Discrete actions: 1 either way
+    cg_damping_unit: DampingUnit = choice("noise", DampingUnit)
+    """What cg_damping counts in: r min(r², 100), mean 1/σ² ("precision"), or 1 ("absolute")."""
+    # r = mean σ₀²/σ² of continuous actions, σ₀ their initial deviation; see `trpo-fast explain noise`
 
     cg_preconditioner: Preconditioner = choice("kronecker", Preconditioner)
     """What makes conjugate gradient need fewer iterations: Kronecker-factored curvature, or none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from .. import core
 from ..config import NaturalStepConfig, TrustRegionConfig
 from ..schedules import number_of
+
+LARGEST_NOISE = 100.0  # how often noise over signal counts beside F at most, in units of the start
 
 
 def natural_step_options(
@@ -45,8 +48,12 @@ def natural_step_options(
     discrete = policy.distribution.is_discrete
     factor = policy.distribution.action_dim if per_component and not discrete else 1
     damping = number_of(config.cg_damping) * factor
-    if config.cg_damping_unit == "precision":
-        damping *= mean_precision(policy, observations, normalized=normalized)
+    if config.cg_damping_unit != "absolute":
+        unit = mean_precision(policy, observations, normalized=normalized)
+        if config.cg_damping_unit == "noise" and not discrete:
+            shrunk = unit * math.exp(2.0 * config.initial_log_std)  # mean of sigma_0^2 / sigma^2
+            unit = shrunk * min(shrunk**2, LARGEST_NOISE)
+        damping *= unit
     options = core.TrustRegionOptions(
         max_kl=number_of(config.max_kl) * factor,
         constraint=config.kl_constraint,
