@@ -12,7 +12,7 @@ from .. import core
 from ..config import NaturalStepConfig, TrustRegionConfig
 from ..schedules import number_of
 
-LARGEST_NOISE = 100.0  # how often noise over signal counts beside F at most, in units of the start
+LARGEST_NOISE = 100.0  # the most by which lambda grows faster than F does, see the page "noise"
 
 
 def natural_step_options(
@@ -51,8 +51,9 @@ def natural_step_options(
     if config.cg_damping_unit != "absolute":
         unit = mean_precision(policy, observations, normalized=normalized)
         if config.cg_damping_unit == "noise" and not discrete:
-            shrunk = unit * math.exp(2.0 * config.initial_log_std)  # mean of sigma_0^2 / sigma^2
-            unit = shrunk * min(shrunk**2, LARGEST_NOISE)
+            # r min(r^2, 100), r = mean_a sigma_0^2 / sigma_a^2
+            r = unit * math.exp(2.0 * config.initial_log_std)
+            unit = r * min(r**2, LARGEST_NOISE)
         damping *= unit
     options = core.TrustRegionOptions(
         max_kl=number_of(config.max_kl) * factor,
