@@ -1,11 +1,14 @@
 """Kill random actors and nodes of a cluster at random moments of a training; compare the bits.
 
     python tests/harness/kill_actors.py --runs 50
+    python tests/harness/kill_actors.py --runs 50 --distribute-update
 
 Several Ray nodes are started on this machine. An agent trains, evaluates and saves in short runs, one
 after the other; in each of them a thread kills an actor, or all processes of a node, at a random moment,
-sometimes twice. After each, the parameters, the evaluation and the states of the environments must have
-the bits of an agent in one process that nothing happened to. Afterwards no actor may be left.
+sometimes twice. With `--distribute-update` the rows stay on the nodes, and the actors that hold them may
+be killed as well. After each, the parameters, the evaluation and the states of the environments must have
+the bits of an agent in one process that nothing happened to. Afterwards no actor may be left, and no
+object in the stores of the nodes.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ class Trained:
         from trpo_fast import TRPO
 
         self.batch, self.notices = _BATCH[env], list[str]()
-        self.agent = TRPO(env, n_envs=6, batch_size=self.batch, seed=5, hidden_sizes=(16,), **where)
+        # so large that a batch with --distribute-update is cut into parts
+        sizes = {"hidden_sizes": (64, 64), "value_hidden_sizes": (64, 64)}
+        self.agent = TRPO(env, n_envs=6, batch_size=self.batch, seed=5, **sizes, **where)
 
     def run(self, folder: str) -> str:
         """Train for three iterations, save, evaluate; a hash of what has come out."""
@@ -52,6 +57,7 @@ class Trained:
         agent.learn(3 * self.batch, callback=self._note, progress=False)
         agent.save(f"{folder}/agent.safetensors")
         found = hashlib.sha256(agent.policy.parameters.tobytes())
+        found.update(agent.value_function.parameters.tobytes())
         found.update(agent.evaluate(3, seed=1, max_steps=200).returns.tobytes())
         state = {**agent.sampler.state_dict(), **agent.sampler.environment_state()}
         for name in sorted(state):
@@ -109,7 +115,7 @@ def _actor_pids() -> list[int]:
         try:
             status = (folder / "stat").read_text().rpartition(")")[2].split()
             parents[int(folder.name)] = int(status[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::RolloutActor"):
+            if (folder / "cmdline").read_bytes().startswith((b"ray::RolloutActor", b"ray::Holder")):
                 actors.add(int(folder.name))
         except OSError:
             continue
@@ -124,11 +130,26 @@ def _actor_pids() -> list[int]:
     return sorted(actors & _seen)
 
 
+def _bytes_in_stores() -> int:
+    """Bytes of the nodes' object stores that are in use, once that has settled."""
+    import ray
+
+    for _ in range(20):
+        names = ("object_store_memory",)
+        total, free = ray.cluster_resources(), ray.available_resources()
+        used = sum(total.get(name, 0) - free.get(name, 0) for name in names)
+        if used <= 0:
+            return 0
+        time.sleep(0.5)
+    return int(used)
+
+
 def main() -> int:
     """Compare some runs; the exit status is the number of those that differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--distribute-update", action="store_true")
     parser.add_argument("--env", choices=sorted(_BATCH), default="HalfCheetah-v5")
     given = parser.parse_args()
     import ray
@@ -144,7 +165,8 @@ def main() -> int:
         for _ in range(2):
             cluster.add_node(**node)
         ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-        trained = Trained(given.env, cluster="auto", n_workers=4)
+        distributes = given.distribute_update
+        trained = Trained(given.env, cluster="auto", n_workers=4, distribute_update=distributes)
         found = [trained.run(folder)]
         started = time.monotonic()
         found.append(trained.run(folder))
@@ -178,14 +200,14 @@ def main() -> int:
             )
         trained.agent.close()
     time.sleep(2.0)
-    left = len(_actor_pids())
+    left, objects = len(_actor_pids()), _bytes_in_stores()
     ray.shutdown()
     cluster.shutdown()
     print(
         f"{right} of {given.runs} with the same bits, {killed} killed, {len(trained.notices)} notices, "
-        f"{left} actors left"
+        f"{left} actors left, {objects:,} bytes of objects left"
     )
-    return given.runs - right + left
+    return given.runs - right + left + (objects > 0)
 
 
 if __name__ == "__main__":

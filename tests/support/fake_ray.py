@@ -21,6 +21,7 @@ NAMES = (
     "RayActorError",
     "ObjectLostError",
     "NodeDiedError",
+    "ActorUnschedulableError",
     "RuntimeEnvSetupError",
     "TaskCancelledError",
 )

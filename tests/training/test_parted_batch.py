@@ -147,38 +147,159 @@ def test_an_actor_lost_in_a_rollout_costs_no_bit(fake_ray: FakeRay, tmp_path: Pa
     assert found == expected
 
 
-def test_losses_in_an_update_end_the_run_in_a_sentence(fake_ray: FakeRay) -> None:
+class Losing(TRPO):
+    """Loses actors and holders in the middle of its second iteration."""
+
+    moment = "rows"
+    lost = 0
+
+    def lose(self, moment: str, what: str) -> None:
+        """Lose something, once, if it is the moment."""
+        if self.iteration != 1 or moment != self.moment or self.lost:
+            return
+        self.lost += 1
+        assert self.parted is not None
+        if what != "actor":
+            holders: Any = self.parted.holders
+            holders.actors[-1].lose()
+        if what != "holder":
+            sampler: Any = self.sampler
+            sampler.pool.workers[0]._actor.lose()
+
+    def advantages(self, rollout: Any) -> Any:
+        """Rows move to the nodes."""
+        self.lose("rows", "actor")
+        self.lose("rows and node", "node")
+        return super().advantages(rollout)
+
+    def improve_policy(self, batch: Any) -> Any:
+        """The update."""
+        self.lose("update", "holder")
+        self.lose("update and node", "node")
+        asked, n = batch.parts.ask, 0
+
+        def ask(name: str, *arguments: Any) -> Any:
+            nonlocal n
+            n += name == "fisher_vector_product"
+            if n == 3:
+                self.lose("product", "holder")
+            return asked(name, *arguments)
+
+        batch.parts.ask = ask
+        return super().improve_policy(batch)
+
+    def start_value_fit(self, batch: Any) -> None:
+        """The fit, which may go on beside the next rollout."""
+        self.lose("fit", "holder")
+        asked = batch.parts.ask
+
+        def ask(name: str, *arguments: Any) -> Any:
+            if name in ("rows", "loss"):
+                self.lose("fit under way", "node")
+            return asked(name, *arguments)
+
+        batch.parts.ask = ask
+        super().start_value_fit(batch)
+
+    def record(self, *arguments: Any) -> Any:
+        """What is told."""
+        self.lose("record", "holder")
+        return super().record(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("moment", "beside"),
+    [
+        ("rows", True),
+        ("rows and node", False),
+        ("update", True),
+        ("update and node", False),
+        ("product", True),
+        ("fit", False),
+        ("fit under way", True),
+        ("fit under way", False),
+        ("record", True),
+    ],
+)
+def test_losses_cost_no_bit(fake_ray: FakeRay, moment: str, beside: bool) -> None:
+    fake_ray.n_nodes = 3
+    about: dict[str, Any] = {"overlap_value_fit": beside, "iterations": 3}
+    expected, _ = trained("Pendulum-v1", **about, n_workers=0)
+    kind = type("LosingThen", (Losing,), {"moment": moment})
+    found, agent = trained("Pendulum-v1", **about, **NODES, agent_type=kind)
+    assert agent.lost == 1
+    assert found == expected
+
+
+def test_rows_that_were_overwritten_are_made_again(fake_ray: FakeRay) -> None:
+    """The fit is lost while the next rollout has the rows of its actors' memory."""
     fake_ray.n_nodes = 2
 
-    class Losing(TRPO):
+    class LosingLate(TRPO):
         lost = False
 
-        def improve_policy(self, batch: Any) -> Any:
-            assert self.parted is not None
-            holders: Any = self.parted.holders
-            if self.iteration == 1 and not self.lost:
-                self.lost = True
-                holders.actors[1].lose()
-            return super().improve_policy(batch)
+        def collect(self, on_step: Any = None) -> Any:
+            rollout = super().collect(on_step)
+            if self.iteration == 2:
+                fitting: Any = self.value_fitting
+                result, self.lost = fitting._under_way.result, True
+                fitting._under_way = _Then(self.parted, result)
+            return rollout
 
-    with Losing("CartPole-v1", **LARGE, **NODES) as agent:
-        with pytest.raises(ClusterError, match=r"^distribute_update: .* resume from the last"):
+    about: dict[str, Any] = {"overlap_value_fit": False, "iterations": 4}
+    expected, _ = trained("CartPole-v1", **about, n_workers=0)
+    found, agent = trained("CartPole-v1", **about, **NODES, agent_type=LosingLate)
+    assert agent.lost
+    assert found == expected
+
+
+class _Then:
+    """A fit that is waited for; before it is made, a holder is lost."""
+
+    def __init__(self, parted: Any, fit: Any) -> None:
+        self._parted, self._fit = parted, fit
+
+    def result(self) -> Any:
+        self._parted.holders.actors[0].lose()
+        return self._fit()
+
+
+def test_losses_again_and_again_end_the_run_in_a_sentence(fake_ray: FakeRay) -> None:
+    fake_ray.n_nodes = 2
+    with AlwaysLosing("CartPole-v1", **LARGE, **NODES) as agent:
+        with pytest.raises(ClusterError, match=r"^distribute_update: rows of the batch are lost"):
             agent.learn(3 * 1200, progress=False)
         assert agent.iteration == 1
 
 
-def test_an_actor_lost_with_its_rows_ends_the_run_in_a_sentence(fake_ray: FakeRay) -> None:
-    class Losing(TRPO):
-        def advantages(self, rollout: Any) -> Any:
-            sampler: Any = self.sampler
-            if self.iteration == 1:
-                sampler.pool.workers[0]._actor.lose()
-            return super().advantages(rollout)
+class AlwaysLosing(TRPO):
+    """Loses a holder in every update that it tries."""
 
-    with Losing("CartPole-v1", **LARGE, **NODES) as agent:
-        with pytest.raises(ClusterError, match=r"^distribute_update: .* resume from the last"):
-            agent.learn(3 * 1200, progress=False)
-        assert agent.iteration == 1
+    def improve_policy(self, batch: Any) -> Any:
+        """The update."""
+        if self.iteration == 1:
+            again = batch._again
+
+            def losing_again() -> Any:
+                parts = again()
+                self.parted.holders.actors[0].lose()  # type: ignore[union-attr]
+                return parts
+
+            batch._again = losing_again
+            self.parted.holders.actors[0].lose()  # type: ignore[union-attr]
+        return super().improve_policy(batch)
+
+
+def test_rows_that_cannot_be_made_again_end_the_run_in_a_sentence(fake_ray: FakeRay) -> None:
+    words = (
+        r"^distribute_update: the rows of worker 0 are lost .* because save_environments is off; r"
+    )
+    kind = type("LosingThen", (Losing,), {"moment": "rows"})
+    with (
+        kind("CartPole-v1", **LARGE, **NODES, save_environments=False) as agent,
+        pytest.raises(ClusterError, match=words),
+    ):
+        agent.learn(3 * 1200, progress=False)
 
 
 def test_a_node_that_is_gone_before_an_iteration_is_left_out(fake_ray: FakeRay) -> None:

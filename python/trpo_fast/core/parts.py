@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LocalParts",
     "Parts",
+    "PartsLost",
     "PolicyPart",
     "bounds_of_parts",
     "takes_sums_of_columns",
@@ -75,6 +76,22 @@ class Parts(Protocol):
         *arguments
             Of it.
         """
+
+
+class PartsLost(RuntimeError):
+    """Some of the parts are gone with the process that held them; whoever made them may do so again.
+
+    Attributes
+    ----------
+    parts
+        Of which some are gone; None where that is not known.
+    retry
+        Makes them, and what was asked of them, again, in the thread that has everything; None: nobody
+        can.
+    """
+
+    parts: Parts | None = None
+    retry: Callable[[], Any] | None = None
 
 
 class LocalParts:

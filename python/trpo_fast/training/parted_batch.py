@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from ..core.parts import bounds_of_parts, takes_sums_of_columns, update_parts
+from ..core.parts import PartsLost, bounds_of_parts, takes_sums_of_columns, update_parts
 from ..core.value_parts import fit_parts
 from ..schedules import number_of
 from .batch import Batch
@@ -21,14 +24,18 @@ if TYPE_CHECKING:
     from ..core.parts import Parts
     from ..rollout import Rollout, Sampler
     from ..rollout.cluster import ClusterSampler
+    from ..rollout.cluster.beginning import Beginning
     from ..rollout.cluster.holders import Holders
     from .value_fitting import ValueFitting
     from .value_units import ValueUnits
+
+T = TypeVar("T")
 
 __all__ = ["PartedBatch", "PartedLearning", "pairwise_ranges", "parted_learning"]
 
 _LEAF = 128  # entries that NumPy adds up without halving them
 _PART = "batch"  # what holders call it
+_MOST_LOSSES = 5  # of one batch: then something else is at fault
 _NARROW = 64  # entries of an observation below which rows are always dense
 
 
@@ -41,10 +48,14 @@ class PartedBatch(Batch):
         Of `BatchPart`.
     policy
         Whose observations they hold.
+    again
+        Makes the parts again where one is lost, to the same bits; None: nobody can.
     """
 
-    def __init__(self, parts: Parts, policy: core.Policy) -> None:
-        self.parts = parts
+    def __init__(
+        self, parts: Parts, policy: core.Policy, again: Callable[[], Parts] | None = None
+    ) -> None:
+        self.parts, self._again, self._losses = parts, again, 0
         self.observations = np.empty((0, policy.obs_dim), policy.dtype)  # for nobody but options
 
     def __getattr__(self, name: str) -> Any:
@@ -53,9 +64,21 @@ class PartedBatch(Batch):
             "leave out distribute_update to have them"
         )
 
-    @property
-    def _last(self) -> int:
-        return len(self.parts.bounds) - 2
+    def _asking(self, work: Callable[[], T]) -> T:
+        """Do something with the parts, from the start again where one of them is lost."""
+        while True:
+            try:
+                return work()
+            except PartsLost as lost:
+                self._bring_back(lost)
+
+    def _bring_back(self, lost: PartsLost) -> None:
+        if lost.parts is not None and lost.parts is not self.parts:
+            return  # the loss was noticed before, by somebody else
+        self._losses += 1
+        if self._again is None or self._losses > _MOST_LOSSES:
+            raise lost
+        self.parts = self._again()
 
     def update(
         self, policy: core.Policy, options: core.TrustRegionOptions, **settings: Any
@@ -67,7 +90,23 @@ class PartedBatch(Batch):
         policy, options, **settings
             As there.
         """
-        return update_parts(policy, self.parts, options, **settings)
+        return self._asking(lambda: update_parts(policy, self.parts, options, **settings))
+
+    def refuse_columns(self) -> None:
+        """Raise ValueError for rows of which one process would take sums of columns."""
+
+        def rows_at(numbers: NDArray[np.int64]) -> NDArray[Any]:
+            return np.concatenate(self.parts.ask("seen", numbers))
+
+        def in_columns() -> bool:
+            return takes_sums_of_columns(self.parts.bounds[-1], rows_at, self.parts)
+
+        if self._asking(in_columns):
+            raise ValueError(
+                "distribute_update: expected rows that differ in many numbers, got rows such as "
+                "one-hots, which one process adds up in columns; set TRPO_FAST_FIRST_LAYER=dense, or "
+                "leave it out"
+            )
 
     def absorb_returns(self, units: ValueUnits, value_function: core.ValueFunction) -> None:
         """Let the unit of V follow these returns.
@@ -81,9 +120,10 @@ class PartedBatch(Batch):
         """
         is_first = units.statistics.count == 0
         self._add_rows("returns", units.statistics)
-        units.settle(
-            lambda center: max(self.parts.ask("farthest_return", center)), value_function, is_first
-        )
+        units.settle(self._farthest_return, value_function, is_first)
+
+    def _farthest_return(self, center: float) -> float:
+        return float(self._asking(lambda: max(self.parts.ask("farthest_return", center))))
 
     def fit_of(
         self, units: ValueUnits, value_function: core.ValueFunction
@@ -97,12 +137,27 @@ class PartedBatch(Batch):
         value_function
             V.
         """
-        self.parts.ask("aim", units.mean, units.scale)
+        mean, scale = units.mean, units.scale
 
         def fit(**settings: Any) -> core.FitSummary:
+            self.parts.ask("aim", mean, scale)
             return fit_parts(value_function, self.parts, **settings)
 
-        return fit
+        def fit_beside(**settings: Any) -> core.FitSummary:
+            """In whatever thread; one that has everything brings lost rows back."""
+            try:
+                return fit(**settings)
+            except PartsLost as lost:
+                first = lost
+
+                def retry() -> core.FitSummary:
+                    self._bring_back(first)
+                    return self._asking(lambda: fit(**settings))
+
+                lost.retry = retry
+                raise
+
+        return fit_beside
 
     def add_observations(self, statistics: core.RunningStatistics, rollout: Rollout) -> None:
         """Merge the observations into running statistics.
@@ -117,15 +172,21 @@ class PartedBatch(Batch):
         self._add_rows("raw", statistics)
 
     def _add_rows(self, name: str, statistics: core.RunningStatistics) -> None:
-        state, pending = statistics.state_dict(), None
-        for part in range(self._last + 1):
-            state, pending = self.parts.ask_one(
-                part, "add_rows", name, state, pending, part == self._last
-            )
-        statistics.load_state_dict(state)
+        def added() -> dict[str, NDArray[Any]]:
+            state, pending = statistics.state_dict(), None
+            last = len(self.parts.bounds) - 2
+            for part in range(last + 1):
+                asked = (name, state, pending, part == last)
+                state, pending = self.parts.ask_one(part, "add_rows", *asked)
+            return state
+
+        statistics.load_state_dict(self._asking(added))
 
     def explained_variance(self) -> float:
         """See `record.explained_variance`: the same number, of sums of ranges of rows."""
+        return self._asking(self._explained_variance)
+
+    def _explained_variance(self) -> float:
         largest = max(self.parts.ask("farthest_return", 0.0))
         exponent = -int(np.frexp(largest)[1])
         variance = self._variance(exponent, False)
@@ -199,6 +260,16 @@ def _added(tree: Any, sums: dict[tuple[int, int], float]) -> float:
     return _added(tree[0], sums) + _added(tree[1], sums)
 
 
+@dataclass(frozen=True)
+class _MadeOf:
+    """What the parts of a batch are made of, once more where some are lost."""
+
+    began: Beginning  # the rollout
+    valid: NDArray[np.bool_]  # (T, E)
+    published: Any  # reference of the recipe
+    n_parameters: tuple[int, ...]  # of the networks that the rows go through
+
+
 class PartedLearning:
     """Brings the rows of rollouts from the actors to parts on the nodes.
 
@@ -246,16 +317,12 @@ class PartedLearning:
         Raises
         ------
         ClusterError
-            An actor or a node is lost on the way.
+            Actors or nodes are lost again and again, or one whose environments' states are not known.
         ValueError
             Rows of which one process would take sums of columns.
         """
-        from ..rollout.cluster.holders import RayParts
-
-        n, holders = rollout.n_transitions, self._on_the_nodes()
-        network = fitting.network
-        bounds = bounds_of_parts(n, len(holders), policy.n_parameters, network.n_parameters)
-        spans = spans_of(rollout.valid, bounds)
+        network, began = fitting.network, self._sampler.latest
+        assert began is not None
         recipe = Recipe(
             policy,
             network,
@@ -265,18 +332,46 @@ class PartedLearning:
             gae_lambda=number_of(now.gae_lambda),
         )
         published = self._sampler.connection.ray.put(recipe)
-        pieces = self._sampler.cut(pieces_of, len(spans), spans, published)
+        sizes = policy.n_parameters, network.n_parameters
+        made_of = _MadeOf(began, rollout.valid, published, sizes)
+        batch = PartedBatch(
+            self._brought(made_of), policy, again=lambda: self._brought(made_of, after_loss=True)
+        )
+        if policy.obs_dim >= _NARROW:
+            batch.refuse_columns()
+        return batch
+
+    def _brought(self, made_of: _MadeOf, after_loss: bool = False) -> Parts:
+        """Rows of a rollout on the nodes; those that are lost are made again."""
+        for losses in itertools.count(1):
+            try:
+                if after_loss:
+                    self.close()  # which of the holders are there still is not asked
+                self._sampler.bring_back(made_of.began, looks=after_loss)
+                return self._bring(made_of)
+            except PartsLost:
+                if losses > _MOST_LOSSES:
+                    raise
+                # A node that is gone may be taken to be alive for some seconds.
+                time.sleep(min(5.0, 0.1 * 3**losses))
+                after_loss = True
+        raise AssertionError
+
+    def _bring(self, made_of: _MadeOf) -> Parts:
+        from ..rollout.cluster.holders import RayParts
+
+        n, holders = int(made_of.valid.sum()), self._on_the_nodes()
+        bounds = bounds_of_parts(n, len(holders), *made_of.n_parameters)
+        spans = spans_of(made_of.valid, bounds)
+        pieces = self._sampler.cut(pieces_of, len(spans), spans, made_of.published)
         arguments = [
-            (_PART, assembled, first, n, span, published, *(own[i] for own in pieces))
+            (_PART, assembled, first, n, span, made_of.published, *(own[i] for own in pieces))
             for i, (first, span) in enumerate(zip(bounds[:-1], spans, strict=True))
         ]
         for number in range(len(spans), len(holders)):  # they held rows of a longer batch
             holders.ask_one(number, "forget", _PART)
         holders.ask_each("make", arguments)
-        parts = RayParts(holders, _PART, bounds)
-        if policy.obs_dim >= _NARROW:
-            _refuse_columns(n, parts)
-        return PartedBatch(parts, policy)
+        return RayParts(holders, _PART, bounds)
 
     def _on_the_nodes(self) -> Holders:
         """A process on every node that is there now."""
@@ -295,17 +390,6 @@ class PartedLearning:
         holders, self.holders = self.holders, None
         if holders is not None:
             holders.close()
-
-
-def _refuse_columns(n: int, parts: Parts) -> None:
-    def rows_at(numbers: NDArray[np.int64]) -> NDArray[Any]:
-        return np.concatenate(parts.ask("seen", numbers))
-
-    if takes_sums_of_columns(n, rows_at, parts):
-        raise ValueError(
-            "distribute_update: expected rows that differ in many numbers, got rows such as one-hots, "
-            "which one process adds up in columns; set TRPO_FAST_FIRST_LAYER=dense, or leave it out"
-        )
 
 
 def parted_learning(sampler: Sampler, config: AgentConfig) -> PartedLearning | None:

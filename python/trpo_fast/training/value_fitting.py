@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import core
 from ..config import ValueConfig
+from ..core.parts import PartsLost
 from ..seeds import Purpose, derive
 from .batch import Batch
 from .moments import entries, moments_of, restore_moments
@@ -108,7 +109,12 @@ class ValueFitting:
         """Wait for the fit under way, if there is one; return the summary of the latest fit."""
         if self._under_way is not None:
             fit, self._under_way = self._under_way, None
-            self.last_fit = fit.result()
+            try:
+                self.last_fit = fit.result()
+            except PartsLost as lost:
+                if lost.retry is None:
+                    raise
+                self.last_fit = lost.retry()
         return self.last_fit
 
     # ---- state

@@ -3,7 +3,7 @@
 Nothing here is imported before an agent is asked for a cluster, and Ray not before it is needed.
 """
 
+from .apart import ClusterSampler
 from .connection import ClusterError, Connection
-from .sampler import ClusterSampler
 
 __all__ = ["ClusterError", "ClusterSampler", "Connection"]

@@ -11,19 +11,24 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ...core.parts import PartsLost
 from ...words import end_of
 from .actor import facts
 from .connection import ClusterError, Connection
 
-__all__ = ["Holder", "Holders", "RayParts"]
+__all__ = ["Holder", "Holders", "RayParts", "RowsLost"]
 
 _LEVEL = "TRPO_FAST_SIMD_LEVEL"
 _LARGE = 10_000  # bytes from which an argument is put into the object store, once for all holders
+
+
+class RowsLost(ClusterError, PartsLost):
+    """An actor that held rows is gone, or a node with all of them."""
 
 
 class Holder:
@@ -159,7 +164,7 @@ class Holders:
             The same for all; large arrays go into the object store once.
         """
         shared = [self._stored(argument) for argument in arguments]
-        return self._answers([getattr(a, method).remote(*shared) for a in self.actors[:n]])
+        return self._answers([getattr(a, method).remote(*shared) for a in self._first(n)])
 
     def ask_each(self, method: str, arguments: Sequence[Sequence[Any]]) -> list[Any]:
         """Call a method of the first holders, all at once, each with arguments of its own.
@@ -171,8 +176,9 @@ class Holders:
         arguments
             A sequence of arguments for each of them.
         """
-        asked = zip(self.actors, arguments, strict=False)
-        return self._answers([getattr(a, method).remote(*given) for a, given in asked])
+        asked = self._first(len(arguments))
+        pairs = zip(asked, arguments, strict=True)
+        return self._answers([getattr(a, method).remote(*given) for a, given in pairs])
 
     def ask_one(self, holder: int, method: str, *arguments: Any) -> Any:
         """Call a method of one holder.
@@ -186,7 +192,14 @@ class Holders:
         *arguments
             Of it.
         """
-        return self._answers([getattr(self.actors[holder], method).remote(*arguments)])[0]
+        actor = self._first(holder + 1)[holder]
+        return self._answers([getattr(actor, method).remote(*arguments)])[0]
+
+    def _first(self, n: int) -> list[Any]:
+        asked = self.actors[:n]
+        if len(asked) < n:
+            raise RowsLost("distribute_update: the processes that held the batch have been ended")
+        return asked
 
     def _stored(self, argument: Any) -> Any:
         is_large = isinstance(argument, np.ndarray) and argument.nbytes >= _LARGE
@@ -194,13 +207,18 @@ class Holders:
 
     def _answers(self, references: Sequence[Any]) -> list[Any]:
         errors = self._ray.exceptions
+        lost = (
+            errors.RayActorError,
+            errors.ObjectLostError,
+            errors.NodeDiedError,
+            errors.ActorUnschedulableError,  # its node was taken to be alive
+        )
         try:
             return [self._ray.get(reference) for reference in references]
-        except (errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError) as error:
-            raise ClusterError(
-                f"distribute_update: a part of the batch is lost with its node "
-                f"({type(error).__name__}: {end_of(str(error))}), and the update cannot be made; "
-                "resume from the last checkpoint"
+        except lost as error:
+            raise RowsLost(
+                "distribute_update: rows of the batch are lost with their actor or node "
+                f"({type(error).__name__}: {end_of(str(error))}); resume from the last checkpoint"
             ) from error
 
     def _refuse_others(self, found: Sequence[Mapping[str, Any]]) -> None:
@@ -250,7 +268,9 @@ class RayParts:
         *arguments
             The same for all.
         """
-        return self._holders.ask_first(len(self.bounds) - 1, "ask", self._name, name, *arguments)
+        with self._named():
+            n = len(self.bounds) - 1
+            return self._holders.ask_first(n, "ask", self._name, name, *arguments)
 
     def ask_one(self, part: int, name: str, *arguments: Any) -> Any:
         """Call a method of one part.
@@ -264,7 +284,17 @@ class RayParts:
         *arguments
             Of it.
         """
-        return self._holders.ask_one(part, "ask", self._name, name, *arguments)
+        with self._named():
+            return self._holders.ask_one(part, "ask", self._name, name, *arguments)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """A loss says whose rows are lost."""
+        try:
+            yield
+        except RowsLost as lost:
+            lost.parts = self
+            raise
 
 
 def _placed_on(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..calls import load_states, save_states, unpack_state
 from ..changes import EnvironmentChange, on_group
 from ..cores import DEFAULT_TIMEOUT
 from ..data import Rollout
+from ..state import RunState
 from ..stored import environment_seed
 from ..workers import NoWorkers
 from ..workers.pool import WorkerPool
@@ -32,6 +33,7 @@ from ..workers.pooled import PooledSampler
 from ..workers.sources import portable_source
 from ..workers.transport import WorkerLost
 from .actor import node_name
+from .beginning import Beginning
 from .connection import ClusterError, Connection
 from .transport import Actors, WorkerActor
 
@@ -44,7 +46,7 @@ MOST_LOSSES = 5
 """How often one part of a rollout, or one call, is tried again: then its environments are at fault."""
 
 
-class ClusterSampler(PooledSampler):
+class ActorSampler(PooledSampler):
     """Steps E environments in Ray actors of one core each; the bits are those of `InProcessSampler`.
 
     Parameters
@@ -189,37 +191,6 @@ class ClusterSampler(PooledSampler):
             self._actors.saves_states = False
             self._why_none_kept = reasons[0]
 
-    # --- rows that stay where they are ---
-
-    @property
-    def keeps_rows(self) -> bool:
-        """Whether the rows of rollouts stay with the actors, and `cut` brings them elsewhere."""
-        return self._actors.keeps_rows
-
-    @keeps_rows.setter
-    def keeps_rows(self, value: bool) -> None:
-        self._actors.keeps_rows = value
-
-    def cut(self, function: Callable[..., Any], n_parts: int, *arguments: Any) -> list[list[Any]]:
-        """Have every actor make objects of its part of the last rollout, all at once.
-
-        Parameters
-        ----------
-        function
-            Called with the part, the index of its first environment, and ``arguments``; returns
-            them. Sent with cloudpickle.
-        n_parts
-            How many objects an actor makes.
-        *arguments
-            The same for all; what is large as a reference of ``ray.put``.
-
-        Returns
-        -------
-        list
-            References of what each actor has made.
-        """
-        return [worker.rows(n_parts, function, *arguments) for worker in self._workers]
-
     # --- one rollout ---
 
     @property
@@ -288,36 +259,48 @@ class ClusterSampler(PooledSampler):
         workers: list[Any] = self.pool.workers
         return workers
 
-    def _renew(self, w: int) -> str:
+    def _renew(self, w: int, began: Beginning | None = None) -> str:
         """Start actor w again, wherever there is room, and bring its environments where they were.
+
+        Parameters
+        ----------
+        w
+            Which.
+        began
+            Bring them where this rollout began; None: where they are now.
 
         Returns
         -------
         str
             How it begins its next rollout: "resume", or "fresh" where that is not known.
         """
+        # Before the first rollout all changes are made in their order, later the latest ones.
+        changes = list(self._early or self.changes.values()) if began is None else began.changes
+        state, kept = (self.state, self._kept) if began is None else (began.state, began.kept)
         for losses in itertools.count(1):
             try:
                 self.pool.replace(w)
                 if self._policy is not None:
                     self._bind_workers([w])
-                # Before the first rollout all changes are made in their order, later the latest ones.
-                for change in self._early or self.changes.values():
+                for change in changes:
                     self._call_one(w, on_group, change)
-                if self._kept is None:
+                if kept is None:
                     return "fresh"
-                group = self.groups[w]
-                counters = self.state.counters[group].tolist()
-                seeds = [
-                    environment_seed(self._seed, self.first_index + group.start + e, counter)
-                    for e, counter in enumerate(counters)
-                ]
-                self._call_one(w, load_states, list(zip(seeds, self._kept[w], strict=True)))
+                self._call_one(w, load_states, self._with_seeds(w, state, kept))
                 return "resume"
             except WorkerLost:
                 if losses > MOST_LOSSES:
                     raise
         raise AssertionError
+
+    def _with_seeds(
+        self, w: int, state: RunState, kept: list[list[dict[str, Array]]]
+    ) -> list[tuple[int, dict[str, Array]]]:
+        """States of the environments of actor w, each with the seed of a reset before it."""
+        group = self.groups[w]
+        counters = enumerate(state.counters[group].tolist(), self.first_index + group.start)
+        seeds = [environment_seed(self._seed, e, counter) for e, counter in counters]
+        return list(zip(seeds, kept[w], strict=True))
 
     def _call_one(self, w: int, function: Callable[..., Any], argument: Any) -> None:
         ((kind, content),) = self.pool.call(function, [argument], "starting again", which=[w])

@@ -15,6 +15,7 @@ from ...words import end_of
 from ..workers.memory import BlockShape, PolicyNumbers
 from ..workers.transport import Lost, WorkerTraceback, raise_error
 from .actor import RolloutActor, facts
+from .beginning import Beginning
 from .block import CallBlock, with_empty_rows
 from .connection import ClusterError, Connection
 
@@ -44,6 +45,8 @@ class WorkerActor:
         Whether no core was free for it.
     states
         Those of the environments after the latest rollout, or why there are none.
+    holds
+        Where the rollout began whose rows have stayed there; None: there are none.
     """
 
     block: CallBlock
@@ -54,6 +57,7 @@ class WorkerActor:
         self.node = ""
         self.shares_a_core = False
         self.states: list[dict[str, Array]] | str = ""
+        self.holds: Beginning | None = None
         self._transport, self._ray = transport, transport.connection.ray
         self._published: Any = None
         self._answer: Any = None  # reference of what comes back
@@ -85,6 +89,7 @@ class WorkerActor:
         if name != "collect":
             self._answer = self._actor.do.remote(name, arguments)
             return
+        self.holds = None
         # An actor that goes on knows where its environments are.
         begins = arguments[2] != ""
         self._answer = self._actor.collect.remote(
