@@ -1,11 +1,12 @@
-"""An update, and a value fit, of a batch that several nodes hold, against one process.
+"""An update, and value fits, of a batch that several nodes hold, against one process.
 
     python benchmarks/cluster/parts.py --rows 2000000 --nodes 4
 
 Several Ray nodes are started on this machine; each makes its own rows of a batch, so that no process
 has all of them. Then one process makes the same rows, and the same update. Printed are whether all
-parameters have the same bits, seconds, and the peak memory of the process that makes the update and of
-each node's, which includes Python, Ray and the interpreter's libraries.
+parameters have the same bits, seconds, and the peak memory of the process that makes the update, of each
+node's, and of the one beside them that makes steps on minibatches, each of which includes Python, Ray and
+the interpreter's libraries.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ import numpy as np
 _O, _A = 17, 6  # HalfCheetah's
 _BLOCK = 10_000  # rows that a seed makes
 _UPDATE: dict[str, Any] = {"cg_iterations": 6, "cg_preconditioner": "kronecker", "cg_damping": 0.03}
-_FIT: dict[str, Any] = {"method": "lbfgs", "iterations": 5}
+_FITS: dict[str, dict[str, Any]] = {
+    "L-BFGS": {"method": "lbfgs", "iterations": 5},
+    "minibatches": {"epochs": 1},  # of the default size
+}
 
 
 def rows(begin: int, end: int) -> tuple[Any, Any, Any, Any]:
@@ -93,17 +97,18 @@ def in_parts(n: int, n_nodes: int) -> dict[str, Any]:
         bounds = bounds_of_parts(n, len(holders), policy.n_parameters, critic.n_parameters)
         places = list(itertools.pairwise(bounds))
         seconds = {}
-        for name, make in (("update", policy_part), ("fit", value_part)):
+        makes = {"update": policy_part, **dict.fromkeys(_FITS, value_part)}
+        for name, make in makes.items():
             holders.ask_each("make", [[name, make, begin, end, n] for begin, end in places])
             parts = RayParts(holders, name, bounds)
             started = time.perf_counter()
             if name == "update":
                 update_parts(policy, parts, **_UPDATE)
             else:
-                fit_parts(critic, parts, **_FIT)
+                fit_parts(critic, parts, **_FITS[name])
             seconds[name] = time.perf_counter() - started
             holders.ask_all("forget", name)
-        peaks = holders.ask_all("peak_bytes")
+        peaks = [*holders.ask_all("peak_bytes"), holders.peak_bytes_beside()]
         holders.close()
     finally:
         ray.shutdown()
@@ -119,9 +124,10 @@ def in_one(n: int) -> dict[str, Any]:
     started = time.perf_counter()
     policy.update(x, a, advantages, normalized=True, **_UPDATE)
     seconds["update"] = time.perf_counter() - started
-    started = time.perf_counter()
-    critic.fit(x, targets, **_FIT)
-    seconds["fit"] = time.perf_counter() - started
+    for name, settings in _FITS.items():
+        started = time.perf_counter()
+        critic.fit(x, targets, **settings)
+        seconds[name] = time.perf_counter() - started
     return _found(policy, critic, seconds)
 
 
@@ -153,15 +159,14 @@ def main(arguments: list[str] | None = None) -> int:
         sides[side] = json.loads(run.stdout.splitlines()[-1])
     parts, one = sides["parts"], sides["one"]
     print(f"{given.rows:,} rows of {_O} + {_A} numbers, parts at {parts['bounds']}")
-    for i, name in enumerate(("update", "fit")):
-        same = parts["bits"][i] == one["bits"][i]
-        there, here = parts["seconds"][name], one["seconds"][name]
-        print(f"{name:7} {there:7.1f} s on {given.nodes} nodes, {here:7.1f} s in one process")
-        print(f"        the same bits: {same}")
-    megabytes = ", ".join(f"{peak / 1e6:,.0f}" for peak in parts["node_peaks"])
-    print(
-        f"peak memory, MB: {parts['peak'] / 1e6:,.0f} of the updating process, {megabytes} on nodes"
-    )
+    for name, there in parts["seconds"].items():
+        here = one["seconds"][name]
+        print(f"{name:11} {there:7.1f} s on {given.nodes} nodes, {here:7.1f} s in one process")
+    same = [a == b for a, b in zip(parts["bits"], one["bits"], strict=True)]
+    print(f"the same bits: policy {same[0]}, value function after both fits {same[1]}")
+    *nodes, beside = (f"{peak / 1e6:,.0f}" for peak in parts["node_peaks"])
+    print(f"peak memory, MB: {parts['peak'] / 1e6:,.0f} of the updating process")
+    print(f"                 {', '.join(nodes)} on nodes, {beside} of the process beside them")
     print(f"                 {one['peak'] / 1e6:,.0f} in one process")
     return int(parts["bits"] != one["bits"])
 

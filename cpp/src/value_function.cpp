@@ -149,11 +149,14 @@ class ValueFunction<Scalar>::ElsewhereSource final : public Source {
     return total;
   }
   const Scalar* take(const std::vector<std::int64_t>& order, Index begin, Index count) override {
-    constexpr Index kRowsAtOnce = 65'536;  // few messages, and little memory
+    // few messages, and little memory
+    constexpr Index kRowsAtOnce = 65'536, kBytesAtOnce = Index{1} << 24;
     if (begin == 0 || begin + count > end_) {
+      const Index row = v_.shape_.inputs() * static_cast<Index>(sizeof(Scalar));
+      const Index most = std::min(kRowsAtOnce, kBytesAtOnce / row);
       begin_ = begin;
       end_ = std::min(static_cast<Index>(order.size()),
-                      begin + std::max<Index>(1, kRowsAtOnce / count) * count);
+                      begin + std::max<Index>(1, most / count) * count);
       rows_.gather(order.data() + begin_, end_ - begin_, &x_, &y_);
     }
     v_.w_->minibatch.assign(v_.shape_, x_ + (begin - begin_) * v_.shape_.inputs(), count,

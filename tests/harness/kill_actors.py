@@ -14,6 +14,7 @@ object in the stores of the nodes.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import logging
 import os
@@ -199,6 +200,7 @@ def main() -> int:
                 flush=True,
             )
         trained.agent.close()
+    gc.collect()  # what a caught exception's frames refer to
     time.sleep(2.0)
     left, objects = len(_actor_pids()), _bytes_in_stores()
     ray.shutdown()

@@ -68,6 +68,9 @@ class Handle:
         cluster.handles.append(self)
         cluster.free -= n_cores
 
+    def __reduce__(self) -> Any:
+        return _handle_of, (self._cluster.handles.index(self),)
+
     def __getattr__(self, name: str) -> Any:
         def options(num_returns: int) -> Any:
             def call(*arguments: Any) -> Any:
@@ -83,7 +86,8 @@ class Handle:
     def _call(self, name: str, arguments: tuple[Any, ...]) -> Ref:
         if name == "collect":
             self._cluster.calls.append(arguments)
-        if self._object is None:
+        target = self._object  # which another thread may lose meanwhile
+        if target is None:
             return Ref(EXCEPTIONS.RayActorError("it is dead"))
         try:
             resolved = [a.get() if isinstance(a, Ref) else a for a in arguments]
@@ -91,7 +95,7 @@ class Handle:
             return Ref(error)
         try:
             given = cloudpickle.loads(cloudpickle.dumps(resolved))
-            return Ref(cloudpickle.dumps(getattr(self._object, name)(*given)))
+            return Ref(cloudpickle.dumps(getattr(target, name)(*given)))
         except Die:
             self.lose()
             return Ref(EXCEPTIONS.RayActorError("it died"))
@@ -101,6 +105,12 @@ class Handle:
         if self._object is not None:
             self._object = None
             self._cluster.free += self._cores
+
+
+def _handle_of(index: int) -> Any:
+    """The handle that was sent."""
+    handle: Any = sys.modules["ray"].handles[index]  # type: ignore[attr-defined]
+    return handle
 
 
 class FakeRay(ModuleType):

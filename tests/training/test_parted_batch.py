@@ -5,6 +5,7 @@ The nodes are those of a stand-in for Ray; `tests/rollout/test_ray_cluster.py` h
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,30 @@ def test_nothing_of_a_row_comes_here(fake_ray: FakeRay) -> None:
         assert agent.collect().observations.shape == (300, 4, 3)  # outside of learn all rows come
 
 
+def test_steps_on_minibatches_are_made_on_a_node(
+    fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that trains asks no part for rows; the one beside them asks for a block at a time."""
+    from trpo_fast.rollout.cluster.holders import HeldParts, RayParts
+
+    askers: list[tuple[type, int]] = []
+    ask_each = HeldParts.ask_each
+
+    def noted(self: Any, name: str, arguments: Any) -> Any:
+        askers.append((type(self), sum(map(len, arguments))))
+        return ask_each(self, name, arguments)
+
+    monkeypatch.setattr(HeldParts, "ask_each", noted)
+    fake_ray.n_nodes = 3
+    settings = {**LARGE, **NODES, "value_epochs": 2}
+    with TRPO("Pendulum-v1", **settings) as agent:
+        agent.learn(1200, progress=False)
+        assert [handle._object._parts for handle in fake_ray.alive[-1:]] == [{}]
+        assert agent.value_fitting.last_fit.steps == 2 * 10  # type: ignore[union-attr]
+    assert askers == [(HeldParts, 1200)] * 2
+    assert not any(issubclass(kind, RayParts) for kind, _ in askers)
+
+
 def test_a_checkpoint_goes_on_with_and_without(fake_ray: FakeRay, tmp_path: Path) -> None:
     fake_ray.n_nodes = 2
     expected, _ = trained("CartPole-v1", 4, n_workers=0)
@@ -152,6 +177,7 @@ class Losing(TRPO):
 
     moment = "rows"
     lost = 0
+    now: Any = None
 
     def lose(self, moment: str, what: str) -> None:
         """Lose something, once, if it is the moment."""
@@ -191,20 +217,19 @@ class Losing(TRPO):
     def start_value_fit(self, batch: Any) -> None:
         """The fit, which may go on beside the next rollout."""
         self.lose("fit", "holder")
-        asked = batch.parts.ask
-
-        def ask(name: str, *arguments: Any) -> Any:
-            if name in ("rows", "loss"):
-                self.lose("fit under way", "node")
-            return asked(name, *arguments)
-
-        batch.parts.ask = ask
+        Losing.now = self
         super().start_value_fit(batch)
 
     def record(self, *arguments: Any) -> Any:
         """What is told."""
         self.lose("record", "holder")
         return super().record(*arguments)
+
+
+@functools.cache
+def undisturbed(beside: bool) -> dict[str, Any]:
+    """What such a run makes in one process."""
+    return trained("Pendulum-v1", 3, n_workers=0, overlap_value_fit=beside)[0]
 
 
 @pytest.mark.parametrize(
@@ -221,10 +246,21 @@ class Losing(TRPO):
         ("record", True),
     ],
 )
-def test_losses_cost_no_bit(fake_ray: FakeRay, moment: str, beside: bool) -> None:
+def test_losses_cost_no_bit(
+    fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch, moment: str, beside: bool
+) -> None:
+    from trpo_fast.rollout.cluster.holders import HeldParts
+
+    asked = HeldParts.ask_each  # by the process that makes steps on minibatches
+
+    def ask_each(self: Any, name: str, arguments: Any) -> Any:
+        Losing.now.lose("fit under way", "node")
+        return asked(self, name, arguments)
+
+    monkeypatch.setattr(HeldParts, "ask_each", ask_each)
     fake_ray.n_nodes = 3
     about: dict[str, Any] = {"overlap_value_fit": beside, "iterations": 3}
-    expected, _ = trained("Pendulum-v1", **about, n_workers=0)
+    expected = undisturbed(beside)
     kind = type("LosingThen", (Losing,), {"moment": moment})
     found, agent = trained("Pendulum-v1", **about, **NODES, agent_type=kind)
     assert agent.lost == 1
@@ -389,6 +425,9 @@ class Sums:
 
     def ask_one(self, part: int, name: str, *arguments: Any) -> Any:
         return getattr(self.parts[part], name)(*arguments)
+
+    def ask_each(self, name: str, arguments: Any) -> list[Any]:
+        raise NotImplementedError
 
 
 def test_spans_hold_all_rows_once() -> None:

@@ -8,13 +8,14 @@ to all parts, gets the sums of their chunks back, and makes the additions of the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
+from .asking import LocalParts, Parts, PartsElsewhere, PartsLost
 from .checks import shaped
 from .options import TrustRegionOptions, TrustRegionSettings, with_settings
 from .update import UpdateSummary
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LocalParts",
     "Parts",
+    "PartsElsewhere",
     "PartsLost",
     "PolicyPart",
     "bounds_of_parts",
@@ -35,103 +37,6 @@ __all__ = [
 ]
 
 Array: TypeAlias = NDArray[Any]
-
-
-class Parts(Protocol):
-    """The parts of a batch, in the order of their rows; each is a `PolicyPart`, wherever it is.
-
-    Attributes
-    ----------
-    bounds
-        The first row of each part, ascending from 0, and N.
-    """
-
-    bounds: Sequence[int]
-
-    def ask(self, name: str, *arguments: Any) -> list[Any]:
-        """Call a method of every part, all at once where that is possible.
-
-        Parameters
-        ----------
-        name
-            Of the method.
-        *arguments
-            The same for all.
-
-        Returns
-        -------
-        list
-            What they return, in their order.
-        """
-
-    def ask_one(self, part: int, name: str, *arguments: Any) -> Any:
-        """Call a method of one part.
-
-        Parameters
-        ----------
-        part
-            Its number, from 0.
-        name
-            Of the method.
-        *arguments
-            Of it.
-        """
-
-
-class PartsLost(RuntimeError):
-    """Some of the parts are gone with the process that held them; whoever made them may do so again.
-
-    Attributes
-    ----------
-    parts
-        Of which some are gone; None where that is not known.
-    retry
-        Makes them, and what was asked of them, again, in the thread that has everything; None: nobody
-        can.
-    """
-
-    parts: Parts | None = None
-    retry: Callable[[], Any] | None = None
-
-
-class LocalParts:
-    """Parts in this process.
-
-    Parameters
-    ----------
-    parts
-        In the order of their rows; together they hold all of them.
-    """
-
-    def __init__(self, parts: Sequence[Any]) -> None:
-        self.parts = list(parts)
-        self.bounds = [*(part.first_row for part in parts), parts[0].whole_size]
-
-    def ask(self, name: str, *arguments: Any) -> list[Any]:
-        """Call a method of every part, one after the other.
-
-        Parameters
-        ----------
-        name
-            Of the method.
-        *arguments
-            The same for all.
-        """
-        return [getattr(part, name)(*arguments) for part in self.parts]
-
-    def ask_one(self, part: int, name: str, *arguments: Any) -> Any:
-        """Call a method of one part.
-
-        Parameters
-        ----------
-        part
-            Its number, from 0.
-        name
-            Of the method.
-        *arguments
-            Of it.
-        """
-        return getattr(self.parts[part], name)(*arguments)
 
 
 class PolicyPart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _core
 from .checks import shaped
 from .options import ValueFitOptions, ValueFitSettings, with_settings
+from .parts import PartsElsewhere
 from .value_function import FitSummary, ValueFunction
 
 if TYPE_CHECKING:
@@ -74,16 +76,15 @@ class ValuePart:
         )
         return sums, roots
 
-    def rows(self, order: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Observations and targets of those of some rows that are here, in the order given.
+    def rows(self, numbers: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Observations and targets of some rows, in the order given.
 
         Parameters
         ----------
-        order
-            Numbers of rows in the whole batch, (m,).
+        numbers
+            Of rows in the whole batch, all of them here, (m,).
         """
-        local = order - self.first_row
-        here = local[(local >= 0) & (local < len(self._y))]
+        here = numbers - self.first_row
         return self._x[here], self._y[here]
 
 
@@ -98,12 +99,14 @@ class _AskedRows:
         return np.concatenate(sums), list(roots)
 
     def gather(self, order: NDArray[np.int64]) -> tuple[Array, Array]:
-        came = self._parts.ask("rows", order)
-        owner = np.searchsorted(self._parts.bounds, order, side="right") - 1
+        bounds = self._parts.bounds
+        owner = np.searchsorted(bounds, order, side="right") - 1
+        chosen = [owner == part for part in range(len(bounds) - 1)]
+        came = self._parts.ask_each("rows", [order[own] for own in chosen])
         x = np.empty((len(order), came[0][0].shape[1]), came[0][0].dtype)
         y = np.empty(len(order), x.dtype)
-        for part, (observations, targets) in enumerate(came):
-            x[owner == part], y[owner == part] = observations, targets
+        for own, (observations, targets) in zip(chosen, came, strict=True):
+            x[own], y[own] = observations, targets
         return x, y
 
 
@@ -115,8 +118,10 @@ def fit_parts(
 ) -> FitSummary:
     """Make the fit of :meth:`ValueFunction.fit` to a batch in parts, to the same bits.
 
-    Losses, and steps on the full batch, are sums of the parts. Steps on minibatches are made here, of
-    rows that come from all parts in their shuffled order, 65,536 at a time.
+    Losses, and steps on the full batch, are sums of the parts. Steps on minibatches are made of rows
+    that come from all parts in their shuffled order, at most 65,536 of them and 16 MiB at a time: to
+    this process, or to the one beside the parts where there is one, which sends back parameters and
+    moments.
 
     Parameters
     ----------
@@ -134,7 +139,26 @@ def fit_parts(
     """
     options = with_settings(ValueFitOptions, options, settings)
     n = parts.bounds[-1]
+    if isinstance(parts, PartsElsewhere) and _takes_minibatches(options, n):
+        fields = {name: getattr(options, name) for name in ValueFitSettings.__annotations__}
+        summary, parameters, moments = parts.call_beside(_fit_beside, value_function, fields)
+        value_function.parameters = parameters
+        value_function.load_optimizer_state(moments)
+        return FitSummary(**summary)
     _, rows = _core.chunks_of(n, value_function.n_parameters)
     first_chunks = [bound // rows for bound in parts.bounds[:-1]]
     native: Any = value_function.native
     return FitSummary(**_core.fit_parts(native, _AskedRows(parts), n, first_chunks, options))
+
+
+def _takes_minibatches(options: ValueFitOptions, n_rows: int) -> bool:
+    size = options.minibatch_size
+    return options.method == "adam" and size is not None and size < n_rows
+
+
+def _fit_beside(
+    parts: Parts, value_function: ValueFunction, fields: dict[str, Any]
+) -> tuple[dict[str, Any], Array, dict[str, Array]]:
+    """The fit in the process beside the parts; what the caller's value function is to become."""
+    summary = fit_parts(value_function, parts, **fields)
+    return asdict(summary), value_function.parameters, value_function.optimizer_state()

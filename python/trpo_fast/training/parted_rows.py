@@ -347,13 +347,13 @@ class BatchPart(PolicyPart):
         assert self._fit is not None
         return self._fit.loss(parameters, with_gradient)
 
-    def rows(self, order: NDArray[np.int64]) -> tuple[Array, Array]:
+    def rows(self, numbers: NDArray[np.int64]) -> tuple[Array, Array]:
         """As of `ValuePart`.
 
         Parameters
         ----------
-        order
+        numbers
             As there.
         """
         assert self._fit is not None
-        return self._fit.rows(order)
+        return self._fit.rows(numbers)

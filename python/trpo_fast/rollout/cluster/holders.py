@@ -21,7 +21,7 @@ from ...words import end_of
 from .actor import facts
 from .connection import ClusterError, Connection
 
-__all__ = ["Holder", "Holders", "RayParts", "RowsLost"]
+__all__ = ["Group", "HeldParts", "Holder", "Holders", "RayParts", "RowsLost"]
 
 _LEVEL = "TRPO_FAST_SIMD_LEVEL"
 _LARGE = 10_000  # bytes from which an argument is put into the object store, once for all holders
@@ -82,6 +82,40 @@ class Holder:
         """
         return getattr(self._parts[name], method)(*arguments)
 
+    def call(
+        self,
+        actors: Sequence[Any],
+        name: str,
+        bounds: Sequence[int],
+        function: Callable[..., Any],
+        *arguments: Any,
+    ) -> tuple[str, Any]:
+        """Call a function with parts that other holders have.
+
+        Parameters
+        ----------
+        actors
+            Handles of those holders.
+        name, bounds
+            Of the parts, see `HeldParts`.
+        function
+            Called with the parts, and ``arguments``.
+        *arguments
+            What else it is given.
+
+        Returns
+        -------
+        tuple
+            ("result", what it returned), or ("lost", a sentence).
+        """
+        import ray
+
+        try:
+            parts = HeldParts(Group(ray, actors), name, bounds)
+            return "result", function(parts, *arguments)
+        except RowsLost as lost:
+            return "lost", str(lost)
+
     def forget(self, name: str) -> None:
         """Drop a part.
 
@@ -97,44 +131,20 @@ class Holder:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class Holders:
-    """One `Holder` on every node that has cores.
+class Group:
+    """Holders, to be asked together.
 
     Parameters
     ----------
-    connection
-        With the cluster.
-    n_holders
-        The most of them; None: one on every node.
-
-    Attributes
-    ----------
+    ray
+        The module.
     actors
-        Those that run now, in their order.
-
-    Raises
-    ------
-    ClusterError
-        A node that cannot start one, or would compute other bits than this machine.
+        Handles of them, in the order of their parts.
     """
 
-    def __init__(self, connection: Connection, n_holders: int | None = None) -> None:
-        self._connection, self._ray = connection, connection.ray
-        # in a fixed order: which node holds which rows changes no bit, but where they travel
-        nodes = sorted(connection.nodes(), key=lambda node: str(node["NodeID"]))
-        nodes = [node for node in nodes if node["Resources"].get("CPU", 0) >= 1] or nodes
-        made = connection.ray.remote(Holder)
-        self.actors = [
-            made.options(num_cpus=0, **_placed_on(node)).remote(
-                max(1, int(node["Resources"].get("CPU", 1))), sys.path
-            )
-            for node in nodes[:n_holders]
-        ]
-        try:
-            self._refuse_others(self.ask_all("facts"))
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, ray: Any, actors: Sequence[Any]) -> None:
+        self._ray = ray
+        self.actors = list(actors)
 
     def __len__(self) -> int:
         return len(self.actors)
@@ -221,6 +231,72 @@ class Holders:
                 f"({type(error).__name__}: {end_of(str(error))}); resume from the last checkpoint"
             ) from error
 
+
+class Holders(Group):
+    """One `Holder` on every node that has cores.
+
+    Parameters
+    ----------
+    connection
+        With the cluster.
+    n_holders
+        The most of them; None: one on every node.
+
+    Attributes
+    ----------
+    actors
+        Those that run now, in their order.
+
+    Raises
+    ------
+    ClusterError
+        A node that cannot start one, or would compute other bits than this machine.
+    """
+
+    def __init__(self, connection: Connection, n_holders: int | None = None) -> None:
+        self._connection = connection
+        # in a fixed order: which node holds which rows changes no bit, but where they travel
+        nodes = sorted(connection.nodes(), key=lambda node: str(node["NodeID"]))
+        nodes = [node for node in nodes if node["Resources"].get("CPU", 0) >= 1] or nodes
+        self._nodes = nodes[:n_holders]
+        self._beside: Any = None
+        super().__init__(connection.ray, ())
+        self.actors = [self._started_on(node) for node in self._nodes]
+        try:
+            self._refuse_others(self.ask_all("facts"))
+        except BaseException:
+            self.close()
+            raise
+
+    def _started_on(self, node: Mapping[str, Any]) -> Any:
+        made = self._ray.remote(Holder).options(num_cpus=0, **_placed_on(node))
+        return made.remote(max(1, int(node["Resources"].get("CPU", 1))), sys.path)
+
+    def call_beside(
+        self, name: str, bounds: Sequence[int], function: Callable[..., Any], *arguments: Any
+    ) -> Any:
+        """Call a function with parts in a process on one of their nodes, which is started for it.
+
+        Parameters
+        ----------
+        name, bounds, function, *arguments
+            See `Holder.call`.
+        """
+        actors = self._first(len(bounds) - 1)
+        if self._beside is None:
+            self._beside = self._started_on(self._nodes[-1])
+        asked = self._beside.call.remote(actors, name, bounds, function, *arguments)
+        kind, content = self._answers([asked])[0]
+        if kind == "lost":
+            raise RowsLost(content)
+        return content
+
+    def peak_bytes_beside(self) -> int:
+        """The most memory that the process of `call_beside` has had so far, bytes; 0 without one."""
+        if self._beside is None:
+            return 0
+        return int(self._answers([self._beside.peak_bytes.remote()])[0])
+
     def _refuse_others(self, found: Sequence[Mapping[str, Any]]) -> None:
         here = facts()
         for name in ("version", "level"):
@@ -234,14 +310,15 @@ class Holders:
 
     def close(self) -> None:
         """End all of them; a second call does nothing."""
-        for actor in self.actors:
+        beside = [] if self._beside is None else [self._beside]
+        for actor in (*self.actors, *beside):
             with contextlib.suppress(Exception):  # it is gone already
                 if self._connection.is_alive:
                     self._ray.kill(actor)
-        self.actors = []
+        self.actors, self._beside = [], None
 
 
-class RayParts:
+class HeldParts:
     """Parts of a batch that are held on nodes of a cluster, see :class:`trpo_fast.core.parts.Parts`.
 
     Parameters
@@ -254,7 +331,7 @@ class RayParts:
         The first row of each part, ascending from 0, and N; there may be fewer parts than holders.
     """
 
-    def __init__(self, holders: Holders, name: str, bounds: Sequence[int]) -> None:
+    def __init__(self, holders: Group, name: str, bounds: Sequence[int]) -> None:
         self.bounds: Sequence[int] = list(bounds)
         self._holders, self._name = holders, name
 
@@ -287,6 +364,20 @@ class RayParts:
         with self._named():
             return self._holders.ask_one(part, "ask", self._name, name, *arguments)
 
+    def ask_each(self, name: str, arguments: Sequence[Any]) -> list[Any]:
+        """Call a method of every part, all at once, each with its argument.
+
+        Parameters
+        ----------
+        name
+            Of the method.
+        arguments
+            One for each part.
+        """
+        with self._named():
+            asked = [(self._name, name, argument) for argument in arguments]
+            return self._holders.ask_each("ask", asked)
+
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
         """A loss says whose rows are lost."""
@@ -295,6 +386,35 @@ class RayParts:
         except RowsLost as lost:
             lost.parts = self
             raise
+
+
+class RayParts(HeldParts):
+    """Parts that are held on nodes of a cluster, beside which a process can run.
+
+    Parameters
+    ----------
+    holders
+        Where they are.
+    name, bounds
+        See `HeldParts`.
+    """
+
+    def __init__(self, holders: Holders, name: str, bounds: Sequence[int]) -> None:
+        super().__init__(holders, name, bounds)
+        self._all = holders
+
+    def call_beside(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in a process on one of the nodes.
+
+        Parameters
+        ----------
+        function
+            Called with parts that ask the same holders, and ``arguments``.
+        *arguments
+            Of it.
+        """
+        with self._named():
+            return self._all.call_beside(self._name, self.bounds, function, *arguments)
 
 
 def _placed_on(node: Mapping[str, Any]) -> dict[str, Any]:
