@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import logging
 import os
@@ -17,6 +18,7 @@ import pytest
 
 from fragile_env import fragile
 from trpo_fast import TRPO, core
+from trpo_fast.checkpoint import load_checkpoint
 from trpo_fast.core.parts import PolicyPart, bounds_of_parts, update_parts
 from trpo_fast.core.value_parts import ValuePart, fit_parts
 from trpo_fast.rollout import ClusterError, make_sampler
@@ -30,18 +32,25 @@ pytestmark = pytest.mark.filterwarnings(
 
 SMALL: dict[str, Any] = {"n_envs": 4, "batch_size": 240, "hidden_sizes": (8,), "seed": 3}
 STORE = 100_000_000
+HAS_CLIENT = importlib.util.find_spec("grpc") is not None
+CLIENT_PORT = 10001  # below the ports of Ray's workers
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """A cluster of 1 + 2 + 2 cores that this process is connected to."""
+    """A cluster of 1 + 2 + 2 cores that this process is connected to; others may be by Ray's client."""
     from ray.cluster_utils import Cluster
 
     # as quick as the tests themselves: Ray's processes give way to others by default
     os.environ.setdefault("RAY_worker_niceness", "0")
     made = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False},
+        head_node_args={
+            "num_cpus": 1,
+            "object_store_memory": STORE,
+            "include_dashboard": False,
+            "ray_client_server_port": CLIENT_PORT if HAS_CLIENT else None,
+        },
     )
     for _ in range(2):
         made.add_node(num_cpus=2, object_store_memory=STORE)
@@ -165,6 +174,95 @@ def test_a_level_that_is_forced_here_is_forced_there(
     monkeypatch.setenv("TRPO_FAST_SIMD_LEVEL", "v2")
     with pytest.raises(ClusterError, match=r"this machine on every node, got v2 on"):
         make_sampler("CartPole-v1", n_envs=2, n_workers=1, cluster="auto")
+
+
+BROUGHT = '''
+import os
+import numpy as np
+import gymnasium
+
+class Scaled(gymnasium.Env):
+    """Random observations; the reward has a scale that the nodes are told."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.taken = 0
+        return self._seen(), {}
+
+    def step(self, action):
+        self.taken += 1
+        reward = float(os.environ["TOLD_SCALE"]) * float(action[0])
+        return self._seen(), reward, False, self.taken == 20, {}
+
+    def _seen(self):
+        return self.np_random.uniform(-1.0, 1.0, 3).astype(np.float32)
+
+gymnasium.register("Scaled-v0", Scaled)
+'''
+
+OUTSIDE = """
+import sys
+from trpo_fast import TRPO
+where = {"n_workers": 0}
+if len(sys.argv) > 1:
+    where = {"cluster": sys.argv[1], "n_workers": 2, "runtime_env": "brought.yaml"}
+for more in ({}, {"distribute_update": True})[: 1 + ("cluster" in where)]:
+    settings = {"n_envs": 4, "batch_size": 400, "hidden_sizes": (48, 40), "seed": 3}
+    with TRPO("brought:Scaled-v0", **settings, **where, **more) as agent:
+        agent.learn(800, progress=False)
+        returns = agent.evaluate(2, seed=1).returns.tolist()
+    print(agent.policy.parameters.tobytes().hex(), returns)
+"""
+
+
+@pytest.mark.skipif(not HAS_CLIENT, reason="Ray's client is not installed")
+def test_from_outside_with_files_and_variables_that_the_nodes_are_brought(
+    cluster: str, tmp_path: Path
+) -> None:
+    (there := tmp_path / "there").mkdir()
+    (tmp_path / "brought.py").write_text(BROUGHT)
+    (there / "brought.py").write_text(BROUGHT)
+    (tmp_path / "brought.yaml").write_text("working_dir: there\nenv_vars: {TOLD_SCALE: '2.5'}\n")
+    found = []
+    environ = dict(os.environ)  # with RAY_AUTH_MODE, where Ray has given the cluster tokens
+    environ.pop("RAY_ADDRESS", None)
+    for arguments, scale in (([], "2.5"), ([f"ray://127.0.0.1:{CLIENT_PORT}"], "0")):
+        run = subprocess.run(
+            [sys.executable, "-c", OUTSIDE, *arguments],
+            env={**environ, "TOLD_SCALE": scale},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        found.append(run.stdout.splitlines())
+    assert len(found[0]) == 1
+    assert found[1] == found[0] * 2
+
+
+def test_a_study_that_is_killed_goes_on(cluster: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trpo_fast", "study", "CartPole-v1", "--seeds", "0-3"]
+    command += ["--total-timesteps", "3000", "--batch-size", "500", "--n-envs", "2"]
+    files = []
+    for name, where in (("here", []), ("there", ["--cluster", cluster])):
+        folder = tmp_path / name
+        if where:
+            first = subprocess.Popen([*command, "--run-dir", folder, *where])
+            deadline = time.monotonic() + 120.0
+            while not list(folder.rglob("latest.safetensors")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            first.kill()
+            first.wait()
+            assert not (folder / "study.csv").exists()
+        subprocess.run([*command, "--run-dir", folder, *where], check=True)
+        assert (folder / "study.csv").exists()
+        found = sorted(folder.rglob("latest.safetensors"))
+        files.append([load_checkpoint(file)[0]["policy"].tobytes() for file in found])
+    assert len(files[0]) == 4
+    assert files[0] == files[1]
 
 
 ALONE = """

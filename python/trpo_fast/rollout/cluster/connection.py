@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...extras import import_extra
-from ...words import words_of
+from ...words import end_of, words_of
 from ..cores import available_cores
 
 _REACH_SECONDS = 5.0  # for the head to answer
@@ -193,8 +193,17 @@ def _connect(ray: Any, cluster: str, runtime_env: dict[str, Any] | None) -> None
     try:
         ray.init(address=address, **settings)
     except Exception as error:
-        said = f"{type(error).__name__}: {words_of(error, 300)}"
-        raise ClusterError(f"cluster: {cluster!r} cannot be joined: {said}") from error
+        # of a traceback that comes from a node, the end says what is wrong
+        said = f"{type(error).__name__}: {end_of(str(error))}"
+        remedy = ""
+        if runtime_env is not None and "runtime_env" in str(error):
+            remedy = "; mend runtime_env, or install on the nodes what it names"
+        elif isinstance(error, ConnectionError):
+            remedy = (
+                "; if the cluster has tokens, set RAY_AUTH_MODE=token here, and have its token "
+                "(`ray get-auth-token`)"
+            )
+        raise ClusterError(f"cluster: {cluster!r} cannot be joined: {said}{remedy}") from error
 
 
 def _noted_address() -> str:
