@@ -3,8 +3,9 @@
     python benchmarks/cluster/model.py
 
 A model, not a measurement. Its seconds of a message, an actor, an action and a sample of an update are
-those that `benchmarks/cluster/constants.py` has measured on a busy machine of two cores; bytes are those of
-the page "From a laptop to a cluster". The link, and by how much 32 cores speed an update up, are assumed.
+those that `benchmarks/cluster/constants.py` has measured on a busy machine of two cores; bytes are those
+of the page "From a laptop to a cluster". The link, and by how much 32 cores speed an update up, are
+assumed.
 
 Nodes of 32 cores, an environment a core, 64 steps of each an iteration, the
 network of HalfCheetah (17-64-64-6) and its arrays. An iteration is the sum of

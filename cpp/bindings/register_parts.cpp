@@ -11,6 +11,7 @@
 #include "summaries.h"
 #include "trpo_fast/first_layer.h"
 #include "trpo_fast/parted_model.h"
+#include "trpo_fast/policy_ascent.h"
 #include "trpo_fast/trust_region_update.h"
 #include "trpo_fast/value_function.h"
 
@@ -244,6 +245,30 @@ class BoundPartedUpdater {
   TrustRegionUpdater<Scalar> updater_;
 };
 
+// One step of Adam over parts, with its moments and steps before; (summary, those after).
+template <class Scalar>
+py::tuple ascend_parts(Policy<Scalar>& policy, const py::object& asked, Index rows,
+                       std::vector<Index> first_chunks, const AscentOptions& options,
+                       const Array<Scalar>& first, const Array<Scalar>& second,
+                       std::int64_t steps) {
+  const Index D = policy.n_parameters();
+  check_shape("first_moment", first, {D});
+  check_shape("second_moment", second, {D});
+  const AscentOptions fixed = options;  // a copy, as above
+  CalledParts<Scalar> parts(asked, policy);
+  PolicyAscent<Scalar> ascent(D);
+  AdamState<Scalar>& adam = ascent.adam();
+  adam = {{first.data(), first.data() + D}, {second.data(), second.data() + D}, steps};
+  PolicyUpdateSummary summary;
+  {
+    py::gil_scoped_release release;  // what is called takes it again
+    PartedModel<Scalar> model(parts, rows, chunks_of(rows, D).count, std::move(first_chunks));
+    summary = ascent.ascend(policy, model, fixed);
+  }
+  return py::make_tuple(to_dict(summary), Array<Scalar>(D, adam.first_moment.data()),
+                        Array<Scalar>(D, adam.second_moment.data()), adam.steps);
+}
+
 // Rows of a value fit that a Python object has; called without the GIL.
 template <class Scalar>
 class CalledRows final : public ValueRows<Scalar> {
@@ -353,6 +378,8 @@ void register_parts_of(py::module_& m, const std::string& suffix) {
       .def("fisher_vector_product", &P::fisher_vector_product, "vector"_a.noconvert())
       .def("largest_curvature", &P::largest_curvature, "vector"_a.noconvert())
       .def("evaluation_sums", &P::evaluation_sums, "parameters"_a.noconvert());
+  m.def("ascend_parts", &ascend_parts<Scalar>, "policy"_a, "parts"_a, "rows"_a, "first_chunks"_a,
+        "options"_a, "first_moment"_a.noconvert(), "second_moment"_a.noconvert(), "steps"_a);
   m.def("fit_parts", &fit_parts<Scalar>, "value_function"_a, "rows"_a, "count"_a, "first_chunks"_a,
         "options"_a);
   m.def("loss_part", &loss_part<Scalar>, "value_function"_a, "observations"_a.noconvert(),

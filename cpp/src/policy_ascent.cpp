@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "adam.h"
 #include "linearize.h"
+#include "objective_model.h"
 #include "reporting.h"
 #include "row_gather.h"
 #include "vectors.h"
@@ -30,9 +32,13 @@ struct PolicyAscent<Scalar>::Workspace {
 
   SampleBatch<Scalar> gather(const SampleBatch<Scalar>& from, const std::int64_t* rows, Index count,
                              Index O, Index A, Index W);
+  template <class Steps>
+  PolicyUpdateSummary ascend(Policy<Scalar>& policy, LocalModel<Scalar>& model,
+                             const AscentOptions& options, const Steps& take_steps);
+  void take_step(Policy<Scalar>& policy, const AscentOptions& options);
   void take_steps(Policy<Scalar>& policy, const SurrogateObjective<Scalar>& objective,
                   const AscentOptions& options);
-  void predict(PolicyUpdateSummary& summary);
+  void predict(LocalModel<Scalar>& model, PolicyUpdateSummary& summary);
 };
 
 template <class Scalar>
@@ -51,6 +57,40 @@ template <class Scalar>
 PolicyUpdateSummary PolicyAscent<Scalar>::ascend(Policy<Scalar>& policy,
                                                  SurrogateObjective<Scalar>& objective,
                                                  const AscentOptions& options) {
+  ObjectiveModel<Scalar> model(objective, w_->full);
+  return w_->ascend(policy, model, options, [&] { w_->take_steps(policy, objective, options); });
+}
+
+template <class Scalar>
+PolicyUpdateSummary PolicyAscent<Scalar>::ascend(Policy<Scalar>& policy, LocalModel<Scalar>& model,
+                                                 const AscentOptions& options) {
+  if (options.epochs != 1 || options.minibatch_size)
+    throw std::invalid_argument(
+        "epochs, minibatch_size: expected one step on the full batch of rows that are elsewhere, "
+        "got "
+        "more.");
+  const AdamState<Scalar> adam = w_->adam;
+  const std::vector<Scalar> parameters(policy.parameters(),
+                                       policy.parameters() + policy.n_parameters());
+  try {
+    return w_->ascend(policy, model, options, [&] {
+      w_->parameters = w_->old_parameters;
+      w_->minibatch_gradient = w_->gradient;
+      w_->take_step(policy, options);
+    });
+  } catch (...) {
+    policy.set_parameters(parameters.data());
+    w_->adam = adam;
+    throw;
+  }
+}
+
+template <class Scalar>
+template <class Steps>
+PolicyUpdateSummary PolicyAscent<Scalar>::Workspace::ascend(Policy<Scalar>& policy,
+                                                            LocalModel<Scalar>& model,
+                                                            const AscentOptions& options,
+                                                            const Steps& steps) {
   const Stopwatch total;
   PolicyUpdateSummary summary;
   summary.max_kl = std::numeric_limits<double>::infinity();
@@ -65,8 +105,8 @@ PolicyUpdateSummary PolicyAscent<Scalar>::ascend(Policy<Scalar>& policy,
   BatchPlan plan;
   plan.products = 1;
   plan.activation_budget = options.activation_budget;
-  const bool improvable = linearize(policy, objective, options.standardize_advantages, plan,
-                                    w_->full, w_->gradient, summary);
+  const bool improvable =
+      linearize(policy, model, options.standardize_advantages, plan, gradient, summary);
   summary.seconds_gradient = total.seconds();
   if (!improvable) return finished();
   if (summary.gradient_norm == 0.0) {
@@ -75,24 +115,24 @@ PolicyUpdateSummary PolicyAscent<Scalar>::ascend(Policy<Scalar>& policy,
   }
 
   // theta_k -> theta
-  w_->old_adam = w_->adam;
-  w_->old_parameters.assign(policy.parameters(), policy.parameters() + policy.n_parameters());
-  w_->take_steps(policy, objective, options);
-  const Evaluation measured = objective.evaluate(w_->full, policy);
-  policy.set_parameters(w_->old_parameters.data());
-  w_->predict(summary);
+  old_adam = adam;
+  old_parameters.assign(policy.parameters(), policy.parameters() + policy.n_parameters());
+  steps();
+  const Evaluation measured = model.evaluate(policy);
+  policy.set_parameters(old_parameters.data());
+  predict(model, summary);
   summary.step_size = options.learning_rate;
 
   // theta, or theta_k again
   if (!std::isfinite(measured.candidate.surrogate_gain) || !std::isfinite(measured.candidate.kl) ||
       !std::isfinite(summary.step_norm)) {
-    std::swap(w_->adam, w_->old_adam);
+    std::swap(adam, old_adam);
     stop(summary, PolicyUpdateStatus::kNonFinite,
          "the steps led to a NaN or an infinity, so the parameters are those before; a smaller "
          "learning rate helps");
     return finished();
   }
-  policy.set_parameters(w_->parameters.data());
+  policy.set_parameters(parameters.data());
   summary.status = PolicyUpdateStatus::kAccepted;
   summary.kl = measured.candidate.kl;
   summary.kl_max = measured.candidate.kl_max;
@@ -119,6 +159,19 @@ SampleBatch<Scalar> PolicyAscent<Scalar>::Workspace::gather(const SampleBatch<Sc
   return batch;
 }
 
+// theta += lr m^ / (sqrt(v^) + eps), with the gradient of a minibatch
+template <class Scalar>
+void PolicyAscent<Scalar>::Workspace::take_step(Policy<Scalar>& policy,
+                                                const AscentOptions& options) {
+  scalar_gradient.resize(parameters.size());
+  for (std::size_t i = 0; i < scalar_gradient.size(); ++i)
+    scalar_gradient[i] = static_cast<Scalar>(minibatch_gradient[i]);
+  adam_step(++adam.steps, options.learning_rate, /*scale=*/-1.0, policy.n_parameters(),
+            scalar_gradient.data(), adam.first_moment.data(), adam.second_moment.data(),
+            parameters.data());
+  policy.set_parameters(parameters.data());
+}
+
 // Adam on -(L - beta KL), epoch by epoch, minibatch by minibatch.
 template <class Scalar>
 void PolicyAscent<Scalar>::Workspace::take_steps(Policy<Scalar>& policy,
@@ -131,7 +184,6 @@ void PolicyAscent<Scalar>::Workspace::take_steps(Policy<Scalar>& policy,
   const bool full_batch = size == batch.size;
   minibatch_gradient = gradient;  // for a first step on the full batch: at theta_k, grad KL = 0
   parameters = old_parameters;
-  scalar_gradient.resize(parameters.size());
   order.resize(static_cast<std::size_t>(batch.size));
 
   for (int epoch = 0; epoch < options.epochs; ++epoch) {
@@ -148,26 +200,20 @@ void PolicyAscent<Scalar>::Workspace::take_steps(Policy<Scalar>& policy,
         part.penalised_gradient(full, rows, objective.weights(), options.kl_coefficient,
                                 minibatch_gradient.data());
       }
-      for (std::size_t i = 0; i < scalar_gradient.size(); ++i)
-        scalar_gradient[i] = static_cast<Scalar>(minibatch_gradient[i]);
-
-      // theta += lr m^ / (sqrt(v^) + eps)
-      adam_step(++adam.steps, options.learning_rate, /*scale=*/-1.0, policy.n_parameters(),
-                scalar_gradient.data(), adam.first_moment.data(), adam.second_moment.data(),
-                parameters.data());
-      policy.set_parameters(parameters.data());
+      take_step(policy, options);
     }
   }
 }
 
 // s = theta - theta_k, and what the quadratic models at theta_k say of it: 1/2 s^T F s and g^T s.
 template <class Scalar>
-void PolicyAscent<Scalar>::Workspace::predict(PolicyUpdateSummary& summary) {
+void PolicyAscent<Scalar>::Workspace::predict(LocalModel<Scalar>& model,
+                                              PolicyUpdateSummary& summary) {
   step.resize(parameters.size());
   product.resize(parameters.size());
   for (std::size_t i = 0; i < step.size(); ++i)
     step[i] = static_cast<double>(parameters[i]) - static_cast<double>(old_parameters[i]);
-  full.fisher_vector_product(step.data(), product.data());
+  model.fisher_vector_product(step.data(), product.data());
   summary.step_norm = norm(step);
   summary.step_scale = 1.0;
   summary.kl_predicted = 0.5 * dot(step, product);

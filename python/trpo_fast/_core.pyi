@@ -669,6 +669,16 @@ def loss_part(
     first_row: int,
     with_gradient: bool,
 ) -> tuple[_F64, NDArray[Any] | None]: ...
+def ascend_parts(
+    policy: _AnyPolicy,
+    parts: object,
+    rows: int,
+    first_chunks: Sequence[int],
+    options: AscentOptions,
+    first_moment: NDArray[Any],  # (D,)
+    second_moment: NDArray[Any],  # (D,)
+    steps: int,
+) -> tuple[_Update, NDArray[Any], NDArray[Any], int]: ...
 def fit_parts(
     value_function: ValueFunctionF32 | ValueFunctionF64,
     rows: object,

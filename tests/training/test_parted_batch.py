@@ -16,7 +16,7 @@ import pytest
 from fake_ray import FakeRay, fake_ray
 from fragile_env import fragile
 from masked_envs import masked_factory
-from trpo_fast import NPG, TRPO
+from trpo_fast import NPG, TRPO, VPG
 from trpo_fast.algorithms import ALGORITHMS, algorithm_class
 from trpo_fast.config import ConfigError, field_names
 from trpo_fast.rollout import ClusterError
@@ -88,6 +88,9 @@ def test_the_bits_and_the_table_are_those_of_one_process(fake_ray: FakeRay, env:
         {"n_envs": 5},  # a part begins amid the environments of a step
         {"dtype": "float64", "normalize_observations": False, "scale_returns": False},
         {"standardize_advantages": False, "kl_constraint": "max", "fisher": "empirical"},
+        {"agent_type": VPG},
+        {"agent_type": VPG, "ascent": "gradient"},
+        {"agent_type": VPG, "ascent": "normalized", "value_optimizer": "lbfgs"},
         {"agent_type": NPG, "overlap_value_fit": False, "value_minibatch_size": None},
     ],
     ids=str,
@@ -370,11 +373,13 @@ def test_settings_that_need_all_rows_are_refused(settings: dict[str, Any], words
         TRPO("Pendulum-v1", distribute_update=True, **where)
 
 
-@pytest.mark.parametrize("method", sorted(set(ALGORITHMS) - {"trpo", "npg"}))
+@pytest.mark.parametrize("method", sorted(set(ALGORITHMS) - {"trpo", "npg", "vpg"}))
 def test_other_methods_refuse_it(method: str) -> None:
     kind = algorithm_class(method).config_type
     assert "distribute_update" in field_names(kind)
-    with pytest.raises(ConfigError, match="a method that updates by sums of rows, TRPO or NPG"):
+    with pytest.raises(
+        ConfigError, match="a method that updates by sums of rows, TRPO, NPG or VPG"
+    ):
         kind(cluster="local", distribute_update=True)
 
 

@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "trpo_fast/adam_state.h"
-#include "trpo_fast/objective.h"
+#include "trpo_fast/local_model.h"
 #include "trpo_fast/policy_update_summary.h"
 
 namespace trpo_fast {
@@ -32,6 +32,11 @@ class PolicyAscent {
 
   // `policy` has n_parameters. A NaN or an infinity on the way restores its parameters and Adam's state.
   PolicyUpdateSummary ascend(Policy<Scalar>& policy, SurrogateObjective<Scalar>& objective,
+                             const AscentOptions& options);
+
+  // One step of Adam on the whole batch of a model, wherever its rows are: other options than that are an
+  // std::invalid_argument. What the model throws restores parameters and Adam's state as well.
+  PolicyUpdateSummary ascend(Policy<Scalar>& policy, LocalModel<Scalar>& model,
                              const AscentOptions& options);
 
   AdamState<Scalar>& adam();

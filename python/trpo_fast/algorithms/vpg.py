@@ -25,6 +25,7 @@ class VPGConfig(ValueConfig):
     """Settings of :class:`VPG`."""
 
     method: ClassVar[str] = "VPG"
+    updates_in_parts: ClassVar[bool] = True
     lacks: ClassVar[str] = "policy_learning_rate, not a trust region, is the length of its step"
 
     ascent: Ascent = choice("adam", Ascent)
@@ -55,36 +56,14 @@ class VPG(OnPolicyAgent[VPGConfig]):
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Step along g."""
         config = self.current
-        rows = (batch.observations, batch.actions, batch.advantages)
         rate, standardize = number_of(config.policy_learning_rate), config.standardize_advantages
         if config.ascent == "adam":
-            return self.policy.ascend(
-                *rows,
-                normalized=True,
-                action_masks=batch.action_masks,
-                learning_rate=rate,
-                standardize_advantages=standardize,
-            )
+            return batch.ascend(self.policy, learning_rate=rate, standardize_advantages=standardize)
+        options = core.TrustRegionOptions(fisher="identity", standardize_advantages=standardize)
         if config.ascent == "gradient":
-            return self.policy.update(
-                *rows,
-                normalized=True,
-                action_masks=batch.action_masks,
-                fisher="identity",
-                step="fixed",
-                step_size=rate,
-                standardize_advantages=standardize,
-            )
+            return batch.update(self.policy, options, step="fixed", step_size=rate)
         # ||s||^2 / 2 <= delta is ||s|| <= rate
-        return self.policy.update(
-            *rows,
-            normalized=True,
-            action_masks=batch.action_masks,
-            fisher="identity",
-            step="boundary",
-            max_kl=0.5 * rate * rate,
-            standardize_advantages=standardize,
-        )
+        return batch.update(self.policy, options, step="boundary", max_kl=0.5 * rate * rate)
 
     def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The moments of Adam, where it has made a step."""

@@ -77,14 +77,18 @@ def refuse_undistributed(config: Any) -> None:
     """
     why = ""
     if not config.updates_in_parts:
-        why = f"a method that updates by sums of rows, TRPO or NPG, got {config.method}; use one of them"
+        why = (
+            f"a method that updates by sums of rows, TRPO, NPG or VPG, got {config.method}; use one"
+        )
     elif config.cluster is None:
         why = "a cluster, on whose nodes rows can stay, got cluster=None; set cluster='auto'"
     elif getattr(config, "signal_guard", 0.0) != 0.0:
         why = f"signal_guard=0, got {config.signal_guard}, whose halves of a batch need all rows; set 0"
-    elif config.fisher_fraction != 1.0:
+    elif getattr(config, "fisher_fraction", 1.0) != 1.0:
         why = f"fisher_fraction=1, got {config.fisher_fraction}, a draw from all rows; set 1"
-    elif config.state_dependent_std and config.cg_damping_unit != "absolute":
+    elif (
+        config.state_dependent_std and getattr(config, "cg_damping_unit", "absolute") != "absolute"
+    ):
         why = (
             f"cg_damping_unit='absolute' beside state_dependent_std, got {config.cg_damping_unit!r}, a "
             "mean over all rows; set 'absolute'"

@@ -8,7 +8,7 @@ to all parts, gets the sums of their chunks back, and makes the additions of the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,7 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _core
 from .asking import LocalParts, Parts, PartsElsewhere, PartsLost
 from .checks import shaped
-from .options import TrustRegionOptions, TrustRegionSettings, with_settings
+from .options import (
+    AscentOptions,
+    AscentSettings,
+    TrustRegionOptions,
+    TrustRegionSettings,
+    with_settings,
+)
 from .update import UpdateSummary
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ __all__ = [
     "PartsElsewhere",
     "PartsLost",
     "PolicyPart",
+    "ascend_parts",
     "bounds_of_parts",
     "takes_sums_of_columns",
     "update_parts",
@@ -313,19 +320,75 @@ def update_parts(
         What a part has raised; the parameters are those before.
     """
     options = with_settings(TrustRegionOptions, options, settings)
-    _, rows = _core.chunks_of(parts.bounds[-1], policy.n_parameters)
-    first_chunks = [bound // rows for bound in parts.bounds[:-1]]
     updater = policy.by_dtype(_core.PartedUpdaterF32, _core.PartedUpdaterF64)()
-    try:
+    with _ended(parts):
         summary = updater.update(
-            policy.native, _Asked(parts), parts.bounds[-1], first_chunks, options
+            policy.native,
+            _Asked(parts),
+            parts.bounds[-1],
+            _first_chunks(parts, policy),
+            options,
         )
+    return UpdateSummary(**summary)
+
+
+def ascend_parts(
+    policy: Policy,
+    parts: Parts,
+    options: AscentOptions | None = None,
+    **settings: Unpack[AscentSettings],
+) -> UpdateSummary:
+    """Take the one step of :meth:`Policy.ascend` on a whole batch in parts, to the same bits.
+
+    Parameters
+    ----------
+    policy
+        Updated in place, and its moments.
+    parts
+        Cut at :func:`bounds_of_parts`.
+    options, **settings
+        As of :meth:`Policy.ascend`; one epoch, and no minibatches.
+
+    Raises
+    ------
+    ValueError
+        More than one step.
+    Exception
+        What a part has raised; parameters and moments are those before.
+    """
+    options = with_settings(AscentOptions, options, settings)
+    state = policy.optimizer_state()
+    with _ended(parts):
+        summary, first, second, steps = _core.ascend_parts(
+            policy.native,
+            _Asked(parts),
+            parts.bounds[-1],
+            _first_chunks(parts, policy),
+            options,
+            state["first_moment"],
+            state["second_moment"],
+            int(state["steps"][0]),
+        )
+    moments = {"first_moment": first, "second_moment": second, "steps": np.array([steps])}
+    policy.load_optimizer_state(moments)
+    return UpdateSummary(**summary)
+
+
+def _first_chunks(parts: Parts, policy: Policy) -> list[int]:
+    _, rows = _core.chunks_of(parts.bounds[-1], policy.n_parameters)
+    return [bound // rows for bound in parts.bounds[:-1]]
+
+
+@contextlib.contextmanager
+def _ended(parts: Parts) -> Iterator[None]:
+    """Afterwards the parts forget what an update has made."""
+    try:
+        yield
     except BaseException:
         with contextlib.suppress(Exception):  # what broke first is what there is to say
             parts.ask("end")
         raise
     parts.ask("end")
-    return UpdateSummary(**summary)
 
 
 def takes_sums_of_columns(n_rows: int, rows_at: Callable[[Array], Array], parts: Parts) -> bool:

@@ -62,6 +62,19 @@ class Batch:
         masks = self.action_masks
         return policy.update(*rows, options, normalized=True, action_masks=masks, **settings)
 
+    def ascend(self, policy: core.Policy, **settings: Any) -> core.UpdateSummary:
+        """Ascend the surrogate by Adam, see :meth:`trpo_fast.core.Policy.ascend`.
+
+        Parameters
+        ----------
+        policy
+            Updated in place.
+        **settings
+            As there.
+        """
+        rows = (self.observations, self.actions, self.advantages)
+        return policy.ascend(*rows, normalized=True, action_masks=self.action_masks, **settings)
+
     def absorb_returns(self, units: ValueUnits, value_function: core.ValueFunction) -> None:
         """Let the unit of V follow these returns.
 

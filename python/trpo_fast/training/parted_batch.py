@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from ..core.parts import PartsLost, bounds_of_parts, takes_sums_of_columns, update_parts
+from ..core.parts import (
+    PartsLost,
+    ascend_parts,
+    bounds_of_parts,
+    takes_sums_of_columns,
+    update_parts,
+)
 from ..core.value_parts import fit_parts
 from ..schedules import number_of
 from .batch import Batch
@@ -91,6 +97,16 @@ class PartedBatch(Batch):
             As there.
         """
         return self._asking(lambda: update_parts(policy, self.parts, options, **settings))
+
+    def ascend(self, policy: core.Policy, **settings: Any) -> core.UpdateSummary:
+        """The one step of `Batch.ascend` on all rows, by sums of the parts.
+
+        Parameters
+        ----------
+        policy, **settings
+            As there.
+        """
+        return self._asking(lambda: ascend_parts(policy, self.parts, **settings))
 
     def refuse_columns(self) -> None:
         """Raise ValueError for rows of which one process would take sums of columns."""
