@@ -90,11 +90,10 @@ else:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of the package that has the method."""
     folder = tmp_path_factory.mktemp("house")
-    shutil.copytree(
-        Path(trpo_fast.__file__).parent,
-        folder / "trpo_fast",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    package = Path(trpo_fast.__file__).parent
+    brought = package.with_name("trpo_fast.libs")  # what a repaired wheel carries beside the package
+    for part in (package, *([brought] if brought.is_dir() else [])):
+        shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns("__pycache__"))
     rooms = folder / "trpo_fast" / "algorithms"
     (rooms / "fixed_step.py").write_text(METHOD, encoding="utf-8")
     (rooms / "fixed_step.md").write_text(PAGE, encoding="utf-8")

@@ -110,7 +110,7 @@ class OddArrays(Plain):
 
     def step(self, action: Any) -> Any:
         self.wave = self.wave * np.exp(0.1j * (1 + int(action)))
-        self.start = self.start + 1
+        self.start = self.start + np.timedelta64(1, "D")
         result = super().step(action)
         reward = float(self.wave[0].real) + float(self.start[0].astype(int) % 7)
         return result[0], reward, *result[2:]
