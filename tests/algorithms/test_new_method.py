@@ -91,7 +91,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of the package that has the method."""
     folder = tmp_path_factory.mktemp("house")
     package = Path(trpo_fast.__file__).parent
-    brought = package.with_name("trpo_fast.libs")  # what a repaired wheel carries beside the package
+    brought = package.with_name(
+        "trpo_fast.libs"
+    )  # what a repaired wheel carries beside the package
     for part in (package, *([brought] if brought.is_dir() else [])):
         shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns("__pycache__"))
     rooms = folder / "trpo_fast" / "algorithms"

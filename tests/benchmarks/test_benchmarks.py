@@ -112,6 +112,21 @@ def test_preconditioning_counts_products(tmp_path: Path) -> None:
     assert all(0.0 < six <= ten <= fifteen <= 100.0 for six, ten, fifteen in gains)
 
 
+# ---- cores.py
+
+
+def test_the_model_of_cores_adds_up(tmp_path: Path) -> None:
+    flags = "--env CartPole-v1 --n-envs 2 --batch-size 128 --turns 1 --iterations 3"
+    out = run("speed/cores.py", *flags.split(), folder=tmp_path)
+    rows = [
+        line.split("|")[1:-1] for line in out.splitlines() if line.startswith(("| 1", "| 2", "| 4"))
+    ]
+    assert [int(row[0]) for row in rows] == [1, 2, 4, 16]
+    for row in rows:
+        assert float(row[2].replace(",", "")) > 0.0
+        assert sum(int(cell.strip(" %")) for cell in row[3:]) == pytest.approx(100, abs=2)
+
+
 # ---- training.py
 
 
