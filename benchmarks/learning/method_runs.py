@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.learning_sides import SIDES, train_side
-from benchmarks.tools import report
+from benchmarks.tools import report, side_process
 
 EVALUATION_SEED = 1_000_000
 SEARCHES = ("cem", "cma-es")
@@ -261,7 +261,9 @@ def run_all(
     steps_asked = sum(job.timesteps for job in waiting)
     steps_taken = 0
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as executor:
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=side_process.end_with_parent
+    ) as executor:
         futures = {executor.submit(run, job): job for job in waiting}
         try:
             for number, future in enumerate(as_completed(futures), 1):

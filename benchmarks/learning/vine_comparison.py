@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `import benc
 
 from benchmarks.learning import method_runs
 from benchmarks.learning.method_runs import Job
-from benchmarks.tools import report
+from benchmarks.tools import report, side_process
 
 UPDATE_STEPS = 5000  # simulator steps behind each update, trunk and branches together
 BRANCHES, STATES, BRANCH_STEPS = 4, 100, 10  # branches of 4,000 steps, on a trunk of 1,000
@@ -175,7 +175,9 @@ def estimate_all(
             agent.save(path)
             agent.close()
             jobs += [(env, name, scheme, path) for name, scheme in schemes(env).items()]
-        with ProcessPoolExecutor(processes, mp_context=context) as executor:
+        with ProcessPoolExecutor(
+            processes, mp_context=context, initializer=side_process.end_with_parent
+        ) as executor:
             futures = {
                 executor.submit(gradient_estimates, env, scheme, path, repeats, seed): (env, name)
                 for seed, (env, name, scheme, path) in enumerate(jobs, 1)

@@ -16,6 +16,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import threading
 import time
 import traceback
 import warnings
@@ -34,6 +35,22 @@ Side = Callable[[], AbstractContextManager[Work]]
 
 
 # ---- a family of processes
+
+
+def end_with_parent() -> None:
+    """Let this process, which multiprocessing has started, end when its parent does, however that ends.
+
+    The initializer of every pool here: a run of an hour whose table was killed would go on alone.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 def family(pid: int) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -156,3 +158,29 @@ def test_signal_share_in_short() -> None:
     assert row["sigma"] == pytest.approx(0.2)
     assert row["share"] == [0.25, 0.75, 1.0]
     assert row["best_damping"] == DAMPINGS[1]
+
+
+def test_runs_end_with_the_table_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "table.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import multiprocessing, os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from benchmarks.tools.side_process import end_with_parent\n"
+        "if __name__ == '__main__':\n"
+        "    spawn = multiprocessing.get_context('spawn')\n"
+        "    pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 60.0).result()\n",
+        encoding="utf-8",
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as table:
+        assert table.stdout is not None
+        run_of_it = int(table.stdout.readline())
+        os.kill(run_of_it, 0)  # it is there
+        table.kill()
+        try:  # the run holds the pipe's other end, too: it is at its end when both have gone
+            table.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.kill(run_of_it, signal.SIGKILL)
+            pytest.fail("the run went on without its table")
