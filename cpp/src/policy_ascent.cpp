@@ -66,9 +66,8 @@ PolicyUpdateSummary PolicyAscent<Scalar>::ascend(Policy<Scalar>& policy, LocalMo
                                                  const AscentOptions& options) {
   if (options.epochs != 1 || options.minibatch_size)
     throw std::invalid_argument(
-        "epochs, minibatch_size: expected one step on the full batch of rows that are elsewhere, "
-        "got "
-        "more.");
+        "epochs, minibatch_size: expected 1 and none, as rows in parts take one step on the full "
+        "batch, got more; set epochs=1 and minibatch_size=None");
   const AdamState<Scalar> adam = w_->adam;
   const std::vector<Scalar> parameters(policy.parameters(),
                                        policy.parameters() + policy.n_parameters());

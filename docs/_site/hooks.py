@@ -62,9 +62,8 @@ def on_config(config: Any) -> Any:
         MkDocs' configuration, changed in place.
     """
     sys.path.insert(0, str(Path(__file__).parent))
-    if (
-        "MIKE_DOCS_VERSION" in os.environ
-    ):  # one of several versions side by side: a menu leads to them
+    # one of several versions side by side: a menu leads to them
+    if "MIKE_DOCS_VERSION" in os.environ:
         config.extra["version"] = {"provider": "mike", "alias": True, "default": "latest"}
     docs = Path(config.docs_dir)
     guides = {page.stem: f"guides/{page.name}" for page in sorted((docs / "guides").glob("*.md"))}

@@ -12,6 +12,7 @@ from trpo_fast import core
 from trpo_fast.core.parts import (
     LocalParts,
     PolicyPart,
+    ascend_parts,
     bounds_of_parts,
     takes_sums_of_columns,
     update_parts,
@@ -170,6 +171,40 @@ def test_what_is_not_covered_is_refused() -> None:
         update_parts(policy, parts, fisher_fraction=0.5)
     with pytest.raises(ValueError, match="first_row: expected whole chunks"):
         update_parts(policy, cut(policy, batch, [0, 100, N]))
+
+
+# ---- one step of Adam
+
+
+@pytest.mark.parametrize("head", ["gaussian", "categorical"])
+def test_steps_of_adam_have_the_bits_of_one_piece(head: str) -> None:
+    whole, parted = (make_policy(head) for _ in range(2))
+    bounds = bounds_of_parts(N, 3, whole.n_parameters)
+    for _ in range(3):  # the moments go on
+        batch = make_batch(whole)
+        expected = whole.ascend(**batch, normalized=True, learning_rate=0.01)
+        found = ascend_parts(parted, cut(parted, batch, bounds), learning_rate=0.01)
+        assert (found.kl, found.surrogate_gain) == (expected.kl, expected.surrogate_gain)
+        assert parted.parameters.tobytes() == whole.parameters.tobytes()
+        for name, moments in whole.optimizer_state().items():
+            assert parted.optimizer_state()[name].tobytes() == moments.tobytes(), name
+
+
+def test_a_step_of_adam_that_is_not_taken_leaves_everything_as_it_was() -> None:
+    policy = make_policy()
+    parts = cut(policy, make_batch(policy), bounds_of_parts(N, 3, policy.n_parameters))
+
+    def gone(_: Any) -> Any:
+        raise RuntimeError("gone")
+
+    before = policy.parameters
+    parts.parts[1].evaluation_sums = gone
+    with pytest.raises(RuntimeError, match="gone"):
+        ascend_parts(policy, parts)
+    with pytest.raises(ValueError, match="expected 1 and none, as rows in parts take one step"):
+        ascend_parts(policy, parts, epochs=2)
+    assert policy.parameters.tobytes() == before.tobytes()
+    assert policy.optimizer_state()["steps"][0] == 0
 
 
 # ---- value fits
