@@ -8,22 +8,22 @@ worker's block lie in memory of the actor's own.
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy.typing as npt
 
 from ..state import RunState
 from ..workers.commands import Commands, answer
-from ..workers.memory import PolicyNumbers, anonymous_file
+from ..workers.memory import anonymous_file
 from ..workers.pooled import view_of
 from ..workers.worker import GRACE_SECONDS
-from .block import without_rows
+from .block import packed, unpacked, without_rows
+from .errands import Errands
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +59,7 @@ class RolloutActor:
         sys.path += [path for path in paths if path not in sys.path and os.path.isdir(path)]
         self._index, self._first_index, self._timeout = index, first_index, timeout
         self._commands = Commands(anonymous_file(), _no_pause, remedy=_REMEDY)
-        self._thread = ThreadPoolExecutor(1, "environments")
+        self._thread = Errands("environments")
         self._kept: Any = None  # the latest rollout, where its rows stay here
 
     def ping(self) -> None:
@@ -80,52 +80,42 @@ class RolloutActor:
         tuple
             What `commands.answer` returns, or ("lost", sentence, traceback) where nothing moves.
         """
-        done = self._watched(lambda: answer(getattr(self._commands, command), arguments), command)
+        done: tuple[Any, ...] = self._watched(
+            lambda: answer(getattr(self._commands, command), arguments), command
+        )
         if command == "open" and done[0] == "result" and done[1] is not None:
             done[1].update(facts())
         return done
 
-    def collect(
-        self,
-        policy: PolicyNumbers,
-        state: Mapping[str, Array] | None,
-        n_rows: int,
-        arguments: Sequence[Any],
-        saves_states: bool,
-        keeps_rows: bool = False,
-    ) -> tuple[Any, ...]:
+    def collect(self, policy: Any, request: bytes) -> Any:
         """Collect a rollout.
 
         Parameters
         ----------
         policy
-            What acts.
-        state
-            Arrays of a `RunState` to begin with; None goes on from the last rollout.
-        n_rows
-            T to make room for.
-        arguments
-            Of `Commands.collect`.
-        saves_states
-            Whether the states of the environments come back as well.
-        keeps_rows
-            Whether the rows stay here, for `rows`: then the arrays are what `without_rows` leaves.
+            What acts: `PolicyNumbers`, `packed`.
+        request
+            Pickled: arrays of a `RunState` to begin with, by name, or None to go on from the last
+            rollout; T to make room for; arguments of `Commands.collect`; whether the states of the
+            environments come back as well; whether the rows stay here, for `rows`: then the arrays
+            are what `without_rows` leaves.
 
         Returns
         -------
         tuple
-            ("result", what `Commands.collect` returned, arrays of the rollout, arrays of the state,
-            states of the environments or why there are none); or ("error", kind, sentence,
+            `packed`: ("result", what `Commands.collect` returned, arrays of the rollout, arrays of the
+            state, states of the environments or why there are none); or ("error", kind, sentence,
             traceback, counters); or ("lost", sentence, traceback).
         """
+        state, n_rows, arguments, saves_states, keeps_rows = pickle.loads(request)
         block = self._commands.block
         block.reserve(n_rows)
-        policy.write(block.lasting)
+        unpacked(policy).write(block.lasting)
         if state is not None:
             for name, values in state.items():
                 block.lasting[name][:] = values
 
-        def work() -> tuple[Any, ...]:
+        def work() -> Any:
             done = answer(self._commands.collect, arguments)
             if done[0] == "error":
                 return *done, block.lasting["counters"].copy()
@@ -138,7 +128,9 @@ class RolloutActor:
                 has_masks = source not in ("none", "auto")
                 self._kept = view_of(block, done[1][:3], crashes, metrics, has_masks)
                 arrays = without_rows(arrays)
-            return *done, arrays, own, states
+            kept = () if isinstance(states, str) else states
+            whole = [*arrays.values(), *(array for each in kept for array in each.values())]
+            return packed((*done, arrays, own, states), whole)
 
         return self._watched(work, "collect")
 
@@ -157,7 +149,7 @@ class RolloutActor:
 
     def close(self) -> None:
         """Close the environments, unless they hang."""
-        wait([self._thread.submit(self._commands.close)], GRACE_SECONDS)
+        self._thread.submit(self._commands.close).wait(GRACE_SECONDS)
 
     def _states(self) -> list[dict[str, Array]] | str:
         """The states of the environments, or why they cannot be stored."""
@@ -169,11 +161,11 @@ class RolloutActor:
             return str(error)
         return states
 
-    def _watched(self, work: Callable[[], tuple[Any, ...]], command: str) -> tuple[Any, ...]:
+    def _watched(self, work: Callable[[], Any], command: str) -> Any:
         """Have the other thread do it, and look meanwhile whether it moves."""
         begun = self._thread.submit(work)
         progress, moved = -1, time.monotonic()
-        while not wait([begun], _LOOK_SECONDS).done:
+        while not begun.wait(_LOOK_SECONDS):
             now = self._progress()
             if now != progress:
                 progress, moved = now, time.monotonic()
@@ -187,7 +179,7 @@ class RolloutActor:
                     "lost",
                     f"{where}: nothing came back for {self._timeout:g} seconds; mend the "
                     "environment, or raise worker_timeout if it may take so long",
-                    _stack_of(self._thread),
+                    self._thread.stack(),
                 )
         return begun.result()
 
@@ -224,10 +216,3 @@ def _no_pause() -> None:
 def node_name() -> str:
     """Return what messages call this machine."""
     return socket.gethostname()
-
-
-def _stack_of(executor: ThreadPoolExecutor) -> str:
-    """Where the thread of an executor is."""
-    frames = sys._current_frames()
-    stacks = (frames[t.ident] for t in executor._threads if t.ident in frames)
-    return "".join(line for frame in stacks for line in traceback.format_stack(frame))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import numpy.typing as npt
 from ..state import RunState
 from ..workers.memory import BlockShape
 
-__all__ = ["CallBlock", "with_empty_rows", "without_rows"]
+__all__ = ["CallBlock", "packed", "unpacked", "with_empty_rows", "without_rows"]
 
 Array = npt.NDArray[Any]
+
+_MOST_BYTES = 65_536  # of arrays that travel inside a call or its answer
 
 _SENT = ("valid", "episode_returns", "episode_lengths", "episode_indices")
 
@@ -58,6 +61,41 @@ class CallBlock:
             Of the environments.
         """
         return f"a rollout of {name}"
+
+
+def packed(content: Any, arrays: Iterable[Array]) -> Any:
+    """Pickle what holds a few small arrays; where they are large, leave it to Ray.
+
+    Ray carries bytes with the message itself, and takes each array on its own: of a message of small
+    arrays that costs both sides more than all else. Large arrays are better off in the object stores,
+    which copy them once to a node and not again there.
+
+    Parameters
+    ----------
+    content
+        What to send.
+    arrays
+        Those in it that may be large.
+
+    Returns
+    -------
+    bytes or object
+        For `unpacked`.
+    """
+    if sum(values.nbytes for values in arrays) > _MOST_BYTES:
+        return content
+    return pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def unpacked(content: Any) -> Any:
+    """Return what was given to `packed` on another machine.
+
+    Parameters
+    ----------
+    content
+        What came of it.
+    """
+    return pickle.loads(content) if isinstance(content, bytes) else content
 
 
 def without_rows(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from ..workers.memory import BlockShape, PolicyNumbers
 from ..workers.transport import Lost, WorkerTraceback, raise_error
 from .actor import RolloutActor, facts
 from .beginning import Beginning
-from .block import CallBlock, with_empty_rows
+from .block import CallBlock, packed, unpacked, with_empty_rows
 from .connection import ClusterError, Connection
 
 Array = npt.NDArray[Any]
@@ -92,14 +93,14 @@ class WorkerActor:
         self.holds = None
         # An actor that goes on knows where its environments are.
         begins = arguments[2] != ""
-        self._answer = self._actor.collect.remote(
-            self._published,
+        request = (
             dict(self.block.lasting) if begins else None,
             self.block.n_rows,
             arguments,
             self._transport.saves_states,
             self._transport.keeps_rows,
         )
+        self._answer = self._actor.collect.remote(self._published, pickle.dumps(request))
 
     def bind(self, facts: dict[str, Any], shape: BlockShape, seed: int) -> None:
         """Give it a twin of the policy; the answer comes with `receive`.
@@ -171,7 +172,7 @@ class WorkerActor:
     def _fetched(self, where: Callable[[], str]) -> Any:
         errors = self._ray.exceptions
         try:
-            return self._ray.get(self._answer)
+            return unpacked(self._ray.get(self._answer))
         except errors.RuntimeEnvSetupError as error:
             raise ClusterError(
                 f"runtime_env: a node could not make it: {end_of(str(error))}; mend it, or install there "
@@ -347,14 +348,21 @@ class Actors:
         return {i for i, answer in enumerate(answers) if answer in came}
 
     def publish(self, policy: Any) -> Any:
-        """Put the numbers of a policy into the object store, once for all actors.
+        """Make the numbers of a policy ready to be sent: pickled, or large ones in the object store.
 
         Parameters
         ----------
         policy
             A `PortablePolicy`.
+
+        Returns
+        -------
+        bytes or object
+            For `RolloutActor.collect`: the bytes, or a reference.
         """
-        return self.connection.ray.put(PolicyNumbers.of(policy))
+        numbers = PolicyNumbers.of(policy)
+        ready = packed(numbers, vars(numbers).values())
+        return ready if isinstance(ready, bytes) else self.connection.ray.put(numbers)
 
     def check(self, opened: Sequence[Mapping[str, Any]]) -> None:
         """Raise where a node would compute other bits than this machine, or has another package.
