@@ -1,20 +1,26 @@
 """Scaling where the processor is not the limit: an environment that sleeps in every step.
 
     python benchmarks/cluster/sleeping.py --actors 1,4,16,64
+    python benchmarks/cluster/sleeping.py --actors 64 --steps 1000
+    python benchmarks/cluster/sleeping.py --actors 64 --seconds 0.02  a step of 20 ms
     python benchmarks/cluster/sleeping.py --actors 1,4,16,64 --sb3    SubprocVecEnv instead
 
 An actor an environment; a rollout of 200 steps of each, three of them after a first one. "Ideal" is the
 number of environments over the time of one step of one environment in this process. Nodes that have more
-cores than this machine are pretended: sleeping takes none.
+cores than this machine are pretended: sleeping takes none. What the steps and messages of all of them take
+is the last column, as a share of all processors of this machine: near 1, these are the limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -22,11 +28,13 @@ import numpy as np
 
 
 class SleepingEnv(gymnasium.Env[Any, Any]):
-    """Episodes of 200 steps of 5 ms."""
+    """Episodes of 200 steps, each of so many seconds."""
 
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-    seconds = 0.005
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Begin."""
@@ -36,7 +44,7 @@ class SleepingEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Sleep."""
-        time.sleep(self.seconds)
+        time.sleep(self._seconds)
         self.taken += 1
         return np.zeros(4, np.float32), 1.0, False, self.taken == 200, {}
 
@@ -47,26 +55,46 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--actors", default="1,4,16,64")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.005, help="of a step")
     parser.add_argument("--sb3", action="store_true", help="SubprocVecEnv of stable-baselines3")
     given = parser.parse_args(arguments)
     counts = [int(text) for text in given.actors.split(",")]
-    alone = _seconds_of_a_step()
+    alone = _seconds_of_a_step(given.seconds)
     print(f"one step of one environment: {1e3 * alone:.2f} ms")
-    print("environments      steps/s        ideal    share")
+    print("environments      steps/s        ideal    share   processors")
     measure = _subprocesses(given) if given.sb3 else _actors(given, max(counts))
     for count in counts:
-        rate, ideal = measure(count), count / alone
-        print(f"{count:12} {rate:12,.0f} {ideal:12,.0f} {rate / ideal:8.2f}", flush=True)
+        (seconds, busy), ideal = measure(count), count / alone
+        rate = count * given.steps / seconds
+        print(f"{count:12} {rate:12,.0f} {ideal:12,.0f} {rate / ideal:8.2f} {busy:12.2f}", flush=True)
     return 0
 
 
-def _seconds_of_a_step(n_steps: int = 100) -> float:
-    env = SleepingEnv()
+def _seconds_of_a_step(seconds: float, n_steps: int = 100) -> float:
+    env = SleepingEnv(seconds)
     env.reset()
     started = time.perf_counter()
     for _ in range(n_steps):
         env.step(None)
     return (time.perf_counter() - started) / n_steps
+
+
+def _medians(rounds: int, rollout: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a rollout, and the share of all processors that were busy meanwhile; not of the first."""
+    seconds, busy = [], []
+    for _ in range(rounds + 1):
+        started, before = time.perf_counter(), _ticks()
+        rollout()
+        seconds.append(time.perf_counter() - started)
+        ticks = _ticks() - before
+        busy.append(1.0 - ticks[3:5].sum() / max(1, ticks.sum()))
+    return statistics.median(seconds[1:]), statistics.median(busy[1:])
+
+
+def _ticks() -> Any:
+    """Ticks of all processors since the start: user, nice, system, idle, waiting, interrupts, stolen."""
+    with open("/proc/stat", encoding="ascii") as file:
+        return np.array(file.readline().split()[1:9], np.int64)
 
 
 def _actors(given: argparse.Namespace, most: int) -> Any:
@@ -75,22 +103,19 @@ def _actors(given: argparse.Namespace, most: int) -> Any:
     from trpo_fast import core
     from trpo_fast.rollout import make_sampler
 
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(
         address="local", num_cpus=most, include_dashboard=False, object_store_memory=200_000_000,
-        logging_level=logging.ERROR,
+        logging_level=logging.ERROR, log_to_driver=False,
     )  # fmt: skip
+    env = partial(SleepingEnv, given.seconds)
 
-    def measure(count: int) -> float:
-        with make_sampler(SleepingEnv, n_envs=count, n_workers=count, cluster="local") as sampler:
+    def measure(count: int) -> tuple[float, float]:
+        with make_sampler(env, n_envs=count, n_workers=count, cluster="local") as sampler:
             encoder, adapter = sampler.observation_encoder, sampler.action_adapter
             policy = core.Policy(encoder.dim, adapter.distribution, hidden_sizes=(64, 64), seed=0)
             sampler.bind(policy, seed=0)
-            seconds = []
-            for _ in range(given.rounds + 1):
-                started = time.perf_counter()
-                sampler.collect(given.steps)
-                seconds.append(time.perf_counter() - started)
-        return count * given.steps / statistics.median(seconds[1:])
+            return _medians(given.rounds, lambda: sampler.collect(given.steps))
 
     return measure
 
@@ -98,17 +123,20 @@ def _actors(given: argparse.Namespace, most: int) -> Any:
 def _subprocesses(given: argparse.Namespace) -> Any:
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
-    def measure(count: int) -> float:
-        envs = SubprocVecEnv([SleepingEnv] * count, start_method="forkserver")
+    env = partial(SleepingEnv, given.seconds)
+
+    def measure(count: int) -> tuple[float, float]:
+        envs = SubprocVecEnv([env] * count, start_method="forkserver")
         envs.reset()
-        actions, seconds = np.zeros((count, 2), np.float32), []
-        for _ in range(given.rounds + 1):
-            started = time.perf_counter()
+        actions = np.zeros((count, 2), np.float32)
+
+        def rollout() -> None:
             for _ in range(given.steps):
                 envs.step(actions)
-            seconds.append(time.perf_counter() - started)
+
+        found = _medians(given.rounds, rollout)
         envs.close()
-        return count * given.steps / statistics.median(seconds[1:])
+        return found
 
     return measure
 

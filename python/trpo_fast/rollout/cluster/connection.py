@@ -77,6 +77,7 @@ class Connection:
                 Connection._users += 1
                 Connection._cluster = cluster
         self._is_open = True
+        self._store_bytes: int | None = None  # that of a node never changes
 
     def close(self) -> None:
         """Disconnect, if nobody else is connected through this process; a second call does nothing."""
@@ -141,11 +142,12 @@ class Connection:
 
     def store_bytes_here(self) -> int:
         """Bytes of the object store that this process reads from; 0 where that is not known."""
-        own = self.ray.get_runtime_context().get_node_id()
-        for node in self.nodes():
-            if node.get("NodeID") == own:
-                return int(node["Resources"].get("object_store_memory", 0))
-        return 0
+        if self._store_bytes is None:
+            own = self.ray.get_runtime_context().get_node_id()
+            here = [node for node in self.nodes() if node.get("NodeID") == own]
+            found = here[0]["Resources"].get("object_store_memory", 0) if here else 0
+            self._store_bytes = int(found)
+        return self._store_bytes
 
 
 def read_runtime_env(text: str | None) -> dict[str, Any] | None:
