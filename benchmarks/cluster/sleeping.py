@@ -7,8 +7,8 @@
 
 An actor an environment; a rollout of 200 steps of each, three of them after a first one. "Ideal" is the
 number of environments over the time of one step of one environment in this process. Nodes that have more
-cores than this machine are pretended: sleeping takes none. What the steps and messages of all of them take
-is the last column, as a share of all processors of this machine: near 1, these are the limit.
+cores than this machine are pretended: sleeping takes none. The last column is the processor time in use
+meanwhile, as a share of all processors of this machine, whose limit is 1.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     for count in counts:
         (seconds, busy), ideal = measure(count), count / alone
         rate = count * given.steps / seconds
-        print(f"{count:12} {rate:12,.0f} {ideal:12,.0f} {rate / ideal:8.2f} {busy:12.2f}", flush=True)
+        print(
+            f"{count:12} {rate:12,.0f} {ideal:12,.0f} {rate / ideal:8.2f} {busy:12.2f}", flush=True
+        )
     return 0
 
 
@@ -80,7 +82,7 @@ def _seconds_of_a_step(seconds: float, n_steps: int = 100) -> float:
 
 
 def _medians(rounds: int, rollout: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of a rollout, and the share of all processors that were busy meanwhile; not of the first."""
+    """Seconds of a rollout after the first, and the share of all processors in use meanwhile."""
     seconds, busy = [], []
     for _ in range(rounds + 1):
         started, before = time.perf_counter(), _ticks()

@@ -7,6 +7,7 @@ Ray itself.
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from trpo_fast import TRPO, VineTRPO
 from trpo_fast.config import ConfigError
 from trpo_fast.envs import EnvironmentFailure
 from trpo_fast.rollout import ClusterError, make_sampler
+from trpo_fast.rollout.cluster import block
 from trpo_fast.rollout.cluster import sampler as cluster_sampler
 from worker_envs import BrokenEnv, UnevenEnv, assert_same, with_policy
 
@@ -67,6 +69,8 @@ def test_rollouts_have_the_bits_of_one_process(fake_ray: FakeRay, n_workers: int
 def test_training_has_the_bits_of_one_process(fake_ray: FakeRay) -> None:
     expected, _ = trained(n_workers=0)
     assert trained(cluster="local", n_workers=3) == (expected, [])
+    large = {"hidden_sizes": (128, 128), "batch_size": 8_000}  # beyond what goes as bytes
+    assert trained(**ACTORS, **large)[0] == trained(n_workers=0, **large)[0]
     masked = masked_factory("discrete", "info")
     assert trained(masked, cluster="local", n_workers=2)[0] == trained(masked, n_workers=0)[0]
 
@@ -177,13 +181,18 @@ def test_an_actor_without_a_core_shares_one_until_a_node_joins(
     agent.close()
 
 
-def test_parameters_go_out_once_an_iteration(fake_ray: FakeRay) -> None:
+@pytest.mark.parametrize("is_large", [False, True])
+def test_large_parameters_are_put_once_an_iteration(
+    fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    if is_large:
+        monkeypatch.setattr(block, "_MOST_BYTES", 100)
     with make_sampler("CartPole-v1", n_envs=6, n_workers=6, cluster="local") as sampler:
         with_policy(sampler)
         for n in range(1, 4):
             sampler.collect(10)
-            assert fake_ray.puts == n
-        states = [arguments[1] for arguments in fake_ray.calls]
+            assert fake_ray.puts == n * is_large
+        states = [pickle.loads(arguments[1])[0] for arguments in fake_ray.calls]
         assert all(state is not None for state in states[:6])  # where a fresh start begins
         assert states[6:] == [None] * 12
 
