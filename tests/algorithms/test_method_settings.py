@@ -68,6 +68,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "scale_returns": (False, {}),
     "signal_guard": (0.5, {}),
     "signal_memory": (1, {"signal_guard": 0.5, "batch_size": 512, "n_envs": 8}),
+    "remembered_states": (32, {}),
     "step_size": (0.01, {}),
     "ascent": ("gradient", {}),
     "policy_learning_rate": (0.02, {}),
@@ -166,7 +167,7 @@ def test_what_they_lack() -> None:
     def lacks(method: str) -> set[str]:
         return set(field_names(TRPOConfig)) - set(field_names(algorithm_class(method).config_type))
 
-    of_signal = {"signal_guard", "signal_memory"}
+    of_signal = {"signal_guard", "signal_memory", "remembered_states"}
     assert lacks("trpo") == set()
     assert lacks("vine") == of_signal
     assert lacks("npg") == {"backtrack_ratio", "max_backtracks"} | of_signal

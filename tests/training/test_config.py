@@ -119,6 +119,7 @@ INVALID: list[tuple[str, Any]] = [
     ("cg_damping_unit", "trace"),
     ("signal_guard", -0.1),
     ("signal_memory", 0),
+    ("remembered_states", -1),
     ("cg_preconditioner", "jacobi"),
     ("backtrack_ratio", 1.0),
     ("backtrack_ratio", 0.0),

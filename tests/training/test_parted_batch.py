@@ -360,6 +360,7 @@ def test_a_node_that_is_gone_before_an_iteration_is_left_out(fake_ray: FakeRay) 
     [
         ({"cluster": None}, "a cluster, on whose nodes rows can stay, got cluster=None"),
         ({"signal_guard": 0.1}, "signal_guard=0, got 0.1"),
+        ({"remembered_states": 8}, "remembered_states=0, got 8"),
         ({"fisher_fraction": 0.5}, "fisher_fraction=1, got 0.5"),
         (
             {"state_dependent_std": True, "cg_damping_unit": "precision"},

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from .. import core
 from ..config import TRPOConfig
+from ..rollout import Rollout
+from ..seeds import Purpose, derive
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
+from ..training.remembered import RememberedStates
 from ..training.signal import EVERY, SignalGuard, measured_signal
 from ..training.trust_region import natural_step_options
 from . import class_named
@@ -35,11 +38,23 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
     """
 
     config_type = TRPOConfig
+    _latest: Rollout | None = None  # that the next update learns from, with remembered_states
 
     @cached_property
     def signal(self) -> SignalGuard:
         """What the latest batches said of noise, with ``signal_guard``."""
         return SignalGuard()
+
+    @cached_property
+    def remembered(self) -> RememberedStates:
+        """States of earlier batches, with ``remembered_states``."""
+        return RememberedStates(self.config.remembered_states)
+
+    def advantages(self, rollout: Rollout) -> Batch:
+        """Generalised advantages; with ``remembered_states`` the rollout is kept for the update."""
+        if self.config.remembered_states:
+            self._latest = rollout
+        return super().advantages(rollout)
 
     def improve_policy(self, batch: Batch) -> core.UpdateSummary:
         """Solve F x = g, step to the boundary, and search back along the line."""
@@ -51,24 +66,42 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
                 signal = measured_signal(self.policy, batch, self.sampler.n_envs, options)
                 self.signal.absorb(signal, self.config.signal_memory)
             options.max_kl *= self.signal.factor(guard)
-        return batch.update(self.policy, options)
+        if not self.config.remembered_states:
+            return batch.update(self.policy, options)
+        seed = derive(self.config.seed, Purpose.REMEMBERED_STATES, step=self.iteration)
+        standardizes = options.standardize_advantages
+        rows = self.remembered.beside(batch, self.policy, standardizes=standardizes, seed=seed)
+        summary = rows.update(self.policy, options)
+        if self._latest is not None:
+            self.remembered.absorb(self._latest, batch.action_masks, seed)
+            self._latest = None
+        return summary
 
     def record(self, *args: Any) -> dict[str, Any]:
-        """The numbers of every method, and the share of signal where it is measured."""
+        """The numbers of every method, the share of signal and what is remembered, where they are."""
         record = super().record(*args)
+        if self.remembered.observations is not None:
+            record["policy/remembered_states"] = len(self.remembered.observations)
         if self.config.signal_guard:
             record["policy/signal_share"] = self.signal.share
         return record
 
     def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What is remembered of the share of signal."""
-        return {}, {"signal": self.signal.state()}
+        """What is remembered of the share of signal, and of earlier states."""
+        metadata: dict[str, Any] = {"signal": self.signal.state()}
+        if not self.config.remembered_states:
+            return {}, metadata
+        tensors, metadata["remembered"] = self.remembered.state()
+        return tensors, metadata
 
     def restore_own_state(
         self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
     ) -> None:
-        """Take over what is remembered of the share of signal; early files have none."""
+        """Take over what is remembered of the share of signal and of states; early files have none."""
         self.signal.restore(metadata.get("signal", {}))
+        if self.config.remembered_states:
+            offered = metadata.get("remembered", {}).get("offered", 0)
+            self.remembered.restore(tensors, offered, self.policy)
 
     @classmethod
     def written_by(cls, algorithm: str) -> type[Self]:

@@ -84,6 +84,8 @@ def refuse_undistributed(config: Any) -> None:
         why = "a cluster, on whose nodes rows can stay, got cluster=None; set cluster='auto'"
     elif getattr(config, "signal_guard", 0.0) != 0.0:
         why = f"signal_guard=0, got {config.signal_guard}, whose halves of a batch need all rows; set 0"
+    elif getattr(config, "remembered_states", 0) != 0:
+        why = f"remembered_states=0, got {config.remembered_states}, which lie in one place; set 0"
     elif getattr(config, "fisher_fraction", 1.0) != 1.0:
         why = f"fisher_fraction=1, got {config.fisher_fraction}, a draw from all rows; set 1"
     elif (

@@ -424,6 +424,12 @@ class TRPOConfig(ValueConfig, TrustRegionConfig):
     signal_memory: int = integer(12, 1, remedy="12 measurements, one in two updates, are usual")
     """Measurements of the share of signal that its mean goes over."""
 
+    remembered_states: int = integer(
+        0, 0, remedy="a quarter of batch_size is usual; 0 remembers none", changes="load"
+    )
+    """States of earlier batches that Fisher matrix and KL average over too; 0 remembers none."""
+    # see `trpo-fast explain remembered`
+
     @classmethod
     def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
         """The memory of a guard that is off."""

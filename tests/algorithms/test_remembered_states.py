@@ -1,0 +1,189 @@
+"""TRPO whose trust region covers states of earlier batches: what it covers, what it keeps, its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from masked_envs import masked_factory
+from trpo_fast import TRPO, checkpoint
+from trpo_fast.training.remembered import RememberedStates, _shares
+
+SETTINGS: dict[str, Any] = {
+    "n_workers": 0,
+    "n_envs": 2,
+    "batch_size": 256,
+    "hidden_sizes": (8,),
+    "value_hidden_sizes": (8,),
+    "remembered_states": 64,
+}
+
+
+def mean_kl(old: Any, new: Any, log_stds: tuple[Any, Any]) -> float:
+    """KL(old || new) of Gaussians, summed over components, averaged over rows."""
+    (before, after) = log_stds
+    variance = np.exp(2.0 * before) + (old - new) ** 2
+    terms = after - before + variance / (2.0 * np.exp(2.0 * after)) - 0.5
+    return float(terms.sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("standardizes", [True, False])
+def test_region_covers_what_is_remembered(standardizes: bool) -> None:
+    agent = TRPO("Pendulum-v1", standardize_advantages=standardizes, dtype="float64", **SETTINGS)
+    agent.learn(3 * 256, progress=False)
+    policy, kept = agent.policy, agent.remembered.observations
+    assert kept is not None
+    assert kept.shape == (3 * 8, 3)
+    batch = agent.advantages(agent.collect())
+    rows = np.concatenate([batch.observations, policy.normalize(kept)])
+    where, _ = policy.parameter_layout["log_std"]
+    before = policy.outputs(rows, normalized=True), policy.parameters[where].copy()
+    summary = agent.improve_policy(batch)
+    after = policy.outputs(rows, normalized=True), policy.parameters[where].copy()
+    kl = mean_kl(before[0], after[0], (before[1], after[1]))
+    assert summary.kl == pytest.approx(kl, rel=1e-6)
+    assert 0.0 < kl <= agent.config.max_kl
+    only = mean_kl(before[0][:256], after[0][:256], (before[1], after[1]))
+    assert abs(only - kl) > 1e-6  # another number than that of the batch alone
+    agent.close()
+
+
+@pytest.mark.parametrize("standardizes", [True, False])
+def test_gradient_is_that_of_the_batch(standardizes: bool) -> None:
+    agent = TRPO("Pendulum-v1", dtype="float64", **SETTINGS)
+    agent.learn(2 * 256, progress=False)
+    batch = agent.advantages(agent.collect())
+    both = agent.remembered.beside(batch, agent.policy, standardizes=standardizes, seed=1)
+    n, k = len(batch.advantages), len(both.advantages) - len(batch.advantages)
+    assert (n, k) == (256, 16)
+    if standardizes:
+        weights = (both.advantages - both.advantages.mean()) / both.advantages.std()
+        alone = (batch.advantages - batch.advantages.mean()) / batch.advantages.std()
+        factor = np.sqrt(n / (n + k))  # of a deviation over n + k rows
+    else:
+        weights, alone, factor = both.advantages, batch.advantages, 1.0
+    np.testing.assert_allclose(weights[n:], 0.0, atol=1e-12)
+    np.testing.assert_allclose(weights[:n] / (n + k), factor * alone / n, rtol=1e-12)
+    np.testing.assert_array_equal(both.actions[:n], batch.actions)
+    agent.close()
+
+
+def test_gains_and_steps_stay_finite_where_all_advantages_are_alike() -> None:
+    agent = TRPO("CartPole-v1", **SETTINGS)
+    agent.learn(256, progress=False)
+    batch = agent.advantages(agent.collect())
+    batch.advantages[:] = 3.0
+    before = agent.policy.parameters.copy()
+    agent.improve_policy(batch)
+    np.testing.assert_array_equal(agent.policy.parameters, before)
+    agent.close()
+
+
+def test_every_episode_has_the_same_say() -> None:
+    agent = TRPO("CartPole-v1", **SETTINGS)
+    rollout = agent.collect()
+    shares = _shares(rollout)
+    ends = rollout.terminated | rollout.truncated
+    parts = int(ends.sum() + (~ends[-1]).sum())
+    assert shares.sum() == pytest.approx(parts)
+    for e in range(2):
+        last = 0
+        for t in np.flatnonzero(ends[:, e]):
+            assert shares[last : t + 1, e] == pytest.approx(1.0 / (t + 1 - last))
+            last = t + 1
+    agent.close()
+
+
+def test_it_is_a_uniform_sample_of_all_batches() -> None:
+    """Batches of one value each: after 40 of them every quarter of the way is in the memory."""
+    agent = TRPO("CartPole-v1", **SETTINGS)
+    rollout, memory = agent.collect(), RememberedStates(400)
+    for number in range(40):
+        rollout.observations[:] = number
+        memory.absorb(rollout, None, seed=number)
+    assert memory.offered == 40 * 50
+    assert memory.observations is not None
+    assert len(memory.observations) == 400
+    counts, _ = np.histogram(memory.observations[:, 0], bins=4, range=(0, 40))
+    # each is hypergeometric, 100 +- 7.8
+    assert counts.min() > 60
+    assert counts.max() < 140
+    agent.close()
+
+
+def test_resume_is_exact(tmp_path: Path) -> None:
+    whole = TRPO("CartPole-v1", **SETTINGS)
+    whole.learn(12 * 256, progress=False)
+    part = TRPO("CartPole-v1", **SETTINGS)
+    part.learn(6 * 256, progress=False)
+    part.save(tmp_path / "part.safetensors")
+    part.close()
+    again = TRPO.load(tmp_path / "part.safetensors", n_workers=0)
+    again.learn(6 * 256, progress=False)
+    np.testing.assert_array_equal(again.policy.parameters, whole.policy.parameters)
+    assert again.remembered.offered == whole.remembered.offered == 12 * 8
+    np.testing.assert_array_equal(again.remembered.observations, whole.remembered.observations)
+    for agent in (whole, again):
+        agent.close()
+
+
+@pytest.mark.parametrize("workers", [2])
+def test_workers_change_no_bit(workers: int) -> None:
+    found = []
+    for n in (0, workers):
+        agent = TRPO("CartPole-v1", **{**SETTINGS, "n_workers": n})
+        agent.learn(4 * 256, progress=False)
+        found.append(agent.policy.parameters.tobytes())
+        agent.close()
+    assert found[0] == found[1]
+
+
+def test_masks_are_remembered_too(tmp_path: Path) -> None:
+    agent = TRPO(masked_factory("discrete", "info"), **SETTINGS)
+    agent.learn(4 * 256, progress=False)
+    kept, masks = agent.remembered.observations, agent.remembered.action_masks
+    assert kept is not None and masks is not None
+    assert len(masks) == len(kept) == 32
+    assert not masks.all()
+    assert agent.last_record["policy/kl"] <= agent.last_record["policy/max_kl"]
+    agent.close()
+
+
+def test_another_number_at_load(tmp_path: Path) -> None:
+    agent = TRPO("CartPole-v1", **SETTINGS)
+    agent.learn(4 * 256, progress=False)
+    agent.save(tmp_path / "agent.safetensors")
+    agent.close()
+    for number, kept in ((16, 16), (128, 32), (0, 0)):
+        loaded = TRPO.load(tmp_path / "agent.safetensors", n_workers=0, remembered_states=number)
+        if number:
+            assert loaded.remembered.observations is not None
+            assert len(loaded.remembered.observations) == kept
+        loaded.learn(256, progress=False)
+        loaded.close()
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((4, 3), np.float32), np.zeros(4, np.float32), np.full((4, 4), np.nan)]
+)
+def test_a_file_of_others_is_refused(tmp_path: Path, rows: Any) -> None:
+    agent = TRPO("CartPole-v1", **SETTINGS)
+    agent.learn(256, progress=False)
+    tensors, metadata = agent.state()
+    agent.close()
+    tensors["remembered.observations"] = rows
+    with pytest.raises(checkpoint.CheckpointError, match="remembered states"):
+        TRPO.from_state(tensors, metadata, env="CartPole-v1")
+
+
+def test_off_by_default() -> None:
+    agent = TRPO("CartPole-v1", n_workers=0, batch_size=64)
+    agent.learn(64, progress=False)
+    tensors, metadata = agent.state()
+    assert agent.remembered.offered == 0
+    assert not [name for name in tensors if name.startswith("remembered")]
+    assert "remembered" not in metadata
+    agent.close()
