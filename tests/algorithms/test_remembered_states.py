@@ -145,7 +145,8 @@ def test_masks_are_remembered_too(tmp_path: Path) -> None:
     agent = TRPO(masked_factory("discrete", "info"), **SETTINGS)
     agent.learn(4 * 256, progress=False)
     kept, masks = agent.remembered.observations, agent.remembered.action_masks
-    assert kept is not None and masks is not None
+    assert kept is not None
+    assert masks is not None
     assert len(masks) == len(kept) == 32
     assert not masks.all()
     assert agent.last_record["policy/kl"] <= agent.last_record["policy/max_kl"]
