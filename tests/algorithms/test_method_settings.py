@@ -167,10 +167,10 @@ def test_what_they_lack() -> None:
     def lacks(method: str) -> set[str]:
         return set(field_names(TRPOConfig)) - set(field_names(algorithm_class(method).config_type))
 
-    of_signal = {"signal_guard", "signal_memory", "remembered_states"}
+    of_trpo_alone = {"signal_guard", "signal_memory", "remembered_states"}
     assert lacks("trpo") == set()
-    assert lacks("vine") == of_signal
-    assert lacks("npg") == {"backtrack_ratio", "max_backtracks"} | of_signal
+    assert lacks("vine") == of_trpo_alone
+    assert lacks("npg") == {"backtrack_ratio", "max_backtracks"} | of_trpo_alone
     assert (
         lacks("vpg") == lacks("kl-penalty") > {"max_kl", "fisher", "cg_damping", "max_backtracks"}
     )

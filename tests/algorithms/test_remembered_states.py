@@ -71,7 +71,7 @@ def test_gradient_is_that_of_the_batch(standardizes: bool) -> None:
     agent.close()
 
 
-def test_gains_and_steps_stay_finite_where_all_advantages_are_alike() -> None:
+def test_nothing_moves_where_all_advantages_are_alike() -> None:
     agent = TRPO("CartPole-v1", **SETTINGS)
     agent.learn(256, progress=False)
     batch = agent.advantages(agent.collect())
@@ -103,7 +103,7 @@ def test_it_is_a_uniform_sample_of_all_batches() -> None:
     rollout, memory = agent.collect(), RememberedStates(400)
     for number in range(40):
         rollout.observations[:] = number
-        memory.absorb(rollout, None, seed=number)
+        memory.absorb(rollout, seed=number)
     assert memory.offered == 40 * 50
     assert memory.observations is not None
     assert len(memory.observations) == 400
@@ -130,10 +130,9 @@ def test_resume_is_exact(tmp_path: Path) -> None:
         agent.close()
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_workers_change_no_bit(workers: int) -> None:
+def test_workers_change_no_bit() -> None:
     found = []
-    for n in (0, workers):
+    for n in (0, 2):
         agent = TRPO("CartPole-v1", **{**SETTINGS, "n_workers": n})
         agent.learn(4 * 256, progress=False)
         found.append(agent.policy.parameters.tobytes())
@@ -141,15 +140,59 @@ def test_workers_change_no_bit(workers: int) -> None:
     assert found[0] == found[1]
 
 
-def test_masks_are_remembered_too(tmp_path: Path) -> None:
+def test_masks_are_remembered_too() -> None:
     agent = TRPO(masked_factory("discrete", "info"), **SETTINGS)
     agent.learn(4 * 256, progress=False)
     kept, masks = agent.remembered.observations, agent.remembered.action_masks
     assert kept is not None
-    assert masks is not None
     assert len(masks) == len(kept) == 32
     assert not masks.all()
     assert agent.last_record["policy/kl"] <= agent.last_record["policy/max_kl"]
+    batch = agent.advantages(agent.collect())
+    both = agent.remembered.beside(batch, agent.policy, standardizes=True, seed=1)
+    assert both.action_masks is not None
+    np.testing.assert_array_equal(both.action_masks[256:], masks)
+    chosen = both.actions[256:, 0]
+    assert masks[np.arange(32), chosen].all()  # what is drawn there is allowed there
+    agent.close()
+
+
+def test_masks_that_come_or_go() -> None:
+    """A batch's masks are never lost; states that were seen without masks allow everything."""
+    make = masked_factory("discrete", "info", lenient=True)
+    plain, masked = (TRPO(make, action_masks=word, **SETTINGS) for word in ("none", "auto"))
+    rollouts = [agent.collect() for agent in (plain, masked)]
+    batches = [plain.advantages(rollouts[0]), masked.advantages(rollouts[1])]
+    for first, second in ((0, 1), (1, 0)):
+        memory = RememberedStates(64)
+        memory.absorb(rollouts[first], seed=1)
+        for batch in batches:
+            both = memory.beside(batch, masked.policy, standardizes=True, seed=1)
+            assert (both.action_masks is None) == (batch.action_masks is None)
+            if batch.action_masks is not None and both.action_masks is not None:
+                np.testing.assert_array_equal(both.action_masks[:256], batch.action_masks)
+                assert both.action_masks[256:].all() == (first == 0)
+        memory.absorb(rollouts[second], seed=2)
+        assert memory.action_masks.shape[0] == 16
+        assert not memory.action_masks.all()
+    for agent in (plain, masked):
+        agent.close()
+
+
+def test_rows_that_are_no_transitions_do_not_count() -> None:
+    agent = TRPO("CartPole-v1", **SETTINGS)
+    rollout = agent.collect()
+    rollout.terminated[:] = rollout.truncated[:] = False
+    rollout.valid[:96, 0] = False  # a dropped episode: 32 rows of environment 0 are left
+    shares = _shares(rollout)
+    assert shares[96:, 0] == pytest.approx(1 / 32)
+    assert shares[:, 1] == pytest.approx(1 / 128)
+    rollout.observations[~rollout.valid] = 7.0
+    memory = RememberedStates(512)
+    memory.absorb(rollout, seed=1)
+    assert memory.observations is not None
+    assert len(memory.observations) == 64
+    assert not (memory.observations == 7.0).any()
     agent.close()
 
 
@@ -168,15 +211,25 @@ def test_another_number_at_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "rows", [np.zeros((4, 3), np.float32), np.zeros(4, np.float32), np.full((4, 4), np.nan)]
+    ("entries", "offered", "sentence"),
+    [
+        ({"observations": np.zeros((4, 3), np.float32)}, 8, "remembered states of shape"),
+        ({"observations": np.zeros(4, np.float32)}, 8, "remembered states of shape"),
+        ({"observations": np.full((4, 4), np.nan)}, 8, "remembered states of shape"),
+        ({}, 3, "that were offered"),
+        ({}, 10**400, "that were offered"),
+        ({"action_masks": np.ones((8, 3), np.uint8)}, 8, "masks of remembered states"),
+        ({"action_masks": np.zeros((8, 2), np.uint8)}, 8, "masks of remembered states"),
+    ],
 )
-def test_a_file_of_others_is_refused(tmp_path: Path, rows: Any) -> None:
+def test_a_file_of_others_is_refused(entries: dict[str, Any], offered: int, sentence: str) -> None:
     agent = TRPO("CartPole-v1", **SETTINGS)
     agent.learn(256, progress=False)
     tensors, metadata = agent.state()
     agent.close()
-    tensors["remembered.observations"] = rows
-    with pytest.raises(checkpoint.CheckpointError, match="remembered states"):
+    tensors.update({f"remembered.{name}": array for name, array in entries.items()})
+    metadata["remembered"]["offered"] = offered
+    with pytest.raises(checkpoint.CheckpointError, match=sentence):
         TRPO.from_state(tensors, metadata, env="CartPole-v1")
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from .. import core
 from ..config import TRPOConfig
-from ..rollout import Rollout
 from ..seeds import Purpose, derive
 from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
@@ -21,6 +20,8 @@ from . import class_named
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ..rollout import Rollout
 
 __all__ = ["TRPO"]
 
@@ -73,14 +74,14 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
         rows = self.remembered.beside(batch, self.policy, standardizes=standardizes, seed=seed)
         summary = rows.update(self.policy, options)
         if self._latest is not None:
-            self.remembered.absorb(self._latest, batch.action_masks, seed)
+            self.remembered.absorb(self._latest, seed)
             self._latest = None
         return summary
 
     def record(self, *args: Any) -> dict[str, Any]:
         """The numbers of every method, the share of signal and what is remembered, where they are."""
         record = super().record(*args)
-        if self.remembered.observations is not None:
+        if self.config.remembered_states and self.remembered.observations is not None:
             record["policy/remembered_states"] = len(self.remembered.observations)
         if self.config.signal_guard:
             record["policy/signal_share"] = self.signal.share

@@ -40,46 +40,39 @@ class RememberedStates:
         """States that have been offered so far."""
         self.observations: NDArray[Any] | None = None
         """(k, O), as the environment gave them, k at most M; None before the first."""
-        self.action_masks: NDArray[np.bool_] | None = None
-        """(k, W): which choices were allowed there; None where the environment has no masks."""
+        self.action_masks: NDArray[np.bool_] = _no_masks(0)
+        """(k, W): which choices were allowed there; W is 0 where the environment has no masks."""
 
-    def absorb(self, rollout: Rollout, masks: NDArray[np.bool_] | None, seed: int) -> None:
+    def absorb(self, rollout: Rollout, seed: int) -> None:
         """Remember some of the states of a rollout.
 
         Parameters
         ----------
         rollout
             T x E rows.
-        masks
-            (N, W), of its N transitions; None where there are none.
         seed
             What is drawn depends on it alone.
         """
         random = np.random.Generator(np.random.Philox(seed))
         weights = rollout.select(_shares(rollout))
-        rows = rollout.select(rollout.observations)
         # the largest log(u) / w are a draw without replacement (Efraimidis, Spirakis 2006)
         keys = np.log(1.0 - random.random(len(weights))) / weights
         offers = np.argsort(-keys, kind="stable")[: max(1, self.capacity // OFFERS)]
+        rows = rollout.select(rollout.observations)[offers]
+        masks = rollout.select(rollout.action_masks)[offers]
         if self.observations is None:
-            self.observations = rows[:0].copy()
-            self.action_masks = None if masks is None else masks[:0].copy()
-        for offer, u in zip(offers, random.random(len(offers)), strict=True):
-            self.offered += 1
-            self._put(rows[offer], None if masks is None else masks[offer], u)
-
-    def _put(self, row: NDArray[Any], mask: NDArray[np.bool_] | None, u: float) -> None:
-        assert self.observations is not None
-        if len(self.observations) < self.capacity:
-            self.observations = np.concatenate([self.observations, row[None]])
-            if mask is not None and self.action_masks is not None:
-                self.action_masks = np.concatenate([self.action_masks, mask[None]])
-            return
-        place = int(u * self.offered)
-        if place < self.capacity:
-            self.observations[place] = row
-            if mask is not None and self.action_masks is not None:
-                self.action_masks[place] = mask
+            self.observations = rows[:0]
+        width = max(masks.shape[1], self.action_masks.shape[1])
+        masks, kept_masks = _as_wide(masks, width), _as_wide(self.action_masks, width)
+        room = self.capacity - len(self.observations)
+        self.observations = np.concatenate([self.observations, rows[:room]])
+        self.action_masks = np.concatenate([kept_masks, masks[:room]])
+        places = random.random(len(offers)) * (self.offered + 1 + np.arange(len(offers)))
+        self.offered += len(offers)
+        for offer, place in enumerate(places.astype(np.int64)[room:], room):
+            if place < self.capacity:
+                self.observations[place] = rows[offer]
+                self.action_masks[place] = masks[offer]
 
     def beside(self, batch: Batch, policy: core.Policy, *, standardizes: bool, seed: int) -> Batch:
         """The batch and below it what is remembered, with advantages that leave the gradient alone.
@@ -104,22 +97,21 @@ class RememberedStates:
         """
         if self.observations is None:
             return batch
-        masks, old = self.action_masks, self.observations
+        old, masks = self.observations, None
         n, k = len(batch.advantages), len(old)
+        if batch.action_masks is not None:
+            masks = _as_wide(self.action_masks, batch.action_masks.shape[1])
         if standardizes:
             advantages, theirs = batch.advantages, float(np.mean(batch.advantages))
         else:
             advantages, theirs = batch.advantages * ((n + k) / n), 0.0
         actions = policy.act(old, seed=seed, action_masks=masks)
-        together = None
-        if batch.action_masks is not None and masks is not None:
-            together = np.concatenate([batch.action_masks, masks])
         return replace(
             batch,
             observations=np.concatenate([batch.observations, policy.normalize(old)]),
             actions=np.concatenate([batch.actions, actions]),
             advantages=np.concatenate([advantages, np.full(k, theirs)]),
-            action_masks=together,
+            action_masks=None if masks is None else np.concatenate([batch.action_masks, masks]),
         )
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -127,7 +119,7 @@ class RememberedStates:
         tensors: dict[str, NDArray[Any]] = {}
         if self.observations is not None:
             tensors["remembered.observations"] = self.observations
-        if self.action_masks is not None:
+        if self.action_masks.size:
             tensors["remembered.action_masks"] = self.action_masks.astype(np.uint8)
         return tensors, {"offered": self.offered}
 
@@ -151,24 +143,35 @@ class RememberedStates:
         rows = tensors.get("remembered.observations")
         if rows is None:
             return
-        masks = tensors.get("remembered.action_masks")
         if rows.ndim != 2 or rows.shape[1] != policy.obs_dim or not np.isfinite(rows).all():
             raise ValueError(f"remembered states of shape {rows.shape}")
-        if masks is not None and (masks.ndim != 2 or len(masks) != len(rows)):
-            raise ValueError(f"masks of shape {masks.shape} of {len(rows)} remembered states")
-        if int(offered) < len(rows):
-            raise ValueError(f"{len(rows)} remembered states of {offered} that were offered")
+        if not len(rows) <= int(offered) < 2**53:
+            raise ValueError(f"{len(rows)} remembered states of {offered!r:.40} that were offered")
+        masks = tensors.get("remembered.action_masks")
+        if masks is not None:
+            name = "masks of remembered states"
+            masks = core.mask_rows(policy.distribution, masks, len(rows), name=name)
         self.offered = int(offered)
         self.observations = rows[: self.capacity].astype(policy.dtype)
-        self.action_masks = None if masks is None else masks[: self.capacity].astype(np.bool_)
+        self.action_masks = (_no_masks(len(rows)) if masks is None else masks)[: self.capacity]
+
+
+def _no_masks(n: int) -> NDArray[np.bool_]:
+    return np.ones((n, 0), np.bool_)
+
+
+def _as_wide(masks: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The masks, or masks of that width that allow everything where there were none."""
+    return masks if masks.shape[1] == width else np.ones((len(masks), width), np.bool_)
 
 
 def _shares(rollout: Rollout) -> NDArray[np.float64]:
-    """(T, E): one over the number of rows that the row's episode has in the rollout."""
+    """(T, E): one over the number of transitions of the row's episode in the rollout."""
     ends = rollout.terminated | rollout.truncated
     shares = np.empty(ends.shape)
     for e in range(ends.shape[1]):
         # 0, 1, 2, ...: which of them a row is in
         episode: NDArray[np.int64] = np.cumsum(ends[:, e]) - ends[:, e]
-        shares[:, e] = 1.0 / np.bincount(episode)[episode]
+        lengths = np.bincount(episode, weights=rollout.valid[:, e])
+        shares[:, e] = 1.0 / np.maximum(lengths, 1.0)[episode]
     return shares
