@@ -75,7 +75,7 @@ def _say_bytes(agent: Any, batch_size: int) -> None:
         for state in group
         for values in state.values()
     )
-    print(f"out, an actor         {out:12,} bytes")
+    print(f"out, a message        {out:12,} bytes")
     print(f"back, by the formula  {back:12,} bytes")
     print(f"back, as counted      {counted:12,} bytes (episodes among them)")
     print(
