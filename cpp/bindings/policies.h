@@ -21,6 +21,20 @@ const Array<Scalar>& checked_observations(const Policy<Scalar>& policy, const Ar
   return x;
 }
 
+// Further states of a trust region, none where the array is None; borrowed.
+template <class Scalar>
+SampleBatch<Scalar> further_states(const Policy<Scalar>& policy,
+                                   const std::optional<Array<Scalar>>& x,
+                                   const std::optional<Array<bool>>& masks) {
+  SampleBatch<Scalar> states;
+  if (!x) return states;
+  check_shape("further_observations", *x, {-1, policy.shape().inputs()});
+  states.observations = x->data();
+  states.size = x->shape(0);
+  states.allowed = masks_of(policy.spec(), masks, states.size);
+  return states;
+}
+
 template <class Scalar>
 std::unique_ptr<Policy<Scalar>> copy_of(const Policy<Scalar>& policy) {
   auto copy = std::make_unique<Policy<Scalar>>(policy.shape(), policy.spec());

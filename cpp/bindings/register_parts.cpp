@@ -228,15 +228,18 @@ template <class Scalar>
 class BoundPartedUpdater {
  public:
   py::dict update(Policy<Scalar>& policy, const py::object& asked, Index rows,
-                  std::vector<Index> first_chunks, const TrustRegionOptions& options) {
+                  std::vector<Index> first_chunks, const TrustRegionOptions& options,
+                  const std::optional<Array<Scalar>>& further_x,
+                  const std::optional<Array<bool>>& further_masks) {
     const TrustRegionOptions fixed = options;  // a copy, because other threads may set the fields
+    const SampleBatch<Scalar> further = further_states(policy, further_x, further_masks);
     CalledParts<Scalar> parts(asked, policy);
     PolicyUpdateSummary summary;
     {
       py::gil_scoped_release release;  // what is called takes it again
       PartedModel<Scalar> model(parts, rows, chunks_of(rows, policy.n_parameters()).count,
                                 std::move(first_chunks));
-      summary = updater_.update(policy, model, fixed);
+      summary = updater_.update(policy, model, fixed, further);
     }
     return to_dict(summary);
   }
@@ -387,7 +390,9 @@ void register_parts_of(py::module_& m, const std::string& suffix) {
   using U = BoundPartedUpdater<Scalar>;
   py::class_<U>(m, ("PartedUpdater" + suffix).c_str())
       .def(py::init<>())
-      .def("update", &U::update, "policy"_a, "parts"_a, "rows"_a, "first_chunks"_a, "options"_a);
+      .def("update", &U::update, "policy"_a, "parts"_a, "rows"_a, "first_chunks"_a, "options"_a,
+           "further_observations"_a.noconvert() = py::none(),
+           "further_masks"_a.noconvert() = py::none());
 }
 
 }  // namespace

@@ -91,11 +91,12 @@ class BoundUpdater {
  public:
   py::dict update(Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
                   const Array<Scalar>& advantages, const TrustRegionOptions& options,
-                  const Masks& masks) {
+                  const Masks& masks, const std::optional<Array<Scalar>>& further_x,
+                  const Masks& further_masks) {
     const SampleBatch<Scalar> samples = samples_of(policy, x, actions, masks);
     check_shape("advantages", advantages, {samples.size});
     surrogate_.assign(samples, advantages.data());
-    return step(policy, surrogate_, options);
+    return step(policy, surrogate_, options, further_states(policy, further_x, further_masks));
   }
 
   py::dict vine_update(Policy<Scalar>& policy, const Array<Scalar>& x, const py::array& actions,
@@ -123,13 +124,13 @@ class BoundUpdater {
 
  private:
   py::dict step(Policy<Scalar>& policy, Objective<Scalar>& objective,
-                const TrustRegionOptions& options) {
+                const TrustRegionOptions& options, const SampleBatch<Scalar>& further = {}) {
     check_together(options);
     const TrustRegionOptions fixed = options;  // a copy, because other threads may set the fields
     PolicyUpdateSummary summary;
     {
       py::gil_scoped_release release;  // every array is held by the caller's frame
-      summary = updater_.update(policy, objective, fixed);
+      summary = updater_.update(policy, objective, fixed, further);
     }
     return to_dict(summary);
   }
@@ -248,7 +249,9 @@ void register_updates_of(py::module_& m, const std::string& suffix) {
   py::class_<U>(m, ("TrustRegionUpdater" + suffix).c_str())
       .def(py::init<>())
       .def("update", &U::update, "policy"_a, "observations"_a.noconvert(), "actions"_a,
-           "advantages"_a.noconvert(), "options"_a, "action_masks"_a.noconvert() = py::none())
+           "advantages"_a.noconvert(), "options"_a, "action_masks"_a.noconvert() = py::none(),
+           "further_observations"_a.noconvert() = py::none(),
+           "further_masks"_a.noconvert() = py::none())
       .def("signal", &U::signal, "policy"_a, "observations"_a.noconvert(), "actions"_a,
            "advantages"_a.noconvert(), "split"_a, "options"_a,
            "action_masks"_a.noconvert() = py::none())

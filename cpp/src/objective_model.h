@@ -12,6 +12,7 @@ class ObjectiveModel : public LocalModel<Scalar> {
   ObjectiveModel(Objective<Scalar>& objective, PolicyBatch<Scalar>& batch)
       : objective_(objective), batch_(batch), fisher_(&batch) {}
 
+  Index size() const override { return objective_.samples().size; }
   Readiness linearize(const Policy<Scalar>& policy, bool standardize,
                       const BatchPlan& plan) override {
     batch_.assign(policy, objective_.samples(), plan.activation_budget, plan.fisher, plan.products);

@@ -12,6 +12,7 @@
 #include "row_gather.h"
 #include "trpo_fast/line_search.h"
 #include "vectors.h"
+#include "wider_model.h"
 
 namespace trpo_fast {
 
@@ -89,6 +90,7 @@ struct Direction {
 template <class Scalar>
 struct TrustRegionUpdater<Scalar>::Workspace {
   PolicyBatch<Scalar> full, part;  // all samples; a share of them, for F
+  PolicyBatch<Scalar> further;     // other states, for F and the KL
   Subsample<Scalar> subsample;
   std::vector<double> gradient, product;  // g, F g
   Direction direction;
@@ -144,15 +146,26 @@ class TrustRegionUpdater<Scalar>::Workspace::SubsampledModel final : public Obje
 template <class Scalar>
 PolicyUpdateSummary TrustRegionUpdater<Scalar>::update(Policy<Scalar>& policy,
                                                        Objective<Scalar>& objective,
-                                                       const TrustRegionOptions& options) {
+                                                       const TrustRegionOptions& options,
+                                                       const SampleBatch<Scalar>& further) {
   typename Workspace::SubsampledModel model(objective, *w_);
-  return update(policy, model, options);
+  return update(policy, model, options, further);
 }
 
 template <class Scalar>
 PolicyUpdateSummary TrustRegionUpdater<Scalar>::update(Policy<Scalar>& policy,
                                                        LocalModel<Scalar>& model,
-                                                       const TrustRegionOptions& options) {
+                                                       const TrustRegionOptions& options,
+                                                       const SampleBatch<Scalar>& further) {
+  if (further.size == 0) return step(policy, model, options);
+  WiderModel<Scalar> wider(model, further, w_->further);
+  return step(policy, wider, options);
+}
+
+template <class Scalar>
+PolicyUpdateSummary TrustRegionUpdater<Scalar>::step(Policy<Scalar>& policy,
+                                                     LocalModel<Scalar>& model,
+                                                     const TrustRegionOptions& options) {
   const Stopwatch total;
   PolicyUpdateSummary summary;
   summary.max_kl =

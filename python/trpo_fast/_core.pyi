@@ -427,6 +427,8 @@ class TrustRegionUpdaterF32:
         advantages: _F32,  # (N,)
         options: TrustRegionOptions,
         action_masks: _Masks = None,
+        further_observations: _F32 | None = None,  # (k, O)
+        further_masks: _Masks = None,
     ) -> _Update: ...
     def signal(
         self,
@@ -594,6 +596,8 @@ class TrustRegionUpdaterF64:
         advantages: _F64,  # (N,)
         options: TrustRegionOptions,
         action_masks: _Masks = None,
+        further_observations: _F64 | None = None,  # (k, O)
+        further_masks: _Masks = None,
     ) -> _Update: ...
     def signal(
         self,
@@ -742,6 +746,8 @@ class PartedUpdaterF32:
         rows: int,
         first_chunks: Sequence[int],
         options: TrustRegionOptions,
+        further_observations: _F32 | None = None,  # (k, O)
+        further_masks: _Masks = None,
     ) -> _Update: ...
 
 class PartedUpdaterF64:
@@ -753,4 +759,6 @@ class PartedUpdaterF64:
         rows: int,
         first_chunks: Sequence[int],
         options: TrustRegionOptions,
+        further_observations: _F64 | None = None,  # (k, O)
+        further_masks: _Masks = None,
     ) -> _Update: ...

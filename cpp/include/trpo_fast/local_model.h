@@ -20,6 +20,9 @@ class LocalModel {
  public:
   virtual ~LocalModel() = default;
 
+  // N
+  virtual Index size() const = 0;
+
   // Runs `policy`, at theta_k, over the batch, and weighs the actions. The policy keeps its parameters
   // until evaluate().
   virtual Readiness linearize(const Policy<Scalar>& policy, bool standardize,

@@ -46,6 +46,7 @@ class PartedModel final : public LocalModel<Scalar> {
   PartedModel(Parts<Scalar>& parts, Index rows, Index chunks, std::vector<Index> first_chunks);
   ~PartedModel() override;
 
+  Index size() const override { return rows_; }
   Readiness linearize(const Policy<Scalar>& policy, bool standardize,
                       const BatchPlan& plan) override;
   double mean_entropy() override;

@@ -23,14 +23,21 @@ class TrustRegionUpdater {
   TrustRegionUpdater();
   ~TrustRegionUpdater();
 
+  // `further` states, if any, count in F and in the KL beside those of the objective (see wider_model.h);
+  // they are borrowed, and need no actions.
   PolicyUpdateSummary update(Policy<Scalar>& policy, Objective<Scalar>& objective,
-                             const TrustRegionOptions& options);
+                             const TrustRegionOptions& options,
+                             const SampleBatch<Scalar>& further = {});
   // The same where the samples may be elsewhere. What the model throws is passed on, with the parameters
   // those before.
   PolicyUpdateSummary update(Policy<Scalar>& policy, LocalModel<Scalar>& model,
-                             const TrustRegionOptions& options);
+                             const TrustRegionOptions& options,
+                             const SampleBatch<Scalar>& further = {});
 
  private:
+  PolicyUpdateSummary step(Policy<Scalar>& policy, LocalModel<Scalar>& model,
+                           const TrustRegionOptions& options);
+
   struct Workspace;
   std::unique_ptr<Workspace> w_;
 };

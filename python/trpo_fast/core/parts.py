@@ -290,6 +290,9 @@ def update_parts(
     policy: Policy,
     parts: Parts,
     options: TrustRegionOptions | None = None,
+    *,
+    further_observations: ArrayLike | None = None,
+    further_masks: ArrayLike | None = None,
     **settings: Unpack[TrustRegionSettings],
 ) -> UpdateSummary:
     """Make the update of :meth:`Policy.update` on a batch in parts, to the same bits.
@@ -306,6 +309,10 @@ def update_parts(
         Cut at :func:`bounds_of_parts`.
     options, **settings
         As of :meth:`Policy.update`. ``activation_budget`` is shared out among the parts.
+    further_observations
+        (k, O), dtype, as :meth:`Policy.normalize` returns them; they are here, not in the parts.
+    further_masks
+        (k, W), of those.
 
     Returns
     -------
@@ -328,6 +335,7 @@ def update_parts(
             parts.bounds[-1],
             _first_chunks(parts, policy),
             options,
+            *policy.checked_further(further_observations, further_masks, True),
         )
     return UpdateSummary(**summary)
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .checks import integer, shaped
+from .masks import Masks, mask_rows
 from .measured_policy import MeasuredPolicy
 from .network import adam_state, load_adam_state
 from .options import (
@@ -89,6 +90,8 @@ class Policy(MeasuredPolicy):
         *,
         normalized: bool = False,
         action_masks: ArrayLike | None = None,
+        further_observations: ArrayLike | None = None,
+        further_masks: ArrayLike | None = None,
         **settings: Unpack[TrustRegionSettings],
     ) -> UpdateSummary:
         """Make one TRPO update in place (Schulman et al. 2015, section 6), or one of its relatives.
@@ -116,6 +119,11 @@ class Policy(MeasuredPolicy):
             Whether observations are what :meth:`normalize` returned; raw otherwise.
         action_masks
             (N, W) of 0 and 1: which choices are allowed, see :func:`mask_rows`; None: all.
+        further_observations
+            (k, O), of states that the trust region covers as well: F and the mean KL are means over
+            N + k states then, where F of the k is exact; L and g stay those of the N.
+        further_masks
+            (k, W), of those; None: everything is allowed there.
         **settings
             Settings that differ from ``options``, by name: those listed from here on.
         max_kl
@@ -180,8 +188,30 @@ class Policy(MeasuredPolicy):
             shaped("advantages", advantages, self.dtype, (x.shape[0],)),
             with_settings(TrustRegionOptions, options, settings),
             masks,
+            *self.checked_further(further_observations, further_masks, normalized),
         )
         return UpdateSummary(**summary)
+
+    def checked_further(
+        self, observations: ArrayLike | None, masks: ArrayLike | None, normalized: bool
+    ) -> tuple[NDArray[Any] | None, Masks | None]:
+        """Return further states of a trust region as the core takes them, and their masks, or raise.
+
+        Parameters
+        ----------
+        observations, masks, normalized
+            As of :meth:`update`.
+        """
+        if observations is None:
+            if masks is not None:
+                raise ValueError(
+                    "further_masks: expected None without further_observations, got masks."
+                )
+            return None, None
+        x = self.checked_inputs(observations, normalized)
+        if masks is None:
+            return x, None
+        return x, mask_rows(self.distribution, masks, len(x), name="further_masks")
 
     def gradient_signal(
         self,
