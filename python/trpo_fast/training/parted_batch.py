@@ -23,6 +23,7 @@ from ..core.parts import (
 from ..core.value_parts import fit_parts
 from ..schedules import number_of
 from .batch import Batch
+from .pairwise_sums import added, leaves_of, pairwise_ranges
 from .parted_rows import Recipe, assembled, pieces_of, spans_of
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["PartedBatch", "PartedLearning", "pairwise_ranges", "parted_learning"]
+__all__ = ["PartedBatch", "PartedLearning", "parted_learning"]
 
-_LEAF = 128  # entries that NumPy adds up without halving them
 _PART = "batch"  # what holders call it
 _MOST_LOSSES = 5  # of one batch: then something else is at fault
 _NARROW = 64  # entries of an observation below which rows are always dense
@@ -220,8 +220,7 @@ class PartedBatch(Batch):
         about = exponent, of_values, mean
         bounds = np.asarray(self.parts.bounds)
         tree = pairwise_ranges(0, int(bounds[-1]), self.parts.bounds)
-        leaves: list[tuple[int, int]] = []
-        _collect(tree, leaves)
+        leaves = leaves_of(tree)
         owners = np.searchsorted(bounds, leaves, side="right")
         came = self.parts.ask("error_sums", *about, leaves)
         sums: dict[tuple[int, int], float] = {}
@@ -235,45 +234,7 @@ class PartedBatch(Batch):
                 ends = max(begin, int(bounds[part])), min(end, int(bounds[part + 1]))
                 pieces.append(self.parts.ask_one(part, "errors", *about, *ends))
             sums[begin, end] = float(np.add.reduce(np.concatenate(pieces)))
-        return _added(tree, sums)
-
-
-def pairwise_ranges(begin: int, end: int, bounds: Any) -> Any:
-    """How NumPy adds up the entries of an array, as far as no part holds all of a range.
-
-    Parameters
-    ----------
-    begin, end
-        Of the range.
-    bounds
-        Where parts begin and end.
-
-    Returns
-    -------
-    tuple
-        A range, or a pair of such tuples and None.
-    """
-    n = end - begin
-    if n <= _LEAF or not any(begin < bound < end for bound in bounds):
-        return begin, end
-    half = n // 2
-    half -= half % 8
-    middle = begin + half
-    return pairwise_ranges(begin, middle, bounds), pairwise_ranges(middle, end, bounds), None
-
-
-def _collect(tree: Any, leaves: list[tuple[int, int]]) -> None:
-    if len(tree) == 2:
-        leaves.append(tree)
-        return
-    for half in tree[:2]:
-        _collect(half, leaves)
-
-
-def _added(tree: Any, sums: dict[tuple[int, int], float]) -> float:
-    if len(tree) == 2:
-        return sums[tree]
-    return _added(tree[0], sums) + _added(tree[1], sums)
+        return added(tree, sums)
 
 
 @dataclass(frozen=True)
