@@ -23,9 +23,9 @@ class SmallerSteps(Callback):
         self.best = max(self.best, value)
         if self.waited >= self.patience:
             self.waited = 0
-            agent.set(max_kl=agent.config.max_kl / 2)
+            agent.set(max_kl=record["policy/max_kl"] / 2)
             print(f"{agent.timesteps:,} steps: max_kl is {agent.config.max_kl:g} from now on")
-        return agent.config.max_kl >= self.smallest  # False ends the training
+        return record["policy/max_kl"] >= self.smallest  # False ends the training
 
     def state_dict(self):
         return {"best": self.best, "waited": self.waited}
@@ -38,7 +38,7 @@ def main(steps: int = 100_000) -> None:
     agent = TRPO("Acrobot-v1", seed=0)
     agent.learn(steps, callback=SmallerSteps())
     value = agent.last_record.get("rollout/episode_return", float("nan"))
-    print(f"return {value:.1f}, max_kl {agent.config.max_kl:g}")
+    print(f"return {value:.1f}, max_kl {agent.last_record['policy/max_kl']:g}")
     agent.close()
 
 

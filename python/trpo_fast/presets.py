@@ -108,6 +108,7 @@ _SB3 = PresetInfo(
         "cg_preconditioner": "none",
         "cg_damping": 0.1,
         "cg_damping_unit": "absolute",
+        "remembered_states": 0,
         "backtrack_ratio": 0.8,  # line_search_shrinking_factor
         "max_backtracks": 9,  # line_search_max_iter=10 tries, the first at full length
         "fisher_fraction": 1.0,  # sub_sampling_factor=1
@@ -177,6 +178,7 @@ _TIANSHOU = PresetInfo(
         "cg_preconditioner": "none",
         "cg_damping": 0.1,
         "cg_damping_unit": "absolute",
+        "remembered_states": 0,
         "backtrack_ratio": 0.8,  # backtrack_coeff
         "max_backtracks": 9,  # max_backtracks=10 tries, the first at full length
         "standardize_advantages": True,  # advantage_normalization
@@ -220,6 +222,7 @@ _SPINNINGUP = PresetInfo(
         "cg_tolerance": 0.0,  # its loop has no stopping test
         "cg_damping": 0.1,  # damping_coeff
         "cg_damping_unit": "absolute",
+        "remembered_states": 0,
         "backtrack_ratio": 0.8,  # backtrack_coeff
         "max_backtracks": 9,  # backtrack_iters=10 tries, the first at full length
         "standardize_advantages": True,
@@ -262,6 +265,7 @@ _BASELINES = PresetInfo(
         "cg_preconditioner": "none",
         "cg_damping": 0.1,
         "cg_damping_unit": "absolute",
+        "remembered_states": 0,
         "backtrack_ratio": 0.5,  # stepsize *= .5
         "max_backtracks": 9,  # 10 tries, the first at full length
         "fisher_fraction": 0.2,  # every 5th sample
@@ -301,6 +305,7 @@ _PAPER = PresetInfo(
         "cg_preconditioner": "none",
         "cg_damping": 0.03,
         "cg_damping_unit": "absolute",
+        "remembered_states": 0,
         "fisher_fraction": 0.1,
         "standardize_advantages": False,
         "value_hidden_sizes": (30,),

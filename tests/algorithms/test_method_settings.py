@@ -67,7 +67,7 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {
     "observation_clip": (0.5, {}),
     "scale_returns": (False, {}),
     "signal_guard": (0.5, {}),
-    "signal_memory": (1, {"signal_guard": 0.5, "batch_size": 512, "n_envs": 8}),
+    "signal_memory": (1, {"signal_guard": 0.5, "batch_size": 512, "n_envs": 8, "seed": 1}),
     "remembered_states": (32, {}),
     "step_size": (0.01, {}),
     "ascent": ("gradient", {}),

@@ -144,7 +144,7 @@ def test_presets_and_configurations_of_trpo_are_taken() -> None:
     config = TRPOConfig(gae_lambda=0.9, n_workers=0)
     assert KLPenalty("CartPole-v1", config=config).config.gae_lambda == 0.9
     with pytest.raises(ConfigError, match="KLPenalty has no max_kl"):
-        KLPenalty("CartPole-v1", config=config.replace(max_kl=0.02))
+        KLPenalty("CartPole-v1", config=config.replace(max_kl=0.03))
 
 
 # ---- files ------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from masked_envs import masked_factory
-from trpo_fast import TRPO, checkpoint
+from trpo_fast import TRPO, TRPOConfig, checkpoint, core
+from trpo_fast.presets import preset
 from trpo_fast.training.remembered import RememberedStates, _shares
 
 SETTINGS: dict[str, Any] = {
@@ -45,29 +46,27 @@ def test_region_covers_what_is_remembered(standardizes: bool) -> None:
     after = policy.outputs(rows, normalized=True), policy.parameters[where].copy()
     kl = mean_kl(before[0], after[0], (before[1], after[1]))
     assert summary.kl == pytest.approx(kl, rel=1e-6)
-    assert 0.0 < kl <= agent.config.max_kl
+    assert 0.0 < kl <= summary.max_kl
     only = mean_kl(before[0][:256], after[0][:256], (before[1], after[1]))
     assert abs(only - kl) > 1e-6  # another number than that of the batch alone
     agent.close()
 
 
-@pytest.mark.parametrize("standardizes", [True, False])
-def test_gradient_is_that_of_the_batch(standardizes: bool) -> None:
+def test_gradient_is_that_of_the_batch() -> None:
+    """However far the remembered states are: L, g and the entropy are those of the batch alone."""
     agent = TRPO("Pendulum-v1", dtype="float64", **SETTINGS)
     agent.learn(2 * 256, progress=False)
     batch = agent.advantages(agent.collect())
-    both = agent.remembered.beside(batch, agent.policy, standardizes=standardizes, seed=1)
-    n, k = len(batch.advantages), len(both.advantages) - len(batch.advantages)
-    assert (n, k) == (256, 16)
-    if standardizes:
-        weights = (both.advantages - both.advantages.mean()) / both.advantages.std()
-        alone = (batch.advantages - batch.advantages.mean()) / batch.advantages.std()
-        factor = np.sqrt(n / (n + k))  # of a deviation over n + k rows
-    else:
-        weights, alone, factor = both.advantages, batch.advantages, 1.0
-    np.testing.assert_allclose(weights[n:], 0.0, atol=1e-12)
-    np.testing.assert_allclose(weights[:n] / (n + k), factor * alone / n, rtol=1e-12)
-    np.testing.assert_array_equal(both.actions[:n], batch.actions)
+    options = core.TrustRegionOptions(max_kl=0.01)
+    theta = agent.policy.parameters.copy()
+    found = []
+    for further in ({}, agent.remembered.covered(agent.policy)):
+        agent.policy.parameters = theta
+        found.append(batch.update(agent.policy, options, **further))
+    alone, beside = found
+    assert beside.gradient_norm == alone.gradient_norm
+    assert beside.entropy_before == alone.entropy_before
+    assert beside.kl_predicted != alone.kl_predicted
     agent.close()
 
 
@@ -101,9 +100,10 @@ def test_it_is_a_uniform_sample_of_all_batches() -> None:
     """Batches of one value each: after 40 of them every quarter of the way is in the memory."""
     agent = TRPO("CartPole-v1", **SETTINGS)
     rollout, memory = agent.collect(), RememberedStates(400)
+    batch = agent.advantages(rollout)
     for number in range(40):
         rollout.observations[:] = number
-        memory.absorb(rollout, seed=number)
+        memory.absorb(rollout, batch, seed=number)
     assert memory.offered == 40 * 50
     assert memory.observations is not None
     assert len(memory.observations) == 400
@@ -148,12 +148,8 @@ def test_masks_are_remembered_too() -> None:
     assert len(masks) == len(kept) == 32
     assert not masks.all()
     assert agent.last_record["policy/kl"] <= agent.last_record["policy/max_kl"]
-    batch = agent.advantages(agent.collect())
-    both = agent.remembered.beside(batch, agent.policy, standardizes=True, seed=1)
-    assert both.action_masks is not None
-    np.testing.assert_array_equal(both.action_masks[256:], masks)
-    chosen = both.actions[256:, 0]
-    assert masks[np.arange(32), chosen].all()  # what is drawn there is allowed there
+    covered = agent.remembered.covered(agent.policy)
+    np.testing.assert_array_equal(covered["further_masks"], masks)
     agent.close()
 
 
@@ -165,16 +161,17 @@ def test_masks_that_come_or_go() -> None:
     batches = [plain.advantages(rollouts[0]), masked.advantages(rollouts[1])]
     for first, second in ((0, 1), (1, 0)):
         memory = RememberedStates(64)
-        memory.absorb(rollouts[first], seed=1)
+        memory.absorb(rollouts[first], batches[first], seed=1)
+        flags = memory.covered(masked.policy)["further_masks"]
+        assert (flags is None) == (first == 0)
         for batch in batches:
-            both = memory.beside(batch, masked.policy, standardizes=True, seed=1)
-            assert (both.action_masks is None) == (batch.action_masks is None)
-            if batch.action_masks is not None and both.action_masks is not None:
-                np.testing.assert_array_equal(both.action_masks[:256], batch.action_masks)
-                assert both.action_masks[256:].all() == (first == 0)
-        memory.absorb(rollouts[second], seed=2)
-        assert memory.action_masks.shape[0] == 16
-        assert not memory.action_masks.all()
+            batch.update(masked.policy, core.TrustRegionOptions(), **memory.covered(masked.policy))
+        memory.absorb(rollouts[second], batches[second], seed=2)
+        own = slice(8, 16) if first == 0 else slice(8)
+        assert memory.action_masks.shape == (16, 5)
+        assert not memory.action_masks[own].all()
+        others = slice(8) if first == 0 else slice(8, 16)
+        assert memory.action_masks[others].all()
     for agent in (plain, masked):
         agent.close()
 
@@ -182,14 +179,14 @@ def test_masks_that_come_or_go() -> None:
 def test_rows_that_are_no_transitions_do_not_count() -> None:
     agent = TRPO("CartPole-v1", **SETTINGS)
     rollout = agent.collect()
-    rollout.terminated[:] = rollout.truncated[:] = False
+    rollout.episode_indices = rollout.episode_indices[:0]
     rollout.valid[:96, 0] = False  # a dropped episode: 32 rows of environment 0 are left
     shares = _shares(rollout)
     assert shares[96:, 0] == pytest.approx(1 / 32)
     assert shares[:, 1] == pytest.approx(1 / 128)
     rollout.observations[~rollout.valid] = 7.0
     memory = RememberedStates(512)
-    memory.absorb(rollout, seed=1)
+    memory.absorb(rollout, agent.advantages(rollout), seed=1)
     assert memory.observations is not None
     assert len(memory.observations) == 64
     assert not (memory.observations == 7.0).any()
@@ -233,11 +230,20 @@ def test_a_file_of_others_is_refused(entries: dict[str, Any], offered: int, sent
         TRPO.from_state(tensors, metadata, env="CartPole-v1")
 
 
-def test_off_by_default() -> None:
-    agent = TRPO("CartPole-v1", n_workers=0, batch_size=64)
+def test_none_where_they_are_0() -> None:
+    agent = TRPO("CartPole-v1", n_workers=0, batch_size=64, remembered_states=0)
     agent.learn(64, progress=False)
     tensors, metadata = agent.state()
     assert agent.remembered.offered == 0
     assert not [name for name in tensors if name.startswith("remembered")]
     assert "remembered" not in metadata
     agent.close()
+
+
+def test_a_quarter_of_a_batch_by_default() -> None:
+    assert TRPOConfig(batch_size=400).n_remembered == 100
+    assert TRPOConfig(batch_size=400, remembered_states=7).n_remembered == 7
+    assert preset("sb3").n_remembered == 0
+    early = TRPOConfig().to_dict()
+    del early["remembered_states"]  # as in files of before
+    assert TRPOConfig.from_saved(early).n_remembered == 0

@@ -133,7 +133,7 @@ def test_explained_variance_does_not_depend_on_the_unit() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"scale_returns": False}, {"value_optimizer": "lbfgs", "value_epochs": 10}],
+    [{"scale_returns": False}, {"value_optimizer": "lbfgs", "value_epochs": 5}],
     ids=str,
 )
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

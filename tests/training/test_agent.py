@@ -270,7 +270,7 @@ def test_learning_in_parts_equals_learning_at_once() -> None:
     "settings",
     [
         {"dtype": "float64"},
-        {"value_optimizer": "lbfgs", "value_lbfgs_iterations": 3, "value_epochs": 10},
+        {"value_optimizer": "lbfgs", "value_lbfgs_iterations": 3, "value_epochs": 5},
         {"fisher_fraction": 0.2},
         {"value_minibatch_size": None},
         {"hidden_sizes": (), "value_hidden_sizes": (8,)},
@@ -347,11 +347,27 @@ def test_presets_train(name: str) -> None:
     assert agent.last_record["policy/kl"] <= agent.last_record["policy/max_kl"]
 
 
+@pytest.mark.parametrize(
+    ("env", "max_kl", "bound"),
+    [
+        ("Pendulum-v1", None, 0.02),
+        ("CartPole-v1", None, 0.01),
+        ("CartPole-v1", "linear", 0.02),
+        ("CartPole-v1", 0.03, 0.03),
+    ],
+)
+def test_the_usual_radius_is_that_of_the_actions(env: str, max_kl: Any, bound: float) -> None:
+    agent = trained(env, 256, max_kl=max_kl)
+    assert agent.last_record["policy/max_kl"] == pytest.approx(bound)
+    assert TRPOConfig().max_kl is None
+
+
 def test_kl_convention_scales_the_bound_by_the_action_dimensions() -> None:
     space = spaces.Box(-1.0, 1.0, (5,), np.float32)
-    agent = trained(toy(action_space=space), 256, kl_convention="mean_over_action_dimensions")
+    settings: dict[str, Any] = {"kl_convention": "mean_over_action_dimensions", "max_kl": 0.01}
+    agent = trained(toy(action_space=space), 256, **settings)
     assert agent.last_record["policy/max_kl"] == pytest.approx(0.05)
-    agent = trained(toy(), 256, kl_convention="mean_over_action_dimensions")
+    agent = trained(toy(), 256, **settings)
     assert agent.last_record["policy/max_kl"] == pytest.approx(0.01)
 
 

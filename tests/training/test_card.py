@@ -28,7 +28,7 @@ def test_a_folder_for_a_hub(tmp_path: Path) -> None:
     assert "Pendulum-v1" in told["tags"]
     (metric,) = told["model-index"][0]["results"][0]["metrics"]
     assert metric["value"] == f"{result.mean_return:.2f} +/- {result.std_return:.2f}"
-    for words in ("3 → 8 → 1", "256", "`trpo_policy.h`", "over 2 whole episodes", "max_kl: 0.01"):
+    for words in ("3 → 8 → 1", "256", "`trpo_policy.h`", "over 2 whole episodes", "max_kl: null"):
         assert words in body
 
     policy = Policy.load(folder / "policy.safetensors")

@@ -35,7 +35,7 @@ def bits(agent: OnPolicyAgent[Any]) -> dict[str, bytes]:
 
 
 def test_a_change_takes_effect_in_the_next_iteration() -> None:
-    agent = small().learn(64, progress=False)
+    agent = small(max_kl=0.01).learn(64, progress=False)
     assert agent.last_record["policy/max_kl"] == pytest.approx(0.01)
     assert agent.set(max_kl=0.02, batch_size=128) is agent
     agent.learn(1, progress=False)
@@ -82,7 +82,7 @@ def test_a_callback_may_change_settings() -> None:
     def halve(agent: Any, record: dict[str, Any]) -> None:
         agent.set(max_kl=agent.config.max_kl / 2)
 
-    agent = small()
+    agent = small(max_kl=0.01)
     agent.learn(3 * 64, callback=halve, progress=False)
     assert agent.last_record["policy/max_kl"] == pytest.approx(0.01 / 4)
 

@@ -72,6 +72,7 @@ def assert_same(env: Any, **settings: Any) -> Any:
 def test_the_bits_and_the_table_are_those_of_one_process(fake_ray: FakeRay, env: str) -> None:
     fake_ray.n_nodes = 3
     agent = assert_same(env, agent_type=Watched)
+    assert len(agent.remembered.observations) == 74
     for batch in agent.batches:
         assert isinstance(batch, PartedBatch)
         assert len(batch.parts.bounds) == 4
@@ -85,6 +86,7 @@ def test_the_bits_and_the_table_are_those_of_one_process(fake_ray: FakeRay, env:
         {"sampling": "total_steps", "batch_size": 1203},
         {"sampling": "episodes", "value_optimizer": "lbfgs"},
         {"batch_size": 100},
+        {"remembered_states": 0},
         {"n_envs": 5},  # a part begins amid the environments of a step
         {"dtype": "float64", "normalize_observations": False, "scale_returns": False},
         {"standardize_advantages": False, "kl_constraint": "max", "fisher": "empirical"},
@@ -102,7 +104,8 @@ def test_whatever_the_settings(fake_ray: FakeRay, settings: dict[str, Any]) -> N
 
 def test_masks_and_episodes_that_are_dropped(fake_ray: FakeRay) -> None:
     fake_ray.n_nodes = 3
-    assert_same(masked_factory("discrete", "info"))
+    agent = assert_same(masked_factory("discrete", "info"))
+    assert len(agent.remembered.action_masks) == 74  # of two batches, an eighth of 300 each
     assert_same(lambda: BrokenEnv("raises", at=205), restart_crashed_environments=True)
     assert_same(UnevenEnv, sampling="episodes")
 
@@ -360,7 +363,6 @@ def test_a_node_that_is_gone_before_an_iteration_is_left_out(fake_ray: FakeRay) 
     [
         ({"cluster": None}, "a cluster, on whose nodes rows can stay, got cluster=None"),
         ({"signal_guard": 0.1}, "signal_guard=0, got 0.1"),
-        ({"remembered_states": 8}, "remembered_states=0, got 8"),
         ({"fisher_fraction": 0.5}, "fisher_fraction=1, got 0.5"),
         (
             {"state_dependent_std": True, "cg_damping_unit": "precision"},

@@ -323,7 +323,7 @@ def test_tensors_are_finite(name: str) -> None:
     [
         ("VPG", "policy_optimizer", {"ascent": "gradient"}),
         ("VPG", "policy_optimizer", {"ascent": "adam"}),
-        ("TRPO", "value_optimizer", {"value_optimizer": "lbfgs", "value_epochs": 10}),
+        ("TRPO", "value_optimizer", {"value_optimizer": "lbfgs", "value_epochs": 5}),
         ("TRPO", "value_optimizer", {}),
     ],
 )

@@ -56,7 +56,7 @@ def test_shapes() -> None:
 @pytest.mark.parametrize(
     ("given", "means"),
     [
-        ("linear", schedules.linear(0.01, 0.0)),
+        ("linear", schedules.linear(0.02, 0.0)),
         ("cosine:0.04", schedules.cosine(0.04, 0.0)),
         ("linear:4e-2:.004", schedules.linear(0.04, 0.004)),
         (schedules.cosine(0.1, 0.2), schedules.cosine(0.1, 0.2)),
@@ -160,7 +160,7 @@ def test_other_schedules_begin_a_new_way() -> None:
 
 
 def test_a_schedule_that_has_ended_at_nothing_is_refused() -> None:
-    agent = small(max_kl="linear")
+    agent = small(max_kl="linear:0.01")
     trained(agent, 64)
     with pytest.raises(ConfigError, match=r"max_kl: .* got 0; training goes on beyond the end of"):
         agent.learn(64, progress=False)

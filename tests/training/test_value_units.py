@@ -115,6 +115,7 @@ def _values(
         lambda: gymnasium.wrappers.TimeLimit(Flat(reward, wobble), limit),
         **{"n_envs": 4, "batch_size": 256, "n_workers": 0, "seed": 0, "hidden_sizes": (8,)},
         value_hidden_sizes=(16,),
+        value_epochs=10,  # of two steps: batches are small here
         **settings,
     )
     states = np.random.default_rng(0).uniform(-1, 1, (64, 2)).astype(np.float32)

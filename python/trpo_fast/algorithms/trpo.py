@@ -49,11 +49,11 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
     @cached_property
     def remembered(self) -> RememberedStates:
         """States of earlier batches, with ``remembered_states``."""
-        return RememberedStates(self.config.remembered_states)
+        return RememberedStates(self.config.n_remembered)
 
     def advantages(self, rollout: Rollout) -> Batch:
         """Generalised advantages; with ``remembered_states`` the rollout is kept for the update."""
-        if self.config.remembered_states:
+        if self.config.n_remembered:
             self._latest = rollout
         return super().advantages(rollout)
 
@@ -67,21 +67,21 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
                 signal = measured_signal(self.policy, batch, self.sampler.n_envs, options)
                 self.signal.absorb(signal, self.config.signal_memory)
             options.max_kl *= self.signal.factor(guard)
-        if not self.config.remembered_states:
+        if not self.config.n_remembered:
             return batch.update(self.policy, options)
-        seed = derive(self.config.seed, Purpose.REMEMBERED_STATES, step=self.iteration)
-        standardizes = options.standardize_advantages
-        rows = self.remembered.beside(batch, self.policy, standardizes=standardizes, seed=seed)
-        summary = rows.update(self.policy, options)
+        self.remembered.resize(self.config.n_remembered)  # batch_size may have changed
+        # F and the KL also cover states of earlier batches; this one offers some of its own
+        summary = batch.update(self.policy, options, **self.remembered.covered(self.policy))
         if self._latest is not None:
-            self.remembered.absorb(self._latest, seed)
+            seed = derive(self.config.seed, Purpose.REMEMBERED_STATES, step=self.iteration)
+            self.remembered.absorb(self._latest, batch, seed)
             self._latest = None
         return summary
 
     def record(self, *args: Any) -> dict[str, Any]:
         """The numbers of every method, the share of signal and what is remembered, where they are."""
         record = super().record(*args)
-        if self.config.remembered_states and self.remembered.observations is not None:
+        if self.config.n_remembered and self.remembered.observations is not None:
             record["policy/remembered_states"] = len(self.remembered.observations)
         if self.config.signal_guard:
             record["policy/signal_share"] = self.signal.share
@@ -90,7 +90,7 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
     def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What is remembered of the share of signal, and of earlier states."""
         metadata: dict[str, Any] = {"signal": self.signal.state()}
-        if not self.config.remembered_states:
+        if not self.config.n_remembered:
             return {}, metadata
         tensors, metadata["remembered"] = self.remembered.state()
         return tensors, metadata
@@ -100,7 +100,7 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
     ) -> None:
         """Take over what is remembered of the share of signal and of states; early files have none."""
         self.signal.restore(metadata.get("signal", {}))
-        if self.config.remembered_states:
+        if self.config.n_remembered:
             offered = metadata.get("remembered", {}).get("offered", 0)
             self.remembered.restore(tensors, offered, self.policy)
 

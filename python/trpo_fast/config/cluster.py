@@ -62,19 +62,27 @@ def runtime_environment(default: None = None, *, changes: When = "always") -> An
     return setting(default, check, changes)
 
 
-def refuse_undistributed(config: Any) -> None:
-    """Raise where updates cannot be made by sums of parts of a batch.
+def refuse_unclustered(config: Any) -> None:
+    """Raise where settings of a cluster do not go together, or with others.
 
     Parameters
     ----------
     config
-        An `AgentConfig` with ``distribute_update``.
+        An `AgentConfig`.
 
     Raises
     ------
     ConfigError
-        It has no cluster, or something that needs all rows in one place.
+        No worker for a cluster; or updates by sums of parts of a batch without a cluster, or beside
+        something that needs all rows in one place.
     """
+    if config.cluster is not None and config.n_workers == 0:
+        raise ConfigError(
+            "n_workers: expected at least 1 with cluster, where an actor is a worker, got 0; None "
+            "takes one for every free core"
+        )
+    if not config.distribute_update:
+        return
     why = ""
     if not config.updates_in_parts:
         why = (
@@ -84,8 +92,6 @@ def refuse_undistributed(config: Any) -> None:
         why = "a cluster, on whose nodes rows can stay, got cluster=None; set cluster='auto'"
     elif getattr(config, "signal_guard", 0.0) != 0.0:
         why = f"signal_guard=0, got {config.signal_guard}, whose halves of a batch need all rows; set 0"
-    elif getattr(config, "remembered_states", 0) != 0:
-        why = f"remembered_states=0, got {config.remembered_states}, which lie in one place; set 0"
     elif getattr(config, "fisher_fraction", 1.0) != 1.0:
         why = f"fisher_fraction=1, got {config.fisher_fraction}, a draw from all rows; set 1"
     elif (

@@ -113,6 +113,7 @@ def scheduled(
     *,
     remedy: str,
     optional: bool = False,
+    start: float | None = None,
     changes: When = "always",
 ) -> Any:
     """A field for a number in an interval as in :func:`number`, or for a schedule of such numbers.
@@ -122,13 +123,15 @@ def scheduled(
     Parameters
     ----------
     default
-        Its value where none is given; where a schedule without numbers starts.
+        Its value where none is given.
     interval
         Such as "(0, 1]": a round bracket leaves its end out.
     remedy
         What to do about another value: the end of the error's sentence.
     optional
         Whether None is a value too.
+    start
+        Where a schedule without numbers starts; None: at the default.
     changes
         When the setting of a trained agent may change.
     """
@@ -140,7 +143,7 @@ def scheduled(
             return None
         if isinstance(value, str):
             try:
-                value = schedules.parsed(value, default)
+                value = schedules.parsed(value, default if start is None else start)
             except ValueError:
                 raise ConfigError(
                     f"{name}: expected a number in {interval} or a schedule such as "

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..schedules import FunctionSchedule, Schedule, Scheduled, linear
 from .checked import CheckedConfig
-from .cluster import cluster_address, refuse_undistributed, runtime_environment
+from .cluster import cluster_address, refuse_unclustered, runtime_environment
 from .fields import (
     LARGEST_SEED,
     ConfigError,
@@ -181,7 +181,7 @@ class AgentConfig(CheckedConfig):
     # Dict, which the network does not read then; auto looks for a part "action_mask", the method, and
     # the info of the first reset, in this order
 
-    gamma: float = number(0.99, "[0, 1]", remedy="0.99 suits most tasks")
+    gamma: float = number(0.995, "[0, 1]", remedy="0.99 to 0.995 suit most tasks")
     """Discount factor γ per step, in [0, 1]."""
 
     # ---- networks
@@ -202,9 +202,7 @@ class AgentConfig(CheckedConfig):
     )
     """Gain of the orthogonal initialisation of the policy's last layer."""
 
-    initial_log_std: float = number(
-        -0.5, "[-20, 20]", remedy="it is a logarithm: 0 is a std of 1", changes="never"
-    )
+    initial_log_std: float = number(-0.75, "[-20, 20]", remedy="0: a std of 1", changes="never")
     """Initial logarithm of the standard deviation of continuous actions, before they are scaled."""
 
     state_dependent_std: bool = flag(False, changes="never")
@@ -231,13 +229,7 @@ class AgentConfig(CheckedConfig):
                 f"batch_size: expected at least one step for each of the {self.n_envs} "
                 f"environments, got {self.batch_size}; raise batch_size or lower n_envs"
             )
-        if self.cluster is not None and self.n_workers == 0:
-            raise ConfigError(
-                "n_workers: expected at least 1 with cluster, where an actor is a worker, got 0; None "
-                "takes one for every free core"
-            )
-        if self.distribute_update:
-            refuse_undistributed(self)
+        refuse_unclustered(self)
 
     @property
     def of_the_run(self) -> Self:
@@ -283,15 +275,14 @@ class AgentConfig(CheckedConfig):
 class NaturalStepConfig(AgentConfig):
     """Settings of a natural gradient: the Fisher matrix, conjugate gradient, the KL to make."""
 
-    max_kl: Scheduled = scheduled(0.01, "(0, inf)", remedy="0.01 nats is usual")
-    """Trust region δ: bound on KL(old‖new) in nats, mean over the states of the batch."""
+    max_kl: Scheduled | None = scheduled(0.01, "(0, inf)", optional=True, remedy="0.01 is usual")
+    """Trust region δ: bound on KL(old‖new) in nats, mean over states; None: 0.02, of choices 0.01."""
 
     kl_constraint: KLConstraint = choice("mean", KLConstraint)
     """What max_kl bounds: the mean KL over the states of the batch, or the largest one."""
 
     kl_convention: KLConvention = choice("sum", KLConvention)
     """How the KL counts action dimensions: summed (the true KL) or averaged, as by sb3-contrib."""
-    # the mean over A dimensions of a Gaussian is the sum with max_kl and cg_damping times A
 
     cg_iterations: int = integer(6, 1, remedy="6 are usual, 10 to 15 without a preconditioner")
     """Most conjugate gradient iterations per update; without a preconditioner 10 to 15 are usual."""
@@ -360,7 +351,7 @@ class ValueConfig(AgentConfig):
     value_learning_rate_schedule: LearningRateSchedule = choice("constant", LearningRateSchedule)
     """Adam's step size over a run: as value_learning_rate says, or linear from there to 0."""
 
-    value_epochs: int = integer(10, 1, remedy="10 is usual")
+    value_epochs: int = integer(5, 1, remedy="5 to 10 are usual")
     """Passes of Adam over the batch per update."""
 
     value_minibatch_size: int | None = integer(
@@ -415,20 +406,29 @@ class TRPOConfig(ValueConfig, TrustRegionConfig):
 
     method: ClassVar[str] = "TRPO"
     updates_in_parts: ClassVar[bool] = True
+    before: ClassVar[Mapping[str, object]] = {**TrustRegionConfig.before, "remembered_states": 0}
 
-    signal_guard: float = number(
-        0.0, "[0, inf)", remedy="0.02 to 0.1 halve the radius where noise rules; 0 leaves it alone"
+    max_kl: Scheduled | None = scheduled(
+        None, "(0, inf)", optional=True, start=0.02, remedy="0.01 to 0.02 nats are usual"
     )
+    """Trust region δ: bound on KL(old‖new) in nats, mean over states; None: 0.02, of choices 0.01."""
+
+    signal_guard: float = number(0.0, "[0, inf)", remedy="0.02 to 0.1 halve the radius in noise")
     """Share of signal in the gradient that leaves half of max_kl, less leaves less; 0: always all."""
 
     signal_memory: int = integer(12, 1, remedy="12 measurements, one in two updates, are usual")
     """Measurements of the share of signal that its mean goes over."""
 
-    remembered_states: int = integer(
-        0, 0, remedy="a quarter of batch_size is usual; 0 remembers none", changes="load"
+    remembered_states: int | None = integer(
+        None, 0, optional=True, remedy="None takes batch_size / 4, 0 none", changes="load"
     )
-    """States of earlier batches that Fisher matrix and KL average over too; 0 remembers none."""
-    # see `trpo-fast explain remembered`
+    """States of earlier batches that Fisher matrix and KL average over too; None: batch_size / 4."""
+
+    @property
+    def n_remembered(self) -> int:
+        """The most states of earlier batches that an update covers."""
+        usual = max(1, self.batch_size // 4)
+        return usual if self.remembered_states is None else self.remembered_states
 
     @classmethod
     def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:

@@ -113,6 +113,21 @@ class Batch:
         """
         statistics.update(rollout.select(rollout.observations))
 
+    def given_states(
+        self, rollout: Rollout, numbers: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Observations (n, O) of some rows, as the environment gave them, and their masks (n, W).
+
+        Parameters
+        ----------
+        rollout
+            That the batch was made of.
+        numbers
+            (n,), of the rows, from 0 to N - 1. W is 0 where the environment has no masks.
+        """
+        observations = rollout.select(rollout.observations)[numbers]
+        return observations, rollout.select(rollout.action_masks)[numbers]
+
     def explained_variance(self) -> float:
         """1 - Var(R - V) / Var(R), see :func:`trpo_fast.training.record.explained_variance`."""
         from .record import explained_variance

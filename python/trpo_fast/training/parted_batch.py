@@ -187,6 +187,24 @@ class PartedBatch(Batch):
         """
         self._add_rows("raw", statistics)
 
+    def given_states(
+        self, rollout: Rollout, numbers: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As of `Batch`: the parts are asked for these rows.
+
+        Parameters
+        ----------
+        rollout
+            Not used: its rows are not here.
+        numbers
+            As there.
+        """
+        order = np.argsort(numbers)
+        came = self._asking(lambda: self.parts.ask("given", numbers[order]))
+        observations, masks = (np.concatenate(arrays) for arrays in zip(*came, strict=True))
+        back = np.argsort(order)
+        return observations[back], masks[back]
+
     def _add_rows(self, name: str, statistics: core.RunningStatistics) -> None:
         def added() -> dict[str, NDArray[Any]]:
             state, pending = statistics.state_dict(), None

@@ -228,8 +228,23 @@ class BatchPart(PolicyPart):
         numbers
             Of rows in the whole batch, ascending.
         """
+        return self._seen[self._here(numbers)]
+
+    def given(self, numbers: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Observations as the environment gave them of those of some rows that are here; masks.
+
+        Parameters
+        ----------
+        numbers
+            Of rows in the whole batch, ascending.
+        """
+        here = self._here(numbers)
+        masks = self._rows.get("action_masks", np.ones((len(self._seen), 0), np.bool_))
+        return self._rows["raw"][here], masks[here]
+
+    def _here(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         here = numbers - self.first_row
-        return self._seen[here[(here >= 0) & (here < len(self._seen))]]
+        return here[(here >= 0) & (here < len(self._seen))]
 
     # ---- statistics of the whole batch
 

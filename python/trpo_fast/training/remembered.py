@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from .batch import Batch
 
 if TYPE_CHECKING:
     from ..rollout import Rollout
+    from .batch import Batch
 
 OFFERS = 8  # a batch offers an eighth of what is remembered
 
@@ -43,13 +42,28 @@ class RememberedStates:
         self.action_masks: NDArray[np.bool_] = _no_masks(0)
         """(k, W): which choices were allowed there; W is 0 where the environment has no masks."""
 
-    def absorb(self, rollout: Rollout, seed: int) -> None:
+    def resize(self, capacity: int) -> None:
+        """Remember more states from now on, or fewer: the first stay.
+
+        Parameters
+        ----------
+        capacity
+            M, at least 1.
+        """
+        self.capacity = capacity
+        if self.observations is not None and len(self.observations) > capacity:
+            self.observations = self.observations[:capacity].copy()
+            self.action_masks = self.action_masks[:capacity].copy()
+
+    def absorb(self, rollout: Rollout, batch: Batch, seed: int) -> None:
         """Remember some of the states of a rollout.
 
         Parameters
         ----------
         rollout
             T x E rows.
+        batch
+            What was made of it: has the rows where the rollout has none.
         seed
             What is drawn depends on it alone.
         """
@@ -58,8 +72,7 @@ class RememberedStates:
         # the largest log(u) / w are a draw without replacement (Efraimidis, Spirakis 2006)
         keys = np.log(1.0 - random.random(len(weights))) / weights
         offers = np.argsort(-keys, kind="stable")[: max(1, self.capacity // OFFERS)]
-        rows = rollout.select(rollout.observations)[offers]
-        masks = rollout.select(rollout.action_masks)[offers]
+        rows, masks = batch.given_states(rollout, offers)
         if self.observations is None:
             self.observations = rows[:0]
         width = max(masks.shape[1], self.action_masks.shape[1])
@@ -74,45 +87,20 @@ class RememberedStates:
                 self.observations[place] = rows[offer]
                 self.action_masks[place] = masks[offer]
 
-    def beside(self, batch: Batch, policy: core.Policy, *, standardizes: bool, seed: int) -> Batch:
-        """The batch and below it what is remembered, with advantages that leave the gradient alone.
+    def covered(self, policy: core.Policy) -> dict[str, Any]:
+        """What an update covers beside its batch: arguments of :meth:`trpo_fast.core.Policy.update`.
 
         Parameters
         ----------
-        batch
-            N rows.
         policy
-            Before its update: draws the actions of the remembered states.
-        standardizes
-            Whether the update standardises advantages: those of remembered states are then the mean
-            of the batch. Otherwise they are 0, and those of the batch N + k for N, so that the mean
-            over all rows is that over the batch.
-        seed
-            Of those actions.
-
-        Returns
-        -------
-        Batch
-            N + k rows for a policy update; its returns and values are the batch's.
+            Before its update: its normaliser is that of the batch.
         """
-        if self.observations is None:
-            return batch
-        old, masks = self.observations, None
-        n, k = len(batch.advantages), len(old)
-        if batch.action_masks is not None:
-            masks = _as_wide(self.action_masks, batch.action_masks.shape[1])
-        if standardizes:
-            advantages, theirs = batch.advantages, float(np.mean(batch.advantages))
-        else:
-            advantages, theirs = batch.advantages * ((n + k) / n), 0.0
-        actions = policy.act(old, seed=seed, action_masks=masks)
-        return replace(
-            batch,
-            observations=np.concatenate([batch.observations, policy.normalize(old)]),
-            actions=np.concatenate([batch.actions, actions]),
-            advantages=np.concatenate([advantages, np.full(k, theirs)]),
-            action_masks=None if masks is None else np.concatenate([batch.action_masks, masks]),
-        )
+        if self.observations is None or not len(self.observations):
+            return {}
+        return {
+            "further_observations": policy.normalize(self.observations),
+            "further_masks": self.action_masks if self.action_masks.shape[1] else None,
+        }
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and an entry for a file."""
@@ -167,7 +155,9 @@ def _as_wide(masks: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 
 def _shares(rollout: Rollout) -> NDArray[np.float64]:
     """(T, E): one over the number of transitions of the row's episode in the rollout."""
-    ends = rollout.terminated | rollout.truncated
+    ends: NDArray[np.bool_] = np.zeros(rollout.valid.shape, np.bool_)
+    times, envs = rollout.episode_indices.T
+    ends[times, envs] = True
     shares = np.empty(ends.shape)
     for e in range(ends.shape[1]):
         # 0, 1, 2, ...: which of them a row is in

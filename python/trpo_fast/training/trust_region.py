@@ -56,7 +56,7 @@ def natural_step_options(
             unit = r * min(r**2, LARGEST_NOISE)
         damping *= unit
     options = core.TrustRegionOptions(
-        max_kl=number_of(config.max_kl) * factor,
+        max_kl=radius(config, policy) * factor,
         constraint=config.kl_constraint,
         cg_iterations=config.cg_iterations,
         cg_tolerance=config.cg_tolerance,
@@ -70,6 +70,22 @@ def natural_step_options(
         options.backtrack_ratio = config.backtrack_ratio
         options.max_backtracks = config.max_backtracks
     return options
+
+
+def radius(config: NaturalStepConfig, policy: core.Policy) -> float:
+    """Delta of this iteration, nats: ``max_kl``, or what is usual for the actions.
+
+    Parameters
+    ----------
+    config
+        Settings of this iteration.
+    policy
+        What is to be updated. The damping of a Gaussian grows as it becomes sure of itself and makes
+        steps shorter than the radius; choices have nothing like that, and half the radius.
+    """
+    if config.max_kl is None:
+        return 0.01 if policy.distribution.is_discrete else 0.02
+    return number_of(config.max_kl)
 
 
 def mean_precision(
