@@ -25,11 +25,13 @@ class WiderModel final : public LocalModel<Scalar> {
   Index size() const override { return batch_.size(); }
   Readiness linearize(const Policy<Scalar>& policy, bool standardize,
                       const BatchPlan& plan) override {
-    further_.assign(policy, states_, plan.activation_budget, FisherForm::kGaussNewton,
-                    plan.products);
-    product_.resize(static_cast<std::size_t>(policy.n_parameters()));
     share_ = static_cast<double>(states_.size) / static_cast<double>(batch_.size() + states_.size);
-    return batch_.linearize(policy, standardize, plan);
+    product_.resize(static_cast<std::size_t>(policy.n_parameters()));
+    BatchPlan of_batch = plan;  // both together keep what is allowed
+    const auto budget = static_cast<Index>(share_ * static_cast<double>(plan.activation_budget));
+    of_batch.activation_budget -= budget;
+    further_.assign(policy, states_, budget, FisherForm::kGaussNewton, plan.products);
+    return batch_.linearize(policy, standardize, of_batch);
   }
   double mean_entropy() override { return batch_.mean_entropy(); }
   void gradient(double* g) override { batch_.gradient(g); }

@@ -44,7 +44,7 @@ class Purpose(Enum):
     """What one policy update draws: rows of a subsample, signs, minibatches. step: iteration."""
 
     REMEMBERED_STATES = b"reme"
-    """States of a batch to remember, and actions of those that are remembered. step: iteration."""
+    """States of a batch to remember. step: iteration."""
 
     VALUE_FIT = b"vfit"
     """Order of the minibatches of one value fit. step: iteration."""
