@@ -6,8 +6,9 @@
 
 A variant is ``default``; a preset, ``preset:rl-zoo-mujoco``; a name with settings,
 ``calm:max_kl=0.02,gae_lambda=0.9``; a file, ``trials/calm.py``, with a dictionary ``SETTINGS`` or a class
-``Agent`` (a child of ``TRPO``) or both; or a peer, ``sb3-contrib`` (TRPO with the zoo's settings) or
-``sb3-ppo``. ``--baseline`` names one of them, or a folder that an earlier call has filled.
+``Agent`` (a child of ``TRPO``) or both; or a peer: ``sb3-contrib`` (TRPO with the zoo's settings),
+``tianshou`` (TRPO as in its MuJoCo example), ``sb3-ppo`` or ``sbx-ppo`` (PPO by their own defaults).
+``--baseline`` names one of them, or a folder that an earlier call has filled.
 
 Every run is one seed in one process, one core each, and leaves one JSON file in ``--out``; ``--resume``
 keeps those that are there and were made with the same settings. ``final`` is the policy at the last

@@ -97,6 +97,72 @@ def sb3_ppo(job: Job, curve: Curve) -> tuple[int, list[float]]:
     return _train_sb3(job, curve, PPO, 1, dict(job.settings))
 
 
+def sbx_ppo(job: Job, curve: Curve) -> tuple[int, list[float]]:
+    """PPO of SBX, on JAX, with its own defaults and VecNormalize, one environment."""
+    from sbx import PPO
+
+    return _train_sb3(job, curve, PPO, 1, dict(job.settings))
+
+
+# ---- Tianshou
+
+_EPOCH = 30_000  # environment steps, of its MuJoCo example
+_COLLECTED = 1_024  # for an update
+
+
+def tianshou(job: Job, curve: Curve) -> tuple[int, list[float]]:
+    """TRPO of Tianshou 2 with the settings of its MuJoCo example: 16 environments, falling rate."""
+    import numpy as np
+    import torch
+    from tianshou.algorithm.optim import LRSchedulerFactoryLinear
+    from tianshou.data import Collector, VectorReplayBuffer
+    from tianshou.env import DummyVectorEnv, VectorEnvNormObs
+    from tianshou.trainer import OnPolicyTrainerParams
+    from tianshou.utils.torch_utils import policy_within_training_step
+
+    from benchmarks.peers import tianshou_trpo
+
+    torch.manual_seed(job.seed)
+    np.random.seed(job.seed)  # noqa: NPY002  (Tianshou draws from it)
+    epoch = min(_EPOCH, job.timesteps)
+    epochs = -(-job.timesteps // epoch)
+    environments = VectorEnvNormObs(DummyVectorEnv([lambda: _make(job) for _ in range(16)]))
+    environments.seed(job.seed)
+    one = _make(job)
+    algorithm = tianshou_trpo.algorithm(
+        one.observation_space,
+        one.action_space,
+        scheduler=LRSchedulerFactoryLinear(epochs, epoch, _COLLECTED),
+        **job.settings,
+    )
+    one.close()
+    collector: Any = Collector(algorithm, environments, VectorReplayBuffer(4_096, 16))
+
+    def act(observation: Any) -> Any:
+        return algorithm.policy.compute_action(environments.get_obs_rms().norm(observation))
+
+    evaluate = _evaluator(job, act)
+
+    def look(epoch: int, steps: int) -> None:
+        with policy_within_training_step(algorithm.policy, enabled=False):  # acts by its mode
+            curve.look(steps, lambda seed: evaluate(job.episodes, seed))
+
+    algorithm.run_training(
+        OnPolicyTrainerParams(
+            training_collector=collector,
+            training_fn=look,
+            max_epochs=epochs,
+            epoch_num_steps=epoch,
+            collection_step_num_env_steps=_COLLECTED,
+            batch_size=None,  # the whole batch
+            update_step_num_repetitions=1,
+            show_progress=False,
+            verbose=False,
+        )
+    )
+    return int(collector.collect_step), evaluate(job.final_episodes, _final_seed())
+
+
 def _final_seed() -> int:
     from benchmarks.learning.method_runs import EVALUATION_SEED
 
@@ -106,6 +172,8 @@ def _final_seed() -> int:
 SIDES: dict[str, tuple[Any, Sequence[str]]] = {
     "sb3-contrib": (sb3_contrib, ("sb3_contrib", "torch")),
     "sb3-ppo": (sb3_ppo, ("stable_baselines3", "torch")),
+    "sbx-ppo": (sbx_ppo, ("sbx", "jax")),
+    "tianshou": (tianshou, ("tianshou", "torch")),
 }
 """Name -> how it trains a job, and the packages that it needs."""
 

@@ -19,7 +19,6 @@ from benchmarks.tools.side_process import Crew, Work
 
 UPDATE_STEPS = 2048
 PEER_ENVS = 8  # of trpo_fast's defaults
-HIDDEN = (64, 64)
 
 
 @dataclass(frozen=True)
@@ -168,17 +167,11 @@ def tianshou(task: Task, *, envpool: bool) -> Iterator[Work]:
     """Tianshou 2 with the settings of its MuJoCo example, but eight environments and our batch."""
     import numpy as np
     import torch
-    from gymnasium.spaces import Discrete
-    from tianshou.algorithm import TRPO
-    from tianshou.algorithm.modelfree.reinforce import ProbabilisticActorPolicy
-    from tianshou.algorithm.optim import AdamOptimizerFactory
     from tianshou.data import Collector, VectorReplayBuffer
     from tianshou.env import DummyVectorEnv, VectorEnvNormObs
     from tianshou.trainer import OnPolicyTrainerParams
-    from tianshou.utils.net.common import Net
-    from tianshou.utils.net.continuous import ContinuousActorProbabilistic, ContinuousCritic
-    from tianshou.utils.net.discrete import DiscreteActor, DiscreteCritic
-    from torch.distributions import Categorical, Independent, Normal
+
+    from benchmarks.peers import tianshou_trpo
 
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  (Tianshou draws from it)
@@ -190,53 +183,8 @@ def tianshou(task: Task, *, envpool: bool) -> Iterator[Work]:
         bare = DummyVectorEnv([partial(make, task) for _ in range(PEER_ENVS)])
     environments = VectorEnvNormObs(bare)
     one = make(task)
-    actions, observations = one.action_space, one.observation_space
+    algorithm = tianshou_trpo.algorithm(one.observation_space, one.action_space)
     one.close()
-
-    def body() -> Any:
-        return Net(state_shape=observations.shape, hidden_sizes=HIDDEN, activation=torch.nn.Tanh)
-
-    actor: Any
-    if isinstance(actions, Discrete):
-        actor = DiscreteActor(
-            preprocess_net=body(), action_shape=int(actions.n), softmax_output=False
-        )
-        critic: Any = DiscreteCritic(preprocess_net=body())
-    else:
-        actor = ContinuousActorProbabilistic(
-            preprocess_net=body(), action_shape=actions.shape, unbounded=True
-        )
-        torch.nn.init.constant_(actor.sigma_param, -0.5)
-        critic = ContinuousCritic(preprocess_net=body())
-    for module in (*actor.modules(), *critic.modules()):
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.orthogonal_(module.weight, 2**0.5)
-            torch.nn.init.zeros_(module.bias)
-
-    def distribution(output: Any) -> Any:
-        if isinstance(actions, Discrete):
-            return Categorical(logits=output)
-        return Independent(Normal(*output), 1)
-
-    policy = ProbabilisticActorPolicy(
-        actor=actor,
-        dist_fn=distribution,
-        action_space=actions,
-        action_scaling=not isinstance(actions, Discrete),
-        action_bound_method=None if isinstance(actions, Discrete) else "clip",
-    )
-    algorithm: Any = TRPO(
-        policy=policy,
-        critic=critic,
-        optim=AdamOptimizerFactory(lr=1e-3),
-        max_kl=0.01,
-        optim_critic_iters=20,
-        advantage_normalization=True,
-        gae_lambda=0.95,
-        gamma=0.99,
-        max_batchsize=99999,
-        return_scaling=True,
-    )
     buffer = VectorReplayBuffer(UPDATE_STEPS, PEER_ENVS)
     collector: Any = Collector(algorithm, environments, buffer)
     params: Any = OnPolicyTrainerParams(

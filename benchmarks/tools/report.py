@@ -33,12 +33,14 @@ PACKAGES = (
     "jax",
     "sb3-contrib",
     "stable-baselines3",
+    "sbx",
     "tianshou",
     "skrl",
     "gymnasium",
     "mujoco",
     "ale-py",
 )
+DISTRIBUTIONS = {"sbx": "sbx-rl"}  # of packages that are imported by another name
 
 
 # ---- timing
@@ -240,7 +242,7 @@ def commit() -> str | None:
 def version(package: str) -> str | None:
     """Version of an installed distribution, None if it is not installed."""
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.version(DISTRIBUTIONS.get(package, package))
     except importlib.metadata.PackageNotFoundError:
         return None
 
