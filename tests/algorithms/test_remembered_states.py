@@ -10,7 +10,6 @@ import pytest
 
 from masked_envs import masked_factory
 from trpo_fast import TRPO, TRPOConfig, checkpoint, core
-from trpo_fast.presets import preset
 from trpo_fast.training.remembered import RememberedStates, _shares
 
 SETTINGS: dict[str, Any] = {
@@ -240,10 +239,15 @@ def test_none_where_they_are_0() -> None:
     agent.close()
 
 
-def test_a_quarter_of_a_batch_by_default() -> None:
-    assert TRPOConfig(batch_size=400).n_remembered == 100
-    assert TRPOConfig(batch_size=400, remembered_states=7).n_remembered == 7
-    assert preset("sb3").n_remembered == 0
+@pytest.mark.parametrize(("env", "usual"), [("Pendulum-v1", 100), ("CartPole-v1", 50)])
+def test_a_quarter_of_a_batch_by_default_of_choices_an_eighth(env: str, usual: int) -> None:
+    for settings, expected in (({}, usual), ({"remembered_states": 7}, 7), ({"preset": "sb3"}, 0)):
+        agent = TRPO(env, n_workers=0, **{"batch_size": 400, **settings})
+        assert agent.n_remembered == expected
+        agent.close()
+
+
+def test_files_of_before_remember_nothing() -> None:
     early = TRPOConfig().to_dict()
-    del early["remembered_states"]  # as in files of before
-    assert TRPOConfig.from_saved(early).n_remembered == 0
+    del early["remembered_states"]
+    assert TRPOConfig.from_saved(early).remembered_states == 0

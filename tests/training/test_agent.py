@@ -241,7 +241,7 @@ def test_padding_leaks_into_no_advantage(sampling: Any) -> None:
             rollout.terminated[own],
             rollout.truncated[own],
             gamma=agent.config.gamma,
-            gae_lambda=agent.config.gae_lambda,
+            gae_lambda=agent.config.lam,
         )
         of_e = np.broadcast_to(np.arange(5), rollout.valid.shape)[rollout.valid] == e
         np.testing.assert_allclose(batch.advantages[of_e], advantages[:, 0], atol=1e-9)

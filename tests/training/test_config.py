@@ -263,3 +263,14 @@ def test_a_field_younger_than_a_file_means_what_was_done_then() -> None:
     assert TRPOConfig.from_dict(stored).cg_preconditioner == "kronecker"
     path = SinglePathConfig.from_saved(stored)
     assert (path.sampling, path.baseline) == ("steps", "mean")
+
+
+def test_lambda_is_longer_where_gamma_is_near_1() -> None:
+    assert [TRPOConfig(gamma=gamma).lam for gamma in (0.99, 0.999, 0.9999, 1.0)] == [
+        0.95,
+        0.95,
+        0.98,
+        0.98,
+    ]
+    assert TRPOConfig(gamma=0.9999, gae_lambda=0.9).lam == 0.9
+    assert preset("rl-zoo-mujoco").lam == 0.95

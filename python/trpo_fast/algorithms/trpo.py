@@ -15,7 +15,7 @@ from ..training.agent import OnPolicyAgent
 from ..training.batch import Batch
 from ..training.remembered import RememberedStates
 from ..training.signal import EVERY, SignalGuard, measured_signal
-from ..training.trust_region import natural_step_options
+from ..training.trust_region import n_remembered, natural_step_options
 from . import class_named
 
 if TYPE_CHECKING:
@@ -46,14 +46,19 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
         """What the latest batches said of noise, with ``signal_guard``."""
         return SignalGuard()
 
+    @property
+    def n_remembered(self) -> int:
+        """The most states of earlier batches that an update covers, with ``remembered_states``."""
+        return n_remembered(self.config, self.policy)
+
     @cached_property
     def remembered(self) -> RememberedStates:
         """States of earlier batches, with ``remembered_states``."""
-        return RememberedStates(self.config.n_remembered)
+        return RememberedStates(self.n_remembered)
 
     def advantages(self, rollout: Rollout) -> Batch:
         """Generalised advantages; with ``remembered_states`` the rollout is kept for the update."""
-        if self.config.n_remembered:
+        if self.n_remembered:
             self._latest = rollout
         return super().advantages(rollout)
 
@@ -67,9 +72,9 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
                 signal = measured_signal(self.policy, batch, self.sampler.n_envs, options)
                 self.signal.absorb(signal, self.config.signal_memory)
             options.max_kl *= self.signal.factor(guard)
-        if not self.config.n_remembered:
+        if not self.n_remembered:
             return batch.update(self.policy, options)
-        self.remembered.resize(self.config.n_remembered)  # batch_size may have changed
+        self.remembered.resize(self.n_remembered)  # batch_size may have changed
         # F and the KL also cover states of earlier batches; this one offers some of its own
         summary = batch.update(self.policy, options, **self.remembered.covered(self.policy))
         if self._latest is not None:
@@ -81,7 +86,7 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
     def record(self, *args: Any) -> dict[str, Any]:
         """The numbers of every method, the share of signal and what is remembered, where they are."""
         record = super().record(*args)
-        if self.config.n_remembered and self.remembered.observations is not None:
+        if self.n_remembered and self.remembered.observations is not None:
             record["policy/remembered_states"] = len(self.remembered.observations)
         if self.config.signal_guard:
             record["policy/signal_share"] = self.signal.share
@@ -90,7 +95,7 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
     def own_state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What is remembered of the share of signal, and of earlier states."""
         metadata: dict[str, Any] = {"signal": self.signal.state()}
-        if not self.config.n_remembered:
+        if not self.n_remembered:
             return {}, metadata
         tensors, metadata["remembered"] = self.remembered.state()
         return tensors, metadata
@@ -100,7 +105,7 @@ class TRPO(OnPolicyAgent[TRPOConfig]):
     ) -> None:
         """Take over what is remembered of the share of signal and of states; early files have none."""
         self.signal.restore(metadata.get("signal", {}))
-        if self.config.n_remembered:
+        if self.n_remembered:
             offered = metadata.get("remembered", {}).get("offered", 0)
             self.remembered.restore(tensors, offered, self.policy)
 

@@ -20,6 +20,21 @@ When = Literal["always", "load", "never"]
 
 LARGEST_COUNT = 2**31 - 1  # sizes cross into C++ as 32-bit integers
 LARGEST_SEED = 2**63 - 1
+RECORDED = (  # what records hold of episodes already, under rollout/ and eval/
+    "steps",
+    "episodes",
+    "episode_return",
+    "episode_length",
+    "crashes",
+    "success_rate",
+    "return",
+    "return_std",
+    "length",
+    "cut",
+    "max_steps",
+    "episode",
+    "timesteps",
+)
 
 
 class ConfigError(ValueError):

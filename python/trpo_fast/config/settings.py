@@ -32,6 +32,7 @@ from .checked import CheckedConfig
 from .cluster import cluster_address, refuse_unclustered, runtime_environment
 from .fields import (
     LARGEST_SEED,
+    RECORDED,
     ConfigError,
     choice,
     flag,
@@ -56,23 +57,6 @@ Preconditioner = Literal["none", "kronecker"]
 ValueOptimizer = Literal["adam", "lbfgs"]
 LearningRateSchedule = Literal["constant", "linear"]
 Sampling = Literal["steps", "total_steps", "episodes"]
-
-# what records hold of episodes already, under rollout/ and eval/
-_RECORDED = (
-    "steps",
-    "episodes",
-    "episode_return",
-    "episode_length",
-    "crashes",
-    "success_rate",
-    "return",
-    "return_std",
-    "length",
-    "cut",
-    "max_steps",
-    "episode",
-    "timesteps",
-)
 
 _OF_THE_SAMPLER = (
     "n_envs",
@@ -172,7 +156,7 @@ class AgentConfig(CheckedConfig):
     save_environments: bool = flag(True)
     """Save the states of the environments, so that a resume goes on in the middle of episodes."""
 
-    episode_metrics: tuple[str, ...] = names((), _RECORDED, changes="load")
+    episode_metrics: tuple[str, ...] = names((), RECORDED, changes="load")
     """Keys of the info of an episode's last step to record; is_success and success are anyway."""
 
     action_masks: str = mask_source("auto", changes="never")
@@ -330,8 +314,10 @@ class TrustRegionConfig(NaturalStepConfig):
 class ValueConfig(AgentConfig):
     """Settings of the value function, and of the advantages that it helps to estimate."""
 
-    gae_lambda: Scheduled = scheduled(0.95, "[0, 1]", remedy="0.95 suits most tasks")
-    """λ of generalised advantage estimation, in [0, 1]: 0 is one-step TD, 1 is Monte Carlo."""
+    gae_lambda: Scheduled | None = scheduled(
+        None, "[0, 1]", optional=True, start=0.95, remedy="0.95 suits most tasks"
+    )
+    """λ of generalised advantages, [0, 1]: 0 one-step TD, 1 Monte Carlo; None: 0.95, γ > 0.999: 0.98."""
 
     value_hidden_sizes: tuple[int, ...] = layer_sizes((64, 64))
     """Units of each hidden layer of the value function; empty for a linear one."""
@@ -367,6 +353,13 @@ class ValueConfig(AgentConfig):
 
     scale_returns: bool = flag(True, changes="never")
     """Fit the value function to returns divided by their running standard deviation."""
+
+    @property
+    def lam(self) -> Scheduled:
+        """λ: ``gae_lambda``, or what suits γ: a V that sums 1,000 steps and more is the less trusted."""
+        if self.gae_lambda is not None:
+            return self.gae_lambda
+        return 0.98 if self.gamma > 0.999 else 0.95
 
     @classmethod
     def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:
@@ -420,15 +413,9 @@ class TRPOConfig(ValueConfig, TrustRegionConfig):
     """Measurements of the share of signal that its mean goes over."""
 
     remembered_states: int | None = integer(
-        None, 0, optional=True, remedy="None takes batch_size / 4, 0 none", changes="load"
+        None, 0, optional=True, remedy="None takes batch_size / 4 or 8, 0 none", changes="load"
     )
-    """States of earlier batches that Fisher matrix and KL average over too; None: batch_size / 4."""
-
-    @property
-    def n_remembered(self) -> int:
-        """The most states of earlier batches that an update covers."""
-        usual = max(1, self.batch_size // 4)
-        return usual if self.remembered_states is None else self.remembered_states
+    """States of earlier batches that F and KL average over too; None: batch_size / 4, of choices / 8."""
 
     @classmethod
     def without_effect(cls, values: Mapping[str, Any]) -> dict[str, str]:

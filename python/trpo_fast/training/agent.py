@@ -291,7 +291,7 @@ class OnPolicyAgent(
             normalize=self.policy.normalize,
             values=no_values if fitting is None else fitting.predict,
             gamma=self.config.gamma,
-            gae_lambda=number_of(now.gae_lambda) if isinstance(now, ValueConfig) else 1.0,
+            gae_lambda=number_of(now.lam) if isinstance(now, ValueConfig) else 1.0,
         )
 
     @abstractmethod

@@ -324,7 +324,7 @@ class PartedLearning:
             mean=fitting.units.mean,
             scale=fitting.units.scale,
             gamma=now.gamma,
-            gae_lambda=number_of(now.gae_lambda),
+            gae_lambda=number_of(now.lam),
         )
         published = self._sampler.connection.ray.put(recipe)
         sizes = policy.n_parameters, network.n_parameters

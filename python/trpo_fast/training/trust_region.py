@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import core
-from ..config import NaturalStepConfig, TrustRegionConfig
+from ..config import NaturalStepConfig, TRPOConfig, TrustRegionConfig
 from ..schedules import number_of
 
 LARGEST_NOISE = 100.0  # the most by which lambda grows faster than F does, see the page "noise"
@@ -86,6 +86,21 @@ def radius(config: NaturalStepConfig, policy: core.Policy) -> float:
     if config.max_kl is None:
         return 0.01 if policy.distribution.is_discrete else 0.02
     return number_of(config.max_kl)
+
+
+def n_remembered(config: TRPOConfig, policy: core.Policy) -> int:
+    """The most states of earlier batches that an update covers: as set, or what is usual.
+
+    Parameters
+    ----------
+    config
+        Settings of the agent.
+    policy
+        What is updated. The radius of choices is half of a Gaussian's, and they remember half as much.
+    """
+    if config.remembered_states is None:
+        return max(1, config.batch_size // (8 if policy.distribution.is_discrete else 4))
+    return config.remembered_states
 
 
 def mean_precision(
