@@ -68,11 +68,13 @@ def assert_same(env: Any, **settings: Any) -> Any:
     return agent
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_the_bits_and_the_table_are_those_of_one_process(fake_ray: FakeRay, env: str) -> None:
+@pytest.mark.parametrize(("env", "remembered"), [("CartPole-v1", 36), ("Pendulum-v1", 74)])
+def test_the_bits_and_the_table_are_those_of_one_process(
+    fake_ray: FakeRay, env: str, remembered: int
+) -> None:
     fake_ray.n_nodes = 3
     agent = assert_same(env, agent_type=Watched)
-    assert len(agent.remembered.observations) == 74
+    assert len(agent.remembered.observations) == remembered
     for batch in agent.batches:
         assert isinstance(batch, PartedBatch)
         assert len(batch.parts.bounds) == 4
@@ -105,7 +107,7 @@ def test_whatever_the_settings(fake_ray: FakeRay, settings: dict[str, Any]) -> N
 def test_masks_and_episodes_that_are_dropped(fake_ray: FakeRay) -> None:
     fake_ray.n_nodes = 3
     agent = assert_same(masked_factory("discrete", "info"))
-    assert len(agent.remembered.action_masks) == 74  # of two batches, an eighth of 300 each
+    assert len(agent.remembered.action_masks) == 36  # of two batches, an eighth of 150 each
     assert_same(lambda: BrokenEnv("raises", at=205), restart_crashed_environments=True)
     assert_same(UnevenEnv, sampling="episodes")
 
