@@ -76,7 +76,7 @@ TASKS = {
         Task("Hopper-v5", "mujoco", 1_000_000, 5, aim=2500.0),
         Task("Walker2d-v5", "mujoco", 1_000_000, 5, aim=3000.0),
         Task("Ant-v5", "mujoco", 1_000_000, 3),
-        Task("Humanoid-v5", "mujoco", 1_000_000, 3),
+        Task("Humanoid-v5", "mujoco", 1_000_000, 3, settings={"gamma": 0.99}),
         Task("Swimmer-v5", "mujoco", 1_000_000, 5, settings={"gamma": 0.9999}),
         Task("Reacher-v5", "mujoco", 1_000_000, 3),
         Task("Pusher-v5", "mujoco", 1_000_000, 3),
