@@ -40,6 +40,7 @@ PACKAGES = (
     "mujoco",
     "ale-py",
 )
+STALE = "+other-package"  # of a commit, where figures belong to another one
 DISTRIBUTIONS = {"sbx": "sbx-rl"}  # of packages that are imported by another name
 
 
@@ -225,7 +226,10 @@ def cpu_model() -> str:
 
 
 def commit() -> str | None:
-    """Commit of the repository this file stands in, with a mark if files differ from it."""
+    """Commit of the repository this file stands in, with a mark if files differ from it.
+
+    Another mark says that the package to be imported is not the one that stands in the repository.
+    """
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--exclude=*"],
@@ -236,7 +240,22 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout.strip() + (STALE if stale_files() else "")
+
+
+def stale_files() -> list[str]:
+    """Python files of this repository's package that the one to be imported lacks or has otherwise."""
+    found = importlib.util.find_spec("trpo_fast")
+    if found is None or found.origin is None:
+        return []
+    here = Path(__file__).resolve().parents[2] / "python" / "trpo_fast"
+    there = Path(found.origin).resolve().parent
+    names = sorted(str(path.relative_to(here)) for path in here.rglob("*.py"))
+    return [name for name in names if not _same(here / name, there / name)]
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()
 
 
 def version(package: str) -> str | None:
@@ -352,6 +371,11 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     )
     print(f"Python {facts['python']}, {versions}")
     print(f"commit {facts['commit']}, {facts['date']}", flush=True)
+    if str(facts["commit"]).endswith(STALE):
+        print(
+            "ATTENTION: the installed trpo_fast is not that of this commit; install it again",
+            flush=True,
+        )
 
 
 def print_table(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ sys.path.insert(0, str(ROOT))  # for `import benchmarks`
 
 from benchmarks.learning import learning, learning_results, method_runs  # noqa: E402
 from benchmarks.learning.learning_results import seconds_to_reach  # noqa: E402
+from benchmarks.tools import report  # noqa: E402
 from trpo_fast.studies.statistics import last_tenth  # noqa: E402
 
 
@@ -184,3 +187,22 @@ def test_runs_end_with_the_table_that_was_killed(tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             os.kill(run_of_it, signal.SIGKILL)
             pytest.fail("the run went on without its table")
+
+
+def test_a_package_of_another_commit_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The figures of a package that was installed earlier are not those of the tree beside it."""
+    copy = tmp_path / "trpo_fast"
+    shutil.copytree(
+        ROOT / "python" / "trpo_fast", copy, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    spec = SimpleNamespace(origin=str(copy / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert report.stale_files() == []
+    with (copy / "seeds.py").open("a") as file:
+        file.write("# later\n")
+    (copy / "words.py").unlink()
+    assert report.stale_files() == ["seeds.py", "words.py"]
+    commit = report.commit()
+    assert commit is None or commit.endswith(report.STALE)
